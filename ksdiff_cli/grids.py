@@ -1,0 +1,171 @@
+"""Where PAN and MS pixels lie on each other, and exact resampling between the two grids (no I/O).
+
+Coordinates are pixel-centre indices: the centre of the first pixel is 0. Both resamplings used here (bicubic up, Gaussian
+MTF down) are separable and linear, so each is two sparse matrices, one an axis. A weight depends on absolute coordinates
+alone; hence a window of a scene gets the same numbers as the whole scene.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The map from PAN to MS coordinates along one axis: ``ms = scale * pan + offset``."""
+
+    scale: float
+    """MS pixels per PAN pixel, 1/ratio; negative when the two grids run in opposite directions."""
+    offset: float
+    """MS coordinate of the centre of PAN pixel 0."""
+
+    def to_ms(self, pan: Array | float) -> Any:
+        """Map PAN coordinates to MS coordinates."""
+        return self.scale * pan + self.offset
+
+    def to_pan(self, ms: Array | float) -> Any:
+        """Map MS coordinates to PAN coordinates."""
+        return (ms - self.offset) / self.scale
+
+    def shifted(self, start: int) -> "Axis":
+        """Return the map for a PAN cut that begins at PAN pixel ``start``."""
+        return Axis(self.scale, self.scale * start + self.offset)
+
+
+@dataclass(frozen=True)
+class GridMap:
+    """The map from a PAN grid to an MS grid, both axes."""
+
+    rows: Axis
+    cols: Axis
+
+    @property
+    def ratio(self) -> int:
+        """PAN pixels per MS pixel along a side, rounded to an integer."""
+        return max(1, round(math.sqrt(1 / abs(self.rows.scale * self.cols.scale))))
+
+    def shifted(self, row: int, col: int) -> "GridMap":
+        """Return the map for a PAN cut whose first pixel is (``row``, ``col``)."""
+        return GridMap(self.rows.shifted(row), self.cols.shifted(col))
+
+
+def corner_aligned(ratio: float) -> GridMap:
+    """Return the map of two grids that share their outer corner: PAN pixel r*k + (r-1)/2 is the centre of MS pixel k."""
+    axis = Axis(1 / ratio, (1 / ratio - 1) / 2)
+    return GridMap(axis, axis)
+
+
+def toolbox_aligned(ratio: int) -> GridMap:
+    """Return the map of PanCollection files: MS pixel k sits on PAN pixel r*k + r/2 (4k+2 at ratio 4)."""
+    axis = Axis(1 / ratio, -(ratio // 2) / ratio)
+    return GridMap(axis, axis)
+
+
+def cubic_matrix(coordinates: Array, size: int) -> csr_array:
+    """Return the bicubic interpolation matrix (Keys 1981, a = -1/2) with replicated borders.
+
+    Args:
+        coordinates: (n,) where to sample, in pixels of the source.
+        size: number of source pixels.
+
+    Returns:
+        (n, size) sparse matrix, float32; each row sums to 1.
+    """
+    base = np.floor(coordinates).astype(np.int64)
+    taps = base[:, None] + np.arange(-1, 3)
+    x = np.abs(coordinates[:, None] - taps)
+    near = (1.5 * x - 2.5) * x * x + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return _matrix(taps, np.where(x <= 1, near, np.where(x < 2, far, 0.0)), size)
+
+
+def gaussian_matrix(coordinates: Array, size: int, sigma: float) -> csr_array:
+    """Return the matrix that samples an axis through a Gaussian of ``sigma`` pixels, cut at 4 sigma, unit sum.
+
+    This is a camera's view: its MTF as a Gaussian, its pixel centres at ``coordinates``; borders are replicated.
+    """
+    reach = max(1, math.ceil(4 * sigma))
+    base = np.round(coordinates).astype(np.int64)
+    taps = base[:, None] + np.arange(-reach, reach + 1)
+    weights = np.exp(-((coordinates[:, None] - taps) ** 2) / (2 * sigma * sigma))
+    return _matrix(taps, weights / weights.sum(1, keepdims=True), size)
+
+
+def mtf_sigma(gain: float, ratio: float) -> float:
+    """Return the standard deviation, in fine pixels, of the Gaussian whose MTF at the coarse Nyquist frequency is ``gain``.
+
+    exp(-2 (pi sigma f)^2) = gain at f = 1/(2 ratio).
+    """
+    return ratio / math.pi * math.sqrt(-2 * math.log(gain))
+
+
+def _matrix(taps: Array, weights: Array, size: int) -> csr_array:
+    """Assemble (n, size) rows from taps and weights; taps beyond the border fall on the border pixel."""
+    count, width = taps.shape
+    rows = np.repeat(np.arange(count), width)
+    columns = np.clip(taps, 0, size - 1).reshape(-1)
+    # csr_array sums what falls on the same place, which is what replicating the border means
+    return csr_array((weights.reshape(-1).astype(np.float32), (rows, columns)), shape=(count, size))
+
+
+def apply_separable(rows: csr_array, cols: csr_array, image: Array) -> Array:
+    """Resample every band of an image.
+
+    Args:
+        rows: (H, h) matrix for the first image axis.
+        cols: (W, w) matrix for the second.
+        image: (bands, h, w).
+
+    Returns:
+        (bands, H, W) float32.
+    """
+    out = np.empty((image.shape[0], rows.shape[0], cols.shape[0]), np.float32)
+    for band, plane in zip(out, image, strict=True):
+        band[...] = (cols @ (rows @ plane.astype(np.float32, copy=False)).T).T
+    return out
+
+
+def upsample(ms: Array, grid: GridMap, shape: tuple[int, int], start: tuple[int, int] = (0, 0)) -> Array:
+    """Bring MS onto a PAN grid by bicubic interpolation.
+
+    Args:
+        ms: (bands, h, w), the MS image or a cut of it.
+        grid: the map from the wanted PAN pixels to MS pixels of the whole MS image.
+        shape: (H, W) of the result.
+        start: first MS row and column that ``ms`` holds.
+
+    Returns:
+        (bands, H, W) float32.
+    """
+    rows = grid.rows.to_ms(np.arange(shape[0])) - start[0]
+    cols = grid.cols.to_ms(np.arange(shape[1])) - start[1]
+    return apply_separable(cubic_matrix(rows, ms.shape[1]), cubic_matrix(cols, ms.shape[2]), ms)
+
+
+def degrade(image: Array, grid: GridMap, shape: tuple[int, int], gains: tuple[float, ...]) -> Array:
+    """Look at a fine image with a coarse camera: Gaussian MTF, sampled at the coarse pixel centres (Wald's protocol).
+
+    Args:
+        image: (bands, H, W) on the fine grid.
+        grid: the map from the fine to the coarse grid.
+        shape: (h, w) of the result.
+        gains: one MTF gain at the coarse Nyquist frequency per band, (0, 1).
+
+    Returns:
+        (bands, h, w) float32.
+    """
+    at_rows = grid.rows.to_pan(np.arange(shape[0]))
+    at_cols = grid.cols.to_pan(np.arange(shape[1]))
+    out = np.empty((image.shape[0], *shape), np.float32)
+    for gain in sorted(set(gains)):
+        bands = [band for band, own in enumerate(gains) if own == gain]
+        rows = gaussian_matrix(at_rows, image.shape[1], mtf_sigma(gain, 1 / abs(grid.rows.scale)))
+        cols = gaussian_matrix(at_cols, image.shape[2], mtf_sigma(gain, 1 / abs(grid.cols.scale)))
+        out[bands] = apply_separable(rows, cols, image[bands])
+    return out

@@ -1,0 +1,1 @@
+"""The one shared model module: KSDiff and its parts, pure torch."""
