@@ -1,0 +1,109 @@
+"""PanNeXt-U: a U-Net of ConvNeXt blocks that predicts the residual on the upsampled MS (paper sec. 3.1)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import ModelConfig
+from .kernels import ModulatedConv2d
+from .layers import LayerNorm2d, PatchStem
+
+
+class Block(nn.Module):
+    """ConvNeXt block (Liu et al. 2022); its large depthwise kernel is modulated by z."""
+
+    def __init__(self, channels: int, config: ModelConfig) -> None:
+        """Make a block of ``channels``."""
+        super().__init__()
+        self.depthwise = ModulatedConv2d(
+            channels,
+            channels,
+            config.kernel,
+            groups=channels,
+            latent=config.latent,
+            rank=config.rank,
+            prior=config.prior,
+        )
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(channels),
+            nn.Linear(channels, config.expansion * channels),
+            nn.GELU(),
+            nn.Linear(config.expansion * channels, channels),
+        )
+        self.scale = nn.Parameter(torch.full((channels,), 0.1))
+
+    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """(N, channels, h, w) -> the same shape."""
+        y = self.mlp(self.depthwise(x, z).permute(0, 2, 3, 1)) * self.scale
+        return x + y.permute(0, 3, 1, 2)
+
+
+class PanNeXtU(nn.Module):
+    """Blocks at 1/4 and 1/8 of the PAN resolution, a thin path at full resolution.
+
+    The head predicts, for every PAN pixel, an injection gain for PAN's detail and a correction. It is modulated too:
+    how much of PAN's detail belongs into a band is what a global prior knows best.
+    """
+
+    def __init__(self, config: ModelConfig, inputs: int) -> None:
+        """Make the network for ``inputs`` full-resolution channels, the first of them PAN's detail."""
+        super().__init__()
+        width, (down, bottom, up) = config.width, config.depths
+        self.patch = config.patch
+        self.group = config.group
+        self.stem = PatchStem(inputs, width, config.patch)
+        self.encode = nn.ModuleList(Block(width, config) for _ in range(down))
+        self.down = nn.Sequential(LayerNorm2d(width), nn.Conv2d(width, 2 * width, 2, stride=2))
+        self.bottom = nn.ModuleList(Block(2 * width, config) for _ in range(bottom))
+        self.up = nn.Conv2d(2 * width, 4 * width, 1)
+        self.merge = nn.Conv2d(2 * width, width, 1)
+        self.decode = nn.ModuleList(Block(width, config) for _ in range(up))
+        self.norm = LayerNorm2d(width)
+        cell = config.patch * config.patch
+        self.head = ModulatedConv2d(
+            width, 2 * config.group * cell, 1, latent=config.latent, rank=config.rank, prior=config.prior
+        )
+        self.refine = nn.Sequential(
+            nn.Conv2d(inputs + config.group, 8, 3, padding=1, padding_mode="replicate"),
+            nn.GELU(),
+            nn.Conv2d(8, config.group, 3, padding=1, padding_mode="replicate"),
+        )
+        self._start_plain()
+
+    def _start_plain(self) -> None:
+        """Start as a plain detail injection with gain 1/2: a network that starts near a solution learns the rest."""
+        nn.init.normal_(self.head.base.weight, std=0.01)
+        last = self.refine[2]
+        assert isinstance(last, nn.Conv2d)
+        nn.init.normal_(last.weight, std=0.001)
+        with torch.no_grad():
+            bias = self.head.base.bias
+            assert bias is not None and last.bias is not None
+            bias.zero_()
+            bias[: bias.numel() // 2] = 0.5
+            last.bias.zero_()
+
+    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """Predict the residual.
+
+        Args:
+            x: (N, inputs, H, W) standardised inputs; H, W multiples of 2 * patch; channel 0 is PAN's detail.
+            z: (N, S, C_z) latent, or None for the plain network.
+
+        Returns:
+            (N, C, H, W) residual on the standardised upsampled MS.
+        """
+        h = self.stem(x)
+        for block in self.encode:
+            h = block(h, z)
+        deep = self.down(h)
+        for block in self.bottom:
+            deep = block(deep, z)
+        h = self.merge(torch.cat((h, F.pixel_shuffle(self.up(deep), 2)), 1))
+        for block in self.decode:
+            h = block(h, z)
+        full = F.pixel_shuffle(self.head(self.norm(h), z), self.patch)
+        gain, correction = full[:, : self.group], full[:, self.group :]
+        residual = gain * x[:, :1] + correction
+        out: Tensor = residual + self.refine(torch.cat((x, residual), 1))
+        return out

@@ -1,0 +1,91 @@
+"""Checkpoints: one safetensors file, tensors plus a JSON header with everything needed to use them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .config import ModelConfig
+from .contract import ModelError
+from .ksdiff import KSDiff
+
+FORMAT_VERSION = 1
+_KEY = "ksdiff"
+
+
+def save_model(model: KSDiff, path: Path, *, sensor: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+    """Write a model's weights and header, beside the target first, then renamed.
+
+    Args:
+        model: the weights to ship (EMA weights, when there are some).
+        path: target, ``.safetensors``.
+        sensor: full values of the sensor the training data came from.
+        training: facts a reader needs to judge the weights (data, steps, seed, losses, version).
+    """
+    header = {
+        "format_version": FORMAT_VERSION,
+        "stage": model.stage,
+        "config": model.config.to_dict(),
+        "sensor": dict(sensor),
+        "scaling": "mean and standard deviation of the scene, per band",
+        "training": dict(training),
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, partial, metadata={_KEY: json.dumps(header, sort_keys=True)})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint's header without its tensors.
+
+    Raises:
+        ModelError: no such file, not a ksdiff checkpoint, or one of a newer format.
+    """
+    if not Path(path).is_file():
+        raise ModelError(f"{path}: no such checkpoint; check the path")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: is not a safetensors checkpoint ({str(error).splitlines()[0]})") from None
+    if _KEY not in metadata:
+        raise ModelError(f"{path}: is a safetensors file, but not one written by ksdiff")
+    header: dict[str, Any] = json.loads(metadata[_KEY])
+    if header.get("format_version") != FORMAT_VERSION:
+        raise ModelError(f"{path}: has format version {header.get('format_version')}, this ksdiff reads {FORMAT_VERSION}")
+    return header
+
+
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[KSDiff, dict[str, Any]]:
+    """Rebuild a model from its checkpoint, ready to sharpen.
+
+    Returns:
+        The model in evaluation mode on ``device``, and the header.
+
+    Raises:
+        ModelError: see :func:`read_header`; or the tensors do not fit the header's configuration.
+    """
+    header = read_header(path)
+    model = KSDiff(ModelConfig.from_dict(header["config"]), header["stage"])
+    try:
+        with safe_open(path, framework="pt") as file:
+            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no mapping)
+    except (RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{path}: its tensors do not fit its own header ({str(error).splitlines()[0]})") from None
+    return model.to(device).eval(), header
+
+
+def weights_hash(path: str | Path) -> str:
+    """Return the first 12 hexadecimal digits of the file's SHA-256, to name weights in outputs."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]

@@ -1,0 +1,39 @@
+"""z_theta(z_t, t, c): predicts the clean latent z_0 (paper eq. 9)."""
+
+import torch
+from torch import Tensor, nn
+
+from .config import ModelConfig
+
+
+class _Block(nn.Module):
+    """Residual MLP on every token, which also sees the tokens' mean."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, h: Tensor) -> Tensor:
+        x = self.norm(h)
+        out: Tensor = h + self.mlp(torch.cat((x, x.mean(1, keepdim=True).expand_as(x)), -1))
+        return out
+
+
+class Denoiser(nn.Module):
+    """A small token MLP; the latent is so compact that nothing larger is needed."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Make the network for the configured latent and number of steps."""
+        super().__init__()
+        width = config.denoiser_width
+        self.time = nn.Embedding(config.steps + 1, width)
+        self.enter = nn.Linear(2 * config.latent, width)
+        self.blocks = nn.Sequential(*(_Block(width) for _ in range(config.denoiser_blocks)))
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.latent))
+
+    def forward(self, z_t: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        """(N, S, C_z), (N,) in 1..T, (N, S, C_z) -> predicted z_0, (N, S, C_z)."""
+        h = self.enter(torch.cat((z_t, c), -1)) + self.time(t)[:, None]
+        out: Tensor = self.leave(self.blocks(h))
+        return out

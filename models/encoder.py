@@ -1,0 +1,113 @@
+"""PLFE, the Pyramid Latent Fusion Encoder (paper sec. 3.1, eq. 1-2, Fig. 2c)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import ModelConfig
+from .layers import LayerNorm2d, PatchStem
+
+
+class GuidedStage(nn.Module):
+    """One pyramid stage of one branch: X is refined under the guidance Y, then goes down by two."""
+
+    def __init__(self, width: int) -> None:
+        """Make the attention (eq. 1), the gate (eq. 2) and the strided convolution for ``width`` channels."""
+        super().__init__()
+        self.to_q = nn.Conv2d(width, width, 1)
+        self.to_k = nn.Conv2d(width, width, 1)
+        self.to_v = nn.Conv2d(width, width, 1)
+        self.out = nn.Conv2d(width, width, 1)
+        self.proj = nn.Conv2d(width, width, 1)
+        self.gate = nn.Conv2d(2 * width, width, 1)
+        self.down = nn.Sequential(
+            nn.Conv2d(width, width, 3, stride=2, padding=1, padding_mode="replicate"), LayerNorm2d(width), nn.GELU()
+        )
+
+    def forward(self, X: Tensor, Y: Tensor) -> Tensor:
+        """(N, d, h, w), (N, d, h, w) -> (N, d, h/2, w/2)."""
+        Q = torch.softmax(self.to_q(X), 1).flatten(2)  # (N, d, hw), over channels
+        K = torch.softmax(self.to_k(Y).flatten(2), 2)  # over positions
+        V = self.to_v(Y).flatten(2)
+        # eq. 1 prints an elementwise product; the shapes and the O(d^2) cost need matrix products (Shen et al. 2021)
+        A = K @ V.transpose(1, 2)  # (N, d, d)
+        O = self.out((A.transpose(1, 2) @ Q).view_as(X))  # noqa: E741
+        guide = self.proj(Y)
+        g = torch.sigmoid(self.gate(torch.cat((X, guide), 1)))
+        F_ = g * X + (1 - g) * guide + O  # eq. 2
+        down: Tensor = self.down(F_)
+        return down
+
+
+class Branch(nn.Module):
+    """N stages of one input under one guidance."""
+
+    def __init__(self, width: int, stages: int) -> None:
+        """Make ``stages`` stages of ``width`` channels."""
+        super().__init__()
+        self.stages = nn.ModuleList(GuidedStage(width) for _ in range(stages))
+
+    def forward(self, X: Tensor, Y: Tensor) -> Tensor:
+        """(N, d, h, w), (N, d, h, w) -> (N, d, h/2^N, w/2^N)."""
+        for stage in self.stages:
+            X = stage(X, Y)
+            Y = F.interpolate(Y, size=X.shape[-2:], mode="bilinear", align_corners=False)
+        return X
+
+
+class _Encoder(nn.Module):
+    """What both encoders share: from branch features to S tokens."""
+
+    def __init__(self, config: ModelConfig, branches: int) -> None:
+        super().__init__()
+        self.side = round(config.tokens**0.5)
+        self.project = nn.Sequential(
+            nn.Linear(branches * config.encoder_width, 2 * config.latent),
+            nn.GELU(),
+            nn.Linear(2 * config.latent, config.latent),
+        )
+        # Unit variance, as the diffusion assumes; without learned scale z cannot shrink into silence.
+        self.norm = nn.LayerNorm(config.latent, elementwise_affine=False)
+
+    def tokens(self, features: Tensor) -> Tensor:
+        """(N, branches * d, h, w) -> (N, S, C_z)."""
+        pooled = F.adaptive_avg_pool2d(features, self.side).flatten(2).transpose(1, 2)
+        out: Tensor = self.norm(self.project(pooled))
+        return out
+
+
+class PLFE1(_Encoder):
+    """Two symmetric branches, PAN and LRMS, both under the guidance of the ground truth: the target z_0 of stage 2."""
+
+    def __init__(self, config: ModelConfig, pan_inputs: int, ms_inputs: int) -> None:
+        """Make the encoder for the given numbers of input channels."""
+        super().__init__(config, branches=2)
+        width = config.encoder_width
+        self.pan_stem = PatchStem(pan_inputs, width, config.patch)
+        self.ms_stem = PatchStem(ms_inputs, width, config.patch)
+        # The guidance sees the truth and what upsampling misses of it: in the truth alone the detail is a small ripple.
+        self.gt_stem = PatchStem(2 * config.group, width, config.patch)
+        self.pan_branch = Branch(width, config.encoder_stages)
+        self.ms_branch = Branch(width, config.encoder_stages)
+
+    def forward(self, P: Tensor, M: Tensor, G: Tensor) -> Tensor:
+        """(N, pan_inputs, H, W), (N, ms_inputs, H, W), (N, 2C, H, W) -> z, (N, S, C_z)."""
+        Y = self.gt_stem(G)
+        features = torch.cat((self.pan_branch(self.pan_stem(P), Y), self.ms_branch(self.ms_stem(M), Y)), 1)
+        return self.tokens(features)
+
+
+class PLFE2(_Encoder):
+    """The halved form without ground truth: PAN under the guidance of LRMS gives the condition c."""
+
+    def __init__(self, config: ModelConfig, pan_inputs: int, ms_inputs: int) -> None:
+        """Make the encoder for the given numbers of input channels."""
+        super().__init__(config, branches=1)
+        width = config.encoder_width
+        self.pan_stem = PatchStem(pan_inputs, width, config.patch)
+        self.ms_stem = PatchStem(ms_inputs, width, config.patch)
+        self.branch = Branch(width, config.encoder_stages)
+
+    def forward(self, P: Tensor, M: Tensor) -> Tensor:
+        """(N, pan_inputs, H, W), (N, ms_inputs, H, W) -> c, (N, S, C_z)."""
+        return self.tokens(self.branch(self.pan_stem(P), self.ms_stem(M)))

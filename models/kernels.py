@@ -1,0 +1,136 @@
+"""The kernel generator: low-rank modulation of convolution kernels by the latent z (paper sec. 3.1, eq. 3, Fig. 3)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_POOL = 4  # the factor backbone sees the features as 4 x 4 cells, whatever the image's size
+
+
+class ModeHead(nn.Module):
+    """One of the four heads of the structure-aware attention: makes the factor U^(n) of one kernel mode.
+
+    r_n learned queries attend to the feature cells; each answer is projected to the mode's size d_n.
+    """
+
+    def __init__(self, rank: int, size: int, channels: int) -> None:
+        """Make a head for U^(n) of shape (rank, size)."""
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(rank, channels) / math.sqrt(channels))
+        self.project = nn.Linear(channels, size, bias=False)
+        nn.init.normal_(self.project.weight, std=0.1 / math.sqrt(channels))
+        # Row 0 is all ones and carries the identity; the other rows are directions in which z can bend the kernel.
+        base = torch.randn(rank, size).sign()
+        base[0] = 1
+        self.base = nn.Parameter(base)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """(N, cells, channels) -> U^(n), (N, rank, size)."""
+        attention = torch.softmax(self.query @ cells.transpose(1, 2) / math.sqrt(cells.shape[-1]), -1)
+        out: Tensor = self.base + self.project(attention @ cells)
+        return out
+
+
+class KernelGenerator(nn.Module):
+    """W = G x1 U1 x2 U2 x3 U3 x4 U4 (eq. 3), one per modulated convolution, one W per sample.
+
+    The core G comes from z (mean over tokens, then an MLP), the factors from the layer's input features.
+    It starts near the identity, W = 1 up to a few percent: exactly 1 would leave z without any influence to learn from.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int, int], channels: int, latent: int, rank: tuple[int, int, int, int]
+    ) -> None:
+        """Make a generator.
+
+        Args:
+            shape: (C_in / groups, C_out, k_h, k_w) of the kernel.
+            channels: channels of the layer's input features.
+            latent: C_z.
+            rank: wanted (r1, r2, r3, r4); each is cut to its mode's size.
+        """
+        super().__init__()
+        self.rank = tuple(min(r, size) for r, size in zip(rank, shape, strict=True))
+        hidden = 32
+        self.backbone = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.GELU())
+        self.heads = nn.ModuleList(ModeHead(r, size, hidden) for r, size in zip(self.rank, shape, strict=True))
+        self.core = nn.Sequential(nn.Linear(latent, hidden), nn.GELU(), nn.Linear(hidden, math.prod(self.rank)))
+        last = self.core[2]
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.weight, std=0.3 / math.sqrt(hidden * math.prod(self.rank)))
+        with torch.no_grad():
+            last.bias.zero_()
+            last.bias[0] = 1  # G[0,0,0,0]: the product of the all-ones rows
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        """Make the modulation.
+
+        Args:
+            z: (N, S, C_z) latent.
+            x: (N, channels, H, W) the layer's input features.
+
+        Returns:
+            W, (N, C_out, C_in / groups, k_h, k_w), in torch's order of kernel modes.
+        """
+        core = self.core(z.mean(1)).view(-1, *self.rank)
+        cells = F.adaptive_avg_pool2d(x, _POOL).flatten(2).transpose(1, 2)
+        u1, u2, u3, u4 = (head(self.backbone(cells)) for head in self.heads)
+        out: Tensor = torch.einsum("nabcd,nai,nbo,nch,ndw->noihw", core, u1, u2, u3, u4)
+        return out
+
+
+class ModulatedConv2d(nn.Module):
+    """A convolution whose kernel is W1 = W0 * W (elementwise) per sample; without a prior a plain convolution."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        groups: int = 1,
+        latent: int,
+        rank: tuple[int, int, int, int],
+        prior: bool = True,
+    ) -> None:
+        """Make the base kernel W0 and, with ``prior``, its generator."""
+        super().__init__()
+        self.base = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)
+        shape = (inputs // groups, outputs, kernel, kernel)
+        self.generator = KernelGenerator(shape, inputs, latent, rank) if prior else None
+
+    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """(N, inputs, H, W), (N, S, C_z) -> (N, outputs, H, W)."""
+        if self.generator is None or z is None:
+            out: Tensor = self.base(x)
+            return out
+        weight = self.base.weight * self.generator(z, x)  # (N, C_out, C_in/groups, k, k)
+        return per_sample_conv2d(x, weight, self.base.bias, groups=self.base.groups)
+
+
+def per_sample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
+    """Convolve every sample with its own kernel, as ONE grouped convolution: the batch is folded into the groups.
+
+    Args:
+        x: (N, C_in, H, W).
+        weight: (N, C_out, C_in / groups, k, k), k odd.
+        bias: (C_out,) or None.
+        groups: groups within a sample.
+
+    Returns:
+        (N, C_out, H, W), zero padded to the same size.
+    """
+    n, outputs = weight.shape[:2]
+    if weight.shape[-1] == 1 and groups == 1:  # a 1x1 convolution is one batched matrix product
+        out = torch.bmm(weight.flatten(1).view(n, outputs, -1), x.flatten(2)).view(n, outputs, *x.shape[2:])
+    else:
+        folded = F.conv2d(
+            x.reshape(1, -1, *x.shape[2:]),
+            weight.reshape(n * outputs, *weight.shape[2:]),
+            padding=weight.shape[-1] // 2,
+            groups=n * groups,
+        )
+        out = folded.view(n, outputs, *x.shape[2:])
+    return out if bias is None else out + bias.view(1, -1, 1, 1)

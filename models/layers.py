@@ -1,0 +1,58 @@
+"""Small layers that several parts share."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LayerNorm2d(nn.Module):
+    """Layer norm over the channels of (N, C, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        """Make scale and shift for ``channels``."""
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise every pixel over its channels."""
+        out: Tensor = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return out
+
+
+class PatchStem(nn.Module):
+    """ConvNeXt's patchifying stem without loss: pixel-unshuffle, then a 3x3 convolution, so that cells overlap."""
+
+    def __init__(self, inputs: int, outputs: int, patch: int) -> None:
+        """Take ``inputs`` full-resolution channels to ``outputs`` channels at 1/patch resolution."""
+        super().__init__()
+        self.patch = patch
+        self.conv = nn.Conv2d(inputs * patch * patch, outputs, 3, padding=1, padding_mode="replicate")
+        self.norm = LayerNorm2d(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, H/patch, W/patch)."""
+        out: Tensor = self.norm(self.conv(F.pixel_unshuffle(x, self.patch)))
+        return out
+
+
+def low_pass(pan: Tensor, ratio: int, gain: float = 0.3) -> Tensor:
+    """See PAN as the MS camera does, still on the PAN grid: a Gaussian whose MTF at the MS Nyquist frequency is ``gain``.
+
+    Args:
+        pan: (N, C, H, W).
+        ratio: PAN pixels per MS pixel along a side.
+        gain: MTF at the MS Nyquist frequency; the network learns to live with other sensors' gains.
+
+    Returns:
+        (N, C, H, W), borders replicated.
+    """
+    sigma = ratio / math.pi * math.sqrt(-2 * math.log(gain))
+    reach = math.ceil(3 * sigma)
+    taps = torch.arange(-reach, reach + 1, device=pan.device, dtype=pan.dtype)
+    weights = torch.exp(-(taps**2) / (2 * sigma**2))
+    weights = (weights / weights.sum()).expand(pan.shape[1], 1, -1)
+    x = F.pad(pan, (reach, reach, reach, reach), mode="replicate")
+    x = F.conv2d(x, weights[:, :, None, :], groups=pan.shape[1])
+    return F.conv2d(x, weights[:, :, :, None], groups=pan.shape[1])
