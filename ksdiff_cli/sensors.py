@@ -61,12 +61,14 @@ _RGBN = ("blue", "green", "red", "nir")
 _WV8 = ("coastal", "blue", "green", "yellow", "red", "red edge", "nir1", "nir2")
 _ETM = ("blue", "green", "red", "nir", "swir1", "swir2")
 
+_WV3_GAINS = (0.325, 0.355, 0.36, 0.35, 0.365, 0.36, 0.335, 0.315)
+
 SENSORS: dict[str, Sensor] = {
     sensor.name: sensor
     for sensor in (
         Sensor("generic", "Unknown sensor", (), 4, 16, (0.30,), 0.15, _GENERIC),
         Sensor("WV2", "WorldView-2", _WV8, 4, 11, (0.35,) * 7 + (0.27,), 0.11, _TOOLBOX),
-        Sensor("WV3", "WorldView-3", _WV8, 4, 11, (0.325, 0.355, 0.36, 0.35, 0.365, 0.36, 0.335, 0.315), 0.14, _TOOLBOX),
+        Sensor("WV3", "WorldView-3", _WV8, 4, 11, _WV3_GAINS, 0.14, _TOOLBOX),
         Sensor("WV4", "WorldView-4", _RGBN, 4, 11, (0.23,) * 4, 0.16, _TOOLBOX),
         Sensor("QB", "QuickBird", _RGBN, 4, 11, (0.34, 0.32, 0.30, 0.22), 0.15, _TOOLBOX),
         Sensor("GE1", "GeoEye-1", _RGBN, 4, 11, (0.23,) * 4, 0.16, _TOOLBOX),

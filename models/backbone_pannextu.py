@@ -35,7 +35,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
         """(N, channels, h, w) -> the same shape."""
         y = self.mlp(self.depthwise(x, z).permute(0, 2, 3, 1)) * self.scale
-        return x + y.permute(0, 3, 1, 2)
+        out: Tensor = x + y.permute(0, 3, 1, 2)
+        return out
 
 
 class PanNeXtU(nn.Module):

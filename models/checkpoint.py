@@ -63,7 +63,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
         raise ModelError(f"{path}: is a safetensors file, but not one written by ksdiff")
     header: dict[str, Any] = json.loads(metadata[_KEY])
     if header.get("format_version") != FORMAT_VERSION:
-        raise ModelError(f"{path}: has format version {header.get('format_version')}, this ksdiff reads {FORMAT_VERSION}")
+        version = header.get("format_version")
+        raise ModelError(f"{path}: has format version {version}, this ksdiff reads {FORMAT_VERSION}")
     return header
 
 

@@ -7,6 +7,8 @@ from torch.nn import functional as F
 from .config import ModelConfig
 from .layers import LayerNorm2d, PatchStem
 
+_BOUND = 3.0  # an image unlike any in training gets a z at the edge of the known range, not far beyond it
+
 
 class GuidedStage(nn.Module):
     """One pyramid stage of one branch: X is refined under the guidance Y, then goes down by two."""
@@ -66,14 +68,15 @@ class _Encoder(nn.Module):
             nn.GELU(),
             nn.Linear(2 * config.latent, config.latent),
         )
-        # Unit variance, as the diffusion assumes; without learned scale z cannot shrink into silence.
-        self.norm = nn.LayerNorm(config.latent, elementwise_affine=False)
+        # Standardised over images, not over channels, and without a learned scale: z differs between images by
+        # construction and cannot shrink into a constant that the network then ignores.
+        self.norm = nn.BatchNorm1d(config.latent, affine=False, momentum=0.02)
 
     def tokens(self, features: Tensor) -> Tensor:
         """(N, branches * d, h, w) -> (N, S, C_z)."""
         pooled = F.adaptive_avg_pool2d(features, self.side).flatten(2).transpose(1, 2)
-        out: Tensor = self.norm(self.project(pooled))
-        return out
+        z = self.norm(self.project(pooled).transpose(1, 2)).transpose(1, 2)
+        return _BOUND * torch.tanh(z / _BOUND)
 
 
 class PLFE1(_Encoder):

@@ -96,7 +96,7 @@ class KSDiff(FusionModel):
     def truth_latent(self, inputs: Inputs) -> Tensor:
         """Encode z_0 by PLFE1 from PAN, MS and the ground truth, (R, S, C_z)."""
         if inputs.G is None:
-            raise ModelError("stage-1 weights need the ground truth to make their prior; train stage 2 to sharpen scenes")
+            raise ModelError("stage-1 weights need the ground truth to make their prior; sharpen with stage 2's")
         P, M = self._branches(inputs)
         z: Tensor = self.plfe1(P, M, torch.cat((inputs.G, inputs.G - inputs.M), 1))
         return z
@@ -128,7 +128,8 @@ class KSDiff(FusionModel):
         inputs = self.prepare(pan, ms_up, statistics, ratio)
         fused = self(inputs, self._latent(inputs, noise))
         fused = fused.reshape(ms_up.shape)[..., :height, :width]
-        return fused * _spread(statistics.ms_std) + statistics.ms_mean[..., None, None]
+        out: Tensor = fused * _spread(statistics.ms_std) + statistics.ms_mean[..., None, None]
+        return out
 
     def _latent(self, inputs: Inputs, noise: Tensor | None) -> Tensor | None:
         if not self.config.prior:

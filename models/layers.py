@@ -38,7 +38,7 @@ class PatchStem(nn.Module):
 
 
 def low_pass(pan: Tensor, ratio: int, gain: float = 0.3) -> Tensor:
-    """See PAN as the MS camera does, still on the PAN grid: a Gaussian whose MTF at the MS Nyquist frequency is ``gain``.
+    """See PAN as the MS camera does, on the PAN grid: a Gaussian with the MTF ``gain`` at the MS Nyquist frequency.
 
     Args:
         pan: (N, C, H, W).

@@ -14,7 +14,14 @@ from ksdiff_cli.models.ksdiff import KSDiff, diffusion_loss, regression_loss
 from ksdiff_cli.models.layers import low_pass
 from torch.nn import functional as F
 
-SMALL = {"width": 16, "depths": (1, 1, 1), "encoder_width": 16, "latent": 16, "denoiser_width": 32, "denoiser_blocks": 1}
+SMALL = {
+    "width": 16,
+    "depths": (1, 1, 1),
+    "encoder_width": 16,
+    "latent": 16,
+    "denoiser_width": 32,
+    "denoiser_blocks": 1,
+}
 
 
 @pytest.fixture(autouse=True)
