@@ -1,1 +1,226 @@
-"""..."""
+"""Quality metrics of the pansharpening literature, equal to the field's reference toolbox; pure functions on arrays.
+
+Images are (bands, height, width) in DN. Each metric has a function for images in memory and an accumulator that takes a
+raster block by block and gives the same value. A new metric is one file and one line below.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.metrics.blocks import Array, Block, Metric, make_block
+from ksdiff_cli.metrics.d_lambda import DLambda, d_lambda
+from ksdiff_cli.metrics.d_s import DS, d_s
+from ksdiff_cli.metrics.ergas import Ergas, ergas
+from ksdiff_cli.metrics.full_blocks import FullBlock, FullMetric, make_full_block
+from ksdiff_cli.metrics.hqnr import hqnr
+from ksdiff_cli.metrics.protocol import CROPS, CropName, crop, crop_slices
+from ksdiff_cli.metrics.psnr import Psnr, guess_peak, psnr
+from ksdiff_cli.metrics.q2n import Q2n, q2n, q2n_map
+from ksdiff_cli.metrics.q_avg import QAvg, q_avg
+from ksdiff_cli.metrics.qnr import PairDLambda, pair_d_lambda, qnr
+from ksdiff_cli.metrics.sam import Sam, sam, sam_map
+from ksdiff_cli.metrics.scc import Scc, scc
+from ksdiff_cli.metrics.ssim import Ssim, ssim
+
+__all__ = [
+    "ABOUT",
+    "CROPS",
+    "FULL",
+    "REDUCED",
+    "Block",
+    "CropName",
+    "FullBlock",
+    "FullGatherer",
+    "Gatherer",
+    "Settings",
+    "crop",
+    "crop_slices",
+    "d_lambda",
+    "d_s",
+    "ergas",
+    "guess_peak",
+    "hqnr",
+    "make_block",
+    "make_full_block",
+    "measure_full",
+    "measure_reduced",
+    "pair_d_lambda",
+    "psnr",
+    "q2n",
+    "q2n_map",
+    "q_avg",
+    "qnr",
+    "sam",
+    "sam_map",
+    "scc",
+    "ssim",
+]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a metric must know beside the images."""
+
+    ratio: float = 4
+    """PAN pixels per MS pixel along a side."""
+    peak: float = 2047
+    """Largest DN possible."""
+
+
+@dataclass(frozen=True)
+class About:
+    """How to read a metric."""
+
+    higher_is_better: bool
+    ideal: float
+    undefined: str
+    """When it is undefined."""
+    unit: str = ""
+
+
+REDUCED: dict[str, Callable[[Settings], Metric]] = {
+    "SAM": lambda settings: Sam(),
+    "ERGAS": lambda settings: Ergas(settings.ratio),
+    "Q2n": lambda settings: Q2n(),
+    "SCC": lambda settings: Scc(),
+    "Q_avg": lambda settings: QAvg(),
+    "PSNR": lambda settings: Psnr(settings.peak),
+    "SSIM": lambda settings: Ssim(settings.peak),
+}
+"""Metrics against a reference image."""
+
+FULL: dict[str, Callable[[], FullMetric]] = {
+    "D_lambda": DLambda,
+    "D_s": DS,
+    "D_lambda_pairs": PairDLambda,
+}
+"""Metrics against PAN and MS alone; HQNR and QNR follow from them."""
+
+_NO_CELL = "no 32 x 32 cell without nodata"
+ABOUT: dict[str, About] = {
+    "SAM": About(False, 0, "no pixel with a spectrum other than 0 in both images", "°"),
+    "ERGAS": About(False, 0, "a reference band has mean 0"),
+    "Q2n": About(True, 1, _NO_CELL),
+    "SCC": About(True, 1, "an image without any gradient"),
+    "Q_avg": About(True, 1, "no 32 x 32 window without nodata"),
+    "PSNR": About(True, math.inf, "no valid pixel", "dB"),
+    "SSIM": About(True, 1, "no 11 x 11 window without nodata"),
+    "D_lambda": About(False, 0, _NO_CELL),
+    "D_s": About(False, 0, _NO_CELL + " and with contrast"),
+    "HQNR": About(True, 1, "D_lambda or D_s undefined"),
+    "QNR": About(True, 1, _NO_CELL + " and with contrast"),
+}
+"""Every figure that is reported, in the order of the tables."""
+
+
+def _take(name: str, result: Callable[[], float], notes: list[str]) -> float:
+    """Return a metric's result; NaN with a note where the metric refuses the data."""
+    try:
+        return result()
+    except KsdiffError as error:
+        notes.append(f"{name}: {error}")
+        return math.nan
+
+
+class Gatherer:
+    """All metrics against a reference at once, block by block."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Start every metric of :data:`REDUCED` with nothing gathered."""
+        self.metrics = {name: make(settings) for name, make in REDUCED.items()}
+        self.refused: dict[str, str] = {}
+
+    def update(self, block: Block) -> None:
+        """Take one block in."""
+        for name, metric in self.metrics.items():
+            if name not in self.refused:
+                try:
+                    metric.update(block)
+                except KsdiffError as error:
+                    self.refused[name] = str(error)
+
+    def results(self) -> tuple[dict[str, float], list[str]]:
+        """Return the values by name, NaN where a metric is undefined, and what a person must know about them."""
+        notes: list[str] = []
+        values = {}
+        for name, metric in self.metrics.items():
+            if name in self.refused:
+                notes.append(f"{name}: {self.refused[name]}")
+                values[name] = math.nan
+            else:
+                values[name] = _take(name, metric.result, notes)
+        return values, notes
+
+
+class FullGatherer:
+    """All full-resolution metrics at once, block by block."""
+
+    def __init__(self) -> None:
+        """Start every metric of :data:`FULL` with nothing gathered."""
+        self.metrics = {name: make() for name, make in FULL.items()}
+
+    def update(self, block: FullBlock) -> None:
+        """Take one block in."""
+        for metric in self.metrics.values():
+            metric.update(block)
+
+    def results(self) -> tuple[dict[str, float], list[str]]:
+        """Return D_lambda, D_s, HQNR and QNR, NaN where undefined, and what a person must know about them."""
+        notes: list[str] = []
+        found = {name: _take(name, metric.result, notes) for name, metric in self.metrics.items()}
+        constant = max(metric.constant for metric in self.metrics.values())
+        if constant:
+            notes.append(
+                f"{constant} cells of 32 x 32 px are constant in two images compared: left out of D_s and QNR "
+                "(the reference toolbox would give NaN)"
+            )
+        values = {
+            "D_lambda": found["D_lambda"],
+            "D_s": found["D_s"],
+            "HQNR": hqnr(found["D_lambda"], found["D_s"]),
+            "QNR": qnr(found["D_lambda_pairs"], found["D_s"]),
+        }
+        return values, notes
+
+
+def measure_reduced(
+    reference: Array,
+    fused: Array,
+    settings: Settings | None = None,
+    protocol: str = "full",
+    valid: Array | None = None,
+) -> tuple[dict[str, float], list[str]]:
+    """Measure an image in memory against its reference with every metric of :data:`REDUCED`.
+
+    Args:
+        reference: (bands, H, W), DN.
+        fused: (bands, H, W), DN.
+        settings: ratio and peak; the defaults are 4 and 2047.
+        protocol: crop protocol; see :func:`crop_slices`.
+        valid: (H, W) bool, pixels to count; ``None`` for all.
+
+    Returns:
+        The values by name, NaN where a metric is undefined, and notes on why.
+
+    Raises:
+        KsdiffError: shapes differ, values are not finite, or the crop leaves nothing.
+    """
+    gatherer = Gatherer(settings or Settings())
+    mask = None if valid is None else crop(valid, protocol)
+    gatherer.update(make_block(crop(reference, protocol), crop(fused, protocol), mask))
+    return gatherer.results()
+
+
+def measure_full(
+    fused: Array, pan: Array, ms: Array, gains: tuple[float, ...], ratio: int = 4
+) -> tuple[dict[str, float], list[str]]:
+    """Measure a full-resolution image in memory against its PAN and MS; see :func:`make_full_block`.
+
+    Returns:
+        D_lambda, D_s, HQNR and QNR, NaN where undefined, and notes on why.
+    """
+    gatherer = FullGatherer()
+    gatherer.update(make_full_block(fused, pan, ms, gains, ratio))
+    return gatherer.results()

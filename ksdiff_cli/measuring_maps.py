@@ -1,0 +1,105 @@
+"""Maps of where an image is good: GeoTIFFs written beside the figures, block by block."""
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.measuring_sources import Area
+from ksdiff_cli.metrics import sam_map
+from ksdiff_cli.metrics.blocks import CELL, Block, Span
+from ksdiff_cli.metrics.d_lambda import d_lambda_cells
+from ksdiff_cli.metrics.full_blocks import FullBlock
+from ksdiff_cli.metrics.q2n import q2n_cells
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Maps:
+    """Open maps, by name; see :func:`open_maps`. Values are float32, NaN is nodata."""
+
+    writers: dict[str, Any] = field(default_factory=dict)
+    paths: dict[str, Path] = field(default_factory=dict)
+
+    def write_reference(self, block: Block, with_q2n: bool) -> None:
+        """Write the SAM of a block's pixels, in degrees, and the Q2n of its 32-pixel cells."""
+        if not self.writers:
+            return
+        core = block.view(0, 0)
+        angles = np.where(core.valid, sam_map(core.reference, core.fused), np.nan)
+        self._write("sam", angles, core.rows, core.cols, 1)
+        if with_q2n:
+            self._write("q2n", q2n_cells(core), core.rows, core.cols, CELL)
+
+    def write_full(self, block: FullBlock, rows: Span, cols: Span) -> None:
+        """Write the Q2n behind D_lambda of a block's 32-pixel cells."""
+        if self.writers:
+            self._write("q2n_d_lambda", d_lambda_cells(block), rows, cols, CELL)
+
+    def drop(self, name: str) -> None:
+        """Close a map and remove it again: its metric turned out to be undefined."""
+        if name in self.writers:
+            self.writers.pop(name).close()
+            self.paths.pop(name).unlink(missing_ok=True)
+
+    def _write(self, name: str, values: Array, rows: Span, cols: Span, cell: int) -> None:
+        window = Window(cols.start // cell, rows.start // cell, values.shape[1], values.shape[0])
+        self.writers[name].write(values.astype(np.float32), 1, window=window)
+
+
+def map_paths(folder: Path | None, names: tuple[str, ...], overwrite: bool) -> dict[str, Path]:
+    """Return where the maps go, by name; nothing without a folder. The folder is made.
+
+    Raises:
+        KsdiffError: a map exists already, or the folder cannot be made.
+    """
+    if folder is None:
+        return {}
+    paths = {name: folder / f"{name}.tif" for name in names}
+    for path in paths.values():
+        if path.exists() and not overwrite:
+            raise KsdiffError(f"{path}: exists already; choose another folder or --overwrite")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KsdiffError(f"{folder}: cannot be made a folder for the maps ({error.strerror})") from None
+    return paths
+
+
+@contextmanager
+def open_maps(paths: dict[str, Path], area: Area) -> Iterator[Maps]:
+    """Create maps over an area: ``sam`` one pixel a pixel, the others one pixel a 32-pixel cell.
+
+    If the work fails they are removed again.
+    """
+    try:
+        with ExitStack() as stack:
+            created = {
+                name: stack.enter_context(_create(path, area, 1 if name == "sam" else CELL))
+                for name, path in paths.items()
+            }
+            yield Maps(created, dict(paths))
+    except BaseException:
+        for path in paths.values():
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _create(path: Path, area: Area, cell: int) -> Any:
+    dataset = area.dataset
+    height, width = (math.ceil(size / cell) for size in area.shape)
+    transform = dataset.transform @ Affine.translation(area.col, area.row) @ Affine.scale(cell)
+    options = {"compress": "deflate", "predictor": 3, "crs": dataset.crs, "transform": transform, "nodata": np.nan}
+    if min(height, width) >= 256:
+        options |= {"tiled": True, "blockxsize": 256, "blockysize": 256}
+    return rasterio.open(path, "w", "GTiff", width, height, 1, dtype="float32", **options)

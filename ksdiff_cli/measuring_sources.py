@@ -1,0 +1,267 @@
+"""Reading rasters for measuring: a common grid, any border, nodata, and the blocks of the full-resolution metrics."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+from rasterio.windows import Window
+from scipy.ndimage import minimum_filter
+
+from ksdiff_cli.degrade import INTERP_REACH, MTF_REACH, apply_axes, bicubic, interp23tap, mtf_filter, sampling_matrix
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.grids import Axis
+from ksdiff_cli.metrics.blocks import Span
+from ksdiff_cli.metrics.full_blocks import FullBlock
+from ksdiff_cli.raster import ScenePair
+
+Array = NDArray[Any]
+Reader = Callable[[int, int, int, int], tuple[Array, Array]]
+"""(row, col, height, width) -> values (bands, height, width) float64, valid (height, width) bool."""
+
+_OFF_GRID = 0.05
+"""Largest misfit, in pixels, of two grids that are taken for the same."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """A rectangle of a raster, read in its own pixel coordinates."""
+
+    dataset: Any
+    row: int
+    col: int
+    shape: tuple[int, int]
+    bands: tuple[int, ...]
+    """Band numbers, from 1."""
+
+    def read(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
+        """Read a window that lies inside the area; a :data:`Reader`. NaN, nodata and masked pixels are not valid.
+
+        Raises:
+            KsdiffError: the file is damaged.
+        """
+        window = Window(self.col + col, self.row + row, width, height)
+        try:
+            values = self.dataset.read(self.bands, window=window)
+            flags = [self.dataset.mask_flag_enums[band - 1] for band in self.bands]
+            valid = np.ones(values.shape[1:], bool)
+            # GDAL calls the fourth band of a plain 8-bit file "alpha"; here every band is data
+            data_only = (MaskFlags.all_valid, MaskFlags.alpha)
+            if not all(any(flag in data_only for flag in band) for band in flags):
+                valid = (self.dataset.read_masks(self.bands, window=window) > 0).all(0)
+        except RasterioError as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise KsdiffError(f"{self.dataset.name}: cannot be read ({reason}); the file is damaged") from None
+        values = values.astype(np.float64)
+        valid &= np.isfinite(values).all(0)
+        if not valid.all():
+            values[:, ~valid] = 0
+        return values, valid
+
+
+def common_area(first: Any, second: Any) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], list[str]]:
+    """Lay two rasters of the same pixel size on each other.
+
+    Args:
+        first: an open dataset.
+        second: another one.
+
+    Returns:
+        Row and column of the common area in the first, the same in the second, its (height, width), and notes.
+
+    Raises:
+        KsdiffError: different CRS or pixel size, grids off by a fraction of a pixel, no overlap, or different sizes
+            without a georeference.
+    """
+    if not (georeferenced(first) and georeferenced(second)):
+        if first.shape != second.shape:
+            raise KsdiffError(
+                f"{first.name}: {first.width} x {first.height} pixels but {second.name} has {second.width} x "
+                f"{second.height}, and there is no common georeference to lay them on each other"
+            )
+        return (0, 0), (0, 0), first.shape, ["no common georeference: the images are laid corner on corner"]
+    if first.crs and second.crs and first.crs != second.crs:
+        raise KsdiffError(f"{second.name}: its CRS differs from that of {first.name}; warp one to the other's first")
+    shift = ~first.transform @ second.transform
+    slack = _OFF_GRID / max(*first.shape, *second.shape)
+    if max(abs(shift.a - 1), abs(shift.e - 1), abs(shift.b), abs(shift.d)) > slack:
+        raise KsdiffError(
+            f"{second.name}: its pixels are {abs(shift.a):.3f} x {abs(shift.e):.3f} of those of {first.name}; "
+            "images to compare must share one grid, warp one onto the other first"
+        )
+    row, col = round(shift.f), round(shift.c)
+    if max(abs(shift.f - row), abs(shift.c - col)) > _OFF_GRID:
+        raise KsdiffError(
+            f"{second.name}: its grid is shifted against that of {first.name} by a fraction of a pixel "
+            f"({shift.c - col:+.2f}, {shift.f - row:+.2f}); warp one onto the other first"
+        )
+    start = max(0, row), max(0, col)
+    stop = min(first.height, row + second.height), min(first.width, col + second.width)
+    shape = stop[0] - start[0], stop[1] - start[1]
+    if min(shape) <= 0:
+        raise KsdiffError(f"{second.name}: does not overlap {first.name}; check that both show one scene")
+    notes = []
+    if first.shape != second.shape or (row, col) != (0, 0):
+        notes.append(
+            f"the images cover different areas: measured on their common {shape[1]} x {shape[0]} pixels "
+            f"({first.width} x {first.height} and {second.width} x {second.height})"
+        )
+    return start, (start[0] - row, start[1] - col), shape, notes
+
+
+def georeferenced(dataset: Any) -> bool:
+    """Say whether a dataset carries a geotransform or a CRS."""
+    return dataset.crs is not None or not dataset.transform.almost_equals(Affine.identity())
+
+
+def read_clipped(read: Reader, rows: Span, cols: Span, reach: int, mode: str) -> tuple[Array, Array]:
+    """Read a span with ``reach`` pixels on each side, made up beyond the image as ``np.pad`` does in ``mode``."""
+    starts = [max(0, span.start - reach) for span in (rows, cols)]
+    stops = [min(span.size, span.stop + reach) for span in (rows, cols)]
+    values, valid = read(starts[0], starts[1], stops[0] - starts[0], stops[1] - starts[1])
+    pads = [
+        (start - span.start + reach, span.stop + reach - stop)
+        for span, start, stop in zip((rows, cols), starts, stops, strict=True)
+    ]
+    return np.pad(values, [(0, 0), *pads], mode=mode), np.pad(valid, pads, mode=mode)  # type: ignore[call-overload]
+
+
+def read_circular(read: Reader, rows: Span, cols: Span, reach: int) -> tuple[Array, Array]:
+    """Read a span with ``reach`` pixels on each side; beyond the image its other side follows."""
+    lines = []
+    for row, height in _runs(rows, reach):
+        parts = [read(row, col, height, width) for col, width in _runs(cols, reach)]
+        lines.append([np.concatenate(pieces, -1) for pieces in zip(*parts, strict=True)])
+    values, valid = (np.concatenate(pieces, -2) for pieces in zip(*lines, strict=True))
+    return values, valid
+
+
+def _runs(span: Span, reach: int) -> Iterator[tuple[int, int]]:
+    """Cut a circular range into (start, length) pieces that lie inside the image."""
+    at, left = span.start - reach, span.stop - span.start + 2 * reach
+    while left > 0:
+        start = at % span.size
+        length = min(left, span.size - start)
+        yield start, length
+        at, left = at + length, left - length
+
+
+def _eroded(valid: Array, reach: int) -> Array:
+    """Return where the square of ``reach`` pixels around is valid, without the outer ``reach`` pixels themselves."""
+    if reach == 0:
+        return valid
+    if valid.all():
+        return valid[reach:-reach, reach:-reach]
+    near: Array = minimum_filter(valid, 2 * reach + 1)[reach:-reach, reach:-reach]
+    return near
+
+
+@dataclass(frozen=True)
+class FullSource:
+    """Fused, PAN and MS on one grid, ready for full-resolution blocks as the reference toolbox makes them."""
+
+    fused: Area
+    pan: Area
+    ms: Area
+    gains: tuple[float, ...]
+    ratio: int
+    upsampling = "interp23tap, as the reference toolbox (half a PAN pixel off the georeference)"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) in PAN pixels, multiples of 32 and of the ratio."""
+        return self.pan.shape
+
+    def block(self, rows: Span, cols: Span) -> FullBlock:
+        """Read one block; its sides and place must be multiples of 32."""
+        fused, blurred, fused_valid = _fused_and_blurred(self.fused, rows, cols, self.gains, self.ratio)
+        pan, pan_valid = self.pan.read(rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start)
+        coarse = self._coarse(rows), self._coarse(cols)
+        ms_up, ms_valid = self._interpolated(self.ms.read, *coarse)
+        pan_low, low_valid = self._interpolated(self._read_coarse_pan, *coarse)
+        valid = fused_valid & pan_valid & ms_valid & low_valid
+        return FullBlock(fused, blurred, ms_up, pan[0], pan_low[0], valid)
+
+    def _coarse(self, span: Span) -> Span:
+        return Span(span.start // self.ratio, span.stop // self.ratio, span.size // self.ratio)
+
+    def _interpolated(self, read: Reader, rows: Span, cols: Span) -> tuple[Array, Array]:
+        values, valid = read_circular(read, rows, cols, INTERP_REACH)
+        inside = slice(INTERP_REACH * self.ratio, -INTERP_REACH * self.ratio)
+        near = _eroded(valid, INTERP_REACH).repeat(self.ratio, 0).repeat(self.ratio, 1)
+        return interp23tap(values, self.ratio)[:, inside, inside], near
+
+    def _read_coarse_pan(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
+        """Read PAN at the MS size; a :data:`Reader`."""
+        reach = 2 * self.ratio  # of the antialiased bicubic kernel
+        rows, cols = (
+            Span(start * self.ratio, (start + count) * self.ratio, size)
+            for start, count, size in zip((row, col), (height, width), self.shape, strict=True)
+        )
+        values, valid = read_clipped(self.pan.read, rows, cols, reach, "symmetric")
+        near = _eroded(valid, reach).reshape(height, self.ratio, width, self.ratio)
+        return bicubic(values, 1 / self.ratio)[:, 2:-2, 2:-2], np.asarray(near.all((1, 3)))
+
+
+@dataclass(frozen=True)
+class GridSource:
+    """As :class:`FullSource`, for grids the reference toolbox cannot take: bicubic resampling by the georeference."""
+
+    fused: Area
+    pair: ScenePair
+    row: int
+    """First row, in pixels of the pair's output grid."""
+    col: int
+    gains: tuple[float, ...]
+    shape: tuple[int, int]
+    upsampling = "bicubic by the georeference"
+
+    def block(self, rows: Span, cols: Span) -> FullBlock:
+        """Read one block; its sides and place must be multiples of 32."""
+        height, width = rows.stop - rows.start, cols.stop - cols.start
+        tile = self.pair.read(self.row + rows.start, self.col + cols.start, height, width)
+        ratio = math.sqrt(1 / abs(self.pair.grid.rows.scale * self.pair.grid.cols.scale))
+        fused, blurred, valid = _fused_and_blurred(self.fused, rows, cols, self.gains, ratio)
+        pan_low, low_valid = self._pan_low(rows, cols)
+        ms_up, pan = tile.ms_up.astype(np.float64), tile.pan[0].astype(np.float64)
+        return FullBlock(fused, blurred, ms_up, pan, pan_low, valid & tile.valid & low_valid)
+
+    def _pan_low(self, rows: Span, cols: Span) -> tuple[Array, Array]:
+        """Bring PAN to the MS pixels by antialiased bicubic resampling, and back."""
+        grid = self.pair.grid.shifted(self.row, self.col)
+        reach = math.ceil(6 / min(abs(grid.rows.scale), abs(grid.cols.scale)))
+        values, valid = read_clipped(self._read_pan, rows, cols, reach, "symmetric")
+        down, across = (
+            _there_and_back(axis.shifted(span.start - reach), span.stop - span.start + 2 * reach)
+            for axis, span in ((grid.rows, rows), (grid.cols, cols))
+        )
+        inside = slice(reach, -reach)
+        return apply_axes(down, across, values)[0, inside, inside], _eroded(valid, reach)
+
+    def _read_pan(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
+        values, valid = self.pair.read_pan(self.row + row, self.col + col, height, width)
+        return values.astype(np.float64), valid
+
+
+def _there_and_back(axis: Axis, size: int) -> Any:
+    """Return the (size, size) matrix that samples a PAN axis at the MS pixels on it and interpolates back."""
+    ends = sorted((float(axis.to_ms(0)), float(axis.to_ms(size - 1))))
+    ms = np.arange(math.floor(ends[0]) - 1, math.ceil(ends[1]) + 2)
+    down = sampling_matrix(axis.to_pan(ms), size, abs(axis.scale))
+    up = sampling_matrix(axis.to_ms(np.arange(size)) - ms[0], len(ms), 1 / abs(axis.scale))
+    return up @ down
+
+
+def _fused_and_blurred(
+    fused: Area, rows: Span, cols: Span, gains: tuple[float, ...], ratio: float
+) -> tuple[Array, Array, Array]:
+    """Read a block of the fused image: as it is, through the MS camera's MTF, and where that saw no nodata."""
+    values, valid = read_clipped(fused.read, rows, cols, MTF_REACH, "edge")
+    inside = slice(MTF_REACH, -MTF_REACH)
+    blurred = mtf_filter(values, gains, ratio)[:, inside, inside]
+    return values[:, inside, inside], blurred, _eroded(valid, MTF_REACH)

@@ -1,0 +1,329 @@
+"""`ksdiff metrics` on files: the figures of the arrays, whatever the extent, the blocks and the nodata."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import Affine
+from scipy.ndimage import gaussian_filter
+from typer.testing import CliRunner
+
+from ksdiff_cli import measuring, metrics
+from ksdiff_cli.degrade import interp23tap, mtf_filter
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.main import app
+from ksdiff_cli.measuring import measure_against_reference, measure_at_full_resolution
+from ksdiff_cli.sensors import SENSORS
+
+UTM = "EPSG:32633"
+CORNER = Affine(0.5, 0, 500000, 0, -0.5, 4600000)
+
+
+@dataclass
+class Folder:
+    """Where a test's rasters lie; all share one corner and pixels of 0.5 m unless told otherwise."""
+
+    path: Path
+
+    def write(self, name, image, *, row=0, col=0, cell=1.0, crs=UTM, nodata=None, transform=None):
+        image = image if image.ndim == 3 else image[None]
+        where = transform or CORNER @ Affine.translation(col, row) @ Affine.scale(cell)
+        path = self.path / name
+        options = {"crs": crs, "nodata": nodata, "dtype": image.dtype.name} | ({"transform": where} if crs else {})
+        with rasterio.open(path, "w", "GTiff", image.shape[2], image.shape[1], image.shape[0], **options) as file:
+            file.write(image)
+        return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Truth, PAN, MS and a fused image, 11-bit DN, ratio 4."""
+    rng = np.random.default_rng(7)
+    base = gaussian_filter(rng.normal(size=(160, 192)), 4)[None] * 40
+    truth = gaussian_filter(rng.normal(size=(4, 160, 192)), (0, 2, 2)) * 2 + base + gaussian_filter(base, 1) * 0.2
+    truth = np.clip(np.round(truth * 90 + 700), 1, 2047).astype(np.uint16)
+    pan = np.round(truth.mean(0)).astype(np.uint16)
+    ms = np.round(mtf_filter(truth, (0.3,) * 4, 4)[:, 2::4, 2::4]).astype(np.uint16)
+    fused = (interp23tap(ms, 4) + 0.7 * (truth - mtf_filter(truth, (0.3,) * 4, 4))).astype(np.float32)
+    return {"truth": truth, "pan": pan, "ms": ms, "fused": fused}
+
+
+@pytest.fixture
+def small_steps(monkeypatch):
+    monkeypatch.setattr(measuring, "_STEP", (32, 64))
+
+
+def assert_values(found, expected):
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-10), name
+
+
+def run(*arguments):
+    """Run `ksdiff metrics …`."""
+    return CliRunner().invoke(app, ["metrics", *map(str, arguments)])
+
+
+# ---- against a reference
+
+
+@pytest.mark.parametrize("crop", ["full", "cut21", "cut30"])
+def test_reference_files_equal_arrays(folder, images, small_steps, crop):
+    truth, fused = folder.write("truth.tif", images["truth"]), folder.write("fused.tif", images["fused"])
+    found = measure_against_reference(fused, truth, crop=crop, sensor="QB")
+    expected, _ = metrics.measure_reduced(images["truth"], images["fused"], protocol=crop)
+    assert list(found.values) == list(metrics.REDUCED)
+    assert_values(found.values, expected)
+    assert found.notes == [] and found.left_out == 0
+    assert found.size == metrics.crop(images["truth"], crop).shape[:0:-1]
+
+
+def test_ratio_and_peak(folder, images):
+    truth, fused = folder.write("truth.tif", images["truth"]), folder.write("fused.tif", images["fused"])
+    plain = measure_against_reference(fused, truth)
+    assert plain.settings["peak"] == 2047 and "peak 2047" in plain.notes[0]
+    assert measure_against_reference(fused, truth, ratio=2).values["ERGAS"] == 2 * plain.values["ERGAS"]
+    landsat = measure_against_reference(fused, truth, sensor="L8")
+    assert landsat.ratio == 2 and landsat.settings["peak"] == 65535 and landsat.values["PSNR"] > plain.values["PSNR"]
+
+
+def test_overlap_by_georeference(folder, images, small_steps):
+    truth = folder.write("truth.tif", images["truth"][:, :150])
+    fused = folder.write("fused.tif", images["fused"][:, 10:, 21:], row=10, col=21)
+    found = measure_against_reference(fused, truth, sensor="QB")
+    expected, _ = metrics.measure_reduced(images["truth"][:, 10:150, 21:], images["fused"][:, 10:150, 21:])
+    assert_values(found.values, expected)
+    assert "common 171 x 140 pixels" in found.notes[0]
+
+
+def test_without_georeference(folder, images):
+    truth = folder.write("truth.tif", images["truth"], crs=None)
+    fused = folder.write("fused.tif", images["fused"], crs=None)
+    found = measure_against_reference(fused, truth, sensor="QB")
+    assert_values(found.values, metrics.measure_reduced(images["truth"], images["fused"])[0])
+    assert "corner on corner" in found.notes[0]
+    smaller = folder.write("smaller.tif", images["fused"][:, :100], crs=None)
+    with pytest.raises(KsdiffError, match="no common georeference"):
+        measure_against_reference(smaller, truth)
+
+
+@pytest.mark.parametrize("spoil", [0, np.nan])
+def test_nodata_is_left_out_and_said(folder, images, small_steps, spoil):
+    fused, valid = images["fused"].copy(), np.ones((160, 192), bool)
+    valid[:20, 100:150] = False
+    fused[:, ~valid] = spoil
+    paths = folder.write("fused.tif", fused, nodata=spoil), folder.write("truth.tif", images["truth"])
+    found = measure_against_reference(*paths, sensor="QB")
+    expected, _ = metrics.measure_reduced(images["truth"], np.nan_to_num(fused), valid=valid)
+    assert_values(found.values, expected)
+    assert found.left_out == 1000 and found.notes == ["1000 of 30720 pixels (3.26%) left out as nodata"]
+
+
+def test_four_bytes_a_pixel_are_four_bands(folder):
+    """GDAL takes the fourth band of an 8-bit file for alpha; zeros there are no nodata."""
+    truth = np.random.default_rng(8).integers(1, 255, (4, 64, 64), dtype=np.uint8)
+    truth[3, :9] = 0
+    path = folder.write("truth.tif", truth)
+    with rasterio.open(path) as file:
+        assert file.colorinterp[3] == rasterio.enums.ColorInterp.alpha
+    assert measure_against_reference(path, path).left_out == 0
+
+
+def test_all_nodata_is_an_error(folder, images):
+    fused = folder.write("fused.tif", np.zeros_like(images["fused"]), nodata=0)
+    truth = folder.write("truth.tif", images["truth"])
+    with pytest.raises(KsdiffError, match="every pixel is nodata"):
+        measure_against_reference(fused, truth, maps=folder.path / "maps")
+    assert list((folder.path / "maps").iterdir()) == []
+
+
+def test_maps(folder, images, small_steps):
+    truth, fused = (folder.write(f"{name}.tif", images[name][:, :150], row=3) for name in ("truth", "fused"))
+    found = measure_against_reference(fused, truth, maps=folder.path / "new" / "maps")
+    assert [path.name for path in found.maps] == ["sam.tif", "q2n.tif"]
+    arrays = images["truth"][:, :150], images["fused"][:, :150]
+    for path, expected, cell in zip(
+        found.maps, (metrics.sam_map(*arrays), metrics.q2n_map(*arrays)), (1, 32), strict=True
+    ):
+        with rasterio.open(path) as file:
+            np.testing.assert_allclose(file.read(1), expected, rtol=1e-5)
+            assert file.crs == UTM and math.isnan(file.nodata)
+            assert file.transform.almost_equals(CORNER @ Affine.translation(0, 3) @ Affine.scale(cell))
+    with pytest.raises(KsdiffError, match="exists already"):
+        measure_against_reference(fused, truth, maps=folder.path / "new" / "maps")
+    measure_against_reference(fused, truth, maps=folder.path / "new" / "maps", overwrite=True)
+
+
+def test_unit_range_data_get_no_q2n(folder, images):
+    truth, fused = (
+        folder.write(f"{name}.tif", (images[name] / 2047).astype(np.float32)) for name in ("truth", "fused")
+    )
+    found = measure_against_reference(fused, truth, maps=folder.path)
+    assert math.isnan(found.values["Q2n"]) and found.settings["peak"] == 1
+    assert any(line.startswith("Q2n: ") and "rescale" in line for line in found.notes)
+    assert [path.name for path in found.maps] == ["sam.tif"] and not (folder.path / "q2n.tif").exists()
+    expected, _ = metrics.measure_reduced(images["truth"], images["fused"])
+    assert found.values["PSNR"] == pytest.approx(expected["PSNR"], rel=1e-4)
+
+
+# ---- at full resolution
+
+
+@pytest.mark.parametrize("sensor", ["QB", None])
+def test_full_files_equal_arrays(folder, images, small_steps, sensor):
+    pan, ms = folder.write("pan.tif", images["pan"]), folder.write("ms.tif", images["ms"], cell=4)
+    fused = folder.write("fused.tif", images["fused"])
+    found = measure_at_full_resolution(fused, pan, ms, sensor=sensor, maps=folder.path)
+    gains = SENSORS[sensor or "generic"].ms_gains(4)
+    expected, _ = metrics.measure_full(images["fused"], images["pan"], images["ms"], gains, 4)
+    assert list(found.values) == ["D_lambda", "D_s", "HQNR", "QNR"]
+    assert_values(found.values, expected)
+    assert found.ratio == 4 and found.size == (192, 160) and found.left_out == 0
+    assert "interp23tap" in found.settings["upsampling"]
+    assert found.notes == ([] if sensor else ["no --sensor: MTF gain 0.3 for every band"])
+    with rasterio.open(found.maps[0]) as file:
+        assert 1 - file.read(1).mean() == pytest.approx(found.values["D_lambda"], abs=1e-6)
+
+
+def test_full_ratio_2(folder, images, small_steps):
+    ms = images["truth"][:, ::2, ::2]
+    paths = folder.write("pan.tif", images["pan"]), folder.write("ms.tif", ms, cell=2)
+    found = measure_at_full_resolution(folder.write("fused.tif", images["fused"]), *paths)
+    assert_values(found.values, metrics.measure_full(images["fused"], images["pan"], ms, (0.3,) * 4, 2)[0])
+
+
+def test_full_overlap_begins_at_an_ms_pixel(folder, images, small_steps):
+    """Three extents; the common part, from an MS pixel's corner on, in multiples of 32."""
+    pan = folder.write("pan.tif", images["pan"][5:, :], row=5)
+    ms = folder.write("ms.tif", images["ms"], cell=4)
+    fused = folder.write("fused.tif", images["fused"][:, :, 9:180], col=9)
+    found = measure_at_full_resolution(fused, pan, ms)
+    cut = slice(8, 8 + 128), slice(12, 12 + 160)
+    small = images["ms"][:, 2 : 2 + 32, 3 : 3 + 40]
+    expected, _ = metrics.measure_full(images["fused"][:, *cut], images["pan"][cut], small, (0.3,) * 4, 4)
+    assert_values(found.values, expected)
+    assert any("160 x 128 of the fused image's 171 x 160" in line for line in found.notes)
+
+
+def test_full_nodata_is_left_out(folder, images, small_steps):
+    fused, pan, ms = (images[name].copy() for name in ("fused", "pan", "ms"))
+    fused[:, :3, :3] = pan[:3, :3] = ms[:, :1, :1] = 0
+    paths = folder.write("pan.tif", pan, nodata=0), folder.write("ms.tif", ms, cell=4, nodata=0)
+    found = measure_at_full_resolution(folder.write("fused.tif", fused, nodata=0), *paths, maps=folder.path)
+    clean = measure_at_full_resolution(
+        folder.write("clean.tif", images["fused"]),
+        folder.write("pan2.tif", images["pan"]),
+        folder.write("ms2.tif", images["ms"], cell=4),
+    )
+    assert found.left_out > 9 and any("left out as nodata" in line for line in found.notes)
+    assert found.values["D_lambda"] == pytest.approx(clean.values["D_lambda"], abs=0.01)
+    assert found.values["D_lambda"] != clean.values["D_lambda"]
+    with rasterio.open(found.maps[0]) as file:
+        assert math.isnan(file.read(1)[0, 0])
+
+
+@pytest.mark.parametrize(("ratio", "shift"), [(4, 1.5), (3, 0.0), (2.5, 0.3)])
+def test_full_on_other_grids_says_so(folder, images, monkeypatch, ratio, shift):
+    """Grids the reference cannot take: the figures stay near, do not depend on blocks, and the change is said."""
+    size = math.ceil(200 / ratio)
+    at = (np.arange(size) + 0.5) * ratio + shift - 0.5
+    rows, cols = (np.clip(np.round(at).astype(int), 0, limit - 1) for limit in (160, 192))
+    blurred = mtf_filter(images["truth"], (0.3,) * 4, ratio)
+    ms = folder.write("ms.tif", blurred[:, rows][:, :, cols], row=shift, col=shift, cell=ratio)
+    pan = folder.write("pan.tif", images["pan"])
+    fused = folder.write("fused.tif", images["truth"])
+    whole = measure_at_full_resolution(fused, pan, ms)
+    assert whole.ratio == pytest.approx(ratio) and "bicubic" in whole.settings["upsampling"]
+    assert any("bicubic resampling by the georeference" in line for line in whole.notes)
+    assert 0 <= whole.values["D_lambda"] < 0.15 and 0 <= whole.values["D_s"] < 0.15
+    monkeypatch.setattr(measuring, "_STEP", (32, 64))
+    for name, value in measure_at_full_resolution(fused, pan, ms).values.items():
+        assert value == pytest.approx(whole.values[name], rel=1e-5), name
+
+
+# ---- the command
+
+
+def test_command_reference(folder, images):
+    truth, fused = folder.write("truth.tif", images["truth"]), folder.write("fused.tif", images["fused"])
+    table = run(fused, "--reference", truth, "--sensor", "QB")
+    assert table.exit_code == 0 and all(name in table.stdout for name in metrics.REDUCED)
+    result = run(fused, "--reference", truth, "--json", "--ratio", 2, "--crop", "cut21", "-q")
+    report = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert report["protocol"] == "reduced" and report["crop"] == "cut21" and report["ratio"] == 2
+    assert set(metrics.REDUCED) <= set(report)
+    assert (report["width"], report["height"], report["bands"]) == (192 - 41, 160 - 41, 4)
+
+
+def test_command_full(folder, images):
+    paths = folder.write("pan.tif", images["pan"]), folder.write("ms.tif", images["ms"], cell=4)
+    result = run(folder.write("fused.tif", images["fused"]), "--pan", paths[0], "--ms", paths[1], "--json")
+    report = json.loads(result.stdout)
+    assert report["protocol"] == "full" and report["HQNR"] == pytest.approx(
+        (1 - report["D_lambda"]) * (1 - report["D_s"])
+    )
+    assert {"QNR", "sensor", "upsampling", "notes", "width", "height", "pixels_left_out"} <= set(report)
+    assert "no --sensor" in result.stderr
+
+
+def test_equal_images_have_no_number_for_psnr(folder, images):
+    truth = folder.write("truth.tif", images["truth"])
+    report = json.loads(run(truth, "--reference", truth, "--json").stdout)
+    assert report["PSNR"] is None and any("infinite" in line for line in report["notes"])
+    assert report["SAM"] == 0 and report["Q2n"] == pytest.approx(1)
+    assert "∞" in run(truth, "--reference", truth).stdout
+
+
+def test_command_errors_are_one_line(folder, images):
+    truth, fused = folder.write("truth.tif", images["truth"]), folder.write("fused.tif", images["fused"])
+    pan, ms = folder.write("pan.tif", images["pan"]), folder.write("ms.tif", images["ms"], cell=4)
+    text = folder.path / "notes.txt"
+    text.write_text("no raster")
+    far = folder.write("far.tif", images["truth"], col=5000)
+    other = folder.write("other.tif", images["truth"], crs="EPSG:32634")
+    coarse = folder.write("coarse.tif", images["truth"], cell=1.5)
+    between = folder.write("between.tif", images["truth"], col=0.4)
+    few = folder.write("few.tif", images["truth"][:3])
+    narrow = folder.write("narrow.tif", images["fused"][:, :, :20])
+    cases = [
+        ((folder.path / "none.tif", "--reference", truth), "no such file"),
+        ((fused, "--reference", text), "cannot be opened as a raster"),
+        ((fused, "--reference", few), "has 4 bands but the reference"),
+        ((fused, "--reference", far), "does not overlap"),
+        ((fused, "--reference", other), "its CRS"),
+        ((fused, "--reference", coarse), "must share one grid"),
+        ((fused, "--reference", between), "fraction of a pixel"),
+        ((fused, "--reference", truth, "--sensor", "nope"), "no sensor is called"),
+        ((fused, "--pan", pan, "--ms", few), "has 4 bands but MS"),
+        ((fused, "--pan", pan, "--ms", ms, "--sensor", "WV3"), "8 MS bands but the data have 4"),
+        ((fused, "--pan", ms, "--ms", truth), "PAN"),
+        ((far, "--pan", pan, "--ms", ms), "does not overlap"),
+        ((narrow, "--pan", pan, "--ms", ms), "too few to measure"),
+        ((fused, "--reference", truth, "--maps", text), "cannot be made a folder"),
+    ]
+    for arguments, message in cases:
+        result = run(*arguments)
+        assert result.exit_code == 1, arguments
+        assert message in result.stderr and result.stderr.count("\n") == 1, (arguments, result.stderr)
+        assert result.stderr.startswith("Error: ") and result.stdout == ""
+
+
+def test_command_bad_usage_is_exit_2(folder, images):
+    truth = folder.write("truth.tif", images["truth"])
+    for arguments in (
+        (truth,),
+        (truth, "--pan", truth),
+        (truth, "--reference", truth, "--ms", truth),
+        (truth, "--pan", truth, "--ms", truth, "--crop", "cut21"),
+        (truth, "--reference", truth, "--crop", "cut99"),
+    ):
+        assert run(*arguments).exit_code == 2
