@@ -1,0 +1,40 @@
+"""``ksdiff simulate``: a synthetic scene with known truth."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ksdiff_cli.console import note, progress
+from ksdiff_cli.options import Overwrite, Quiet, Seed, SensorName
+
+
+def simulate(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write pan.tif, ms.tif and truth.tif to; made if missing.")
+    ],
+    size: Annotated[
+        int, typer.Option("--size", min=1, help="Side of the PAN image in pixels, a multiple of the ratio.")
+    ] = 1024,
+    bands: Annotated[
+        int | None, typer.Option("--bands", help="MS bands, 4 or 8 (default: the sensor's, else 4).")
+    ] = None,
+    ratio: Annotated[
+        int | None,
+        typer.Option("--ratio", help="PAN pixels per MS pixel along a side, 2 to 8 (default: the sensor's, else 4)."),
+    ] = None,
+    sensor: SensorName = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a synthetic scene with known truth: PAN, MS and the MS that a perfect fusion would give."""
+    from ksdiff_cli.simulation import simulate_scene
+
+    with progress("Simulating", quiet=quiet) as report:
+        scene = simulate_scene(output, size, bands, ratio, sensor, seed, overwrite=overwrite, progress=report)
+    note(
+        f"{output}: {scene.size} × {scene.size} PAN, {len(scene.spectra.names)} bands at 1/{scene.ratio}, "
+        f"{scene.sensor.name}, {scene.world.style}, seed {scene.seed}",
+        quiet=quiet,
+    )
