@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ class TrainingOptions:
     """What a run is made of; with the data and the seed it determines the weights."""
 
     data: tuple[Path, ...]
-    """Folders with train.h5 and valid.h5, or training files (PanCollection's ``train_*.h5``)."""
+    """Folders with train.h5 and valid.h5, folders of such folders, or training files (PanCollection's train_*.h5)."""
     run: Path
     """Folder for stage1.safetensors, stage2.safetensors, log.jsonl and the resume state."""
-    steps: int = 2000
+    steps: int = 1000
     """Optimiser steps of a stage."""
     batch: int = 16
     """Images a step; for a network shared by all bands, image-band pairs."""
@@ -51,6 +51,8 @@ class TrainingOptions:
     """Steps between validations, which also save the resume state."""
     time_limit: float | None = None
     """Minutes after which the stage ends well, its learning rate fully decayed."""
+    init: Path | None = None
+    """Weights to start from instead of random ones; their configuration replaces ``config``."""
     seed: int = 0
     device: str = "cpu"
     config: ModelConfig = field(default_factory=ModelConfig)
@@ -129,8 +131,14 @@ def open_data(paths: tuple[Path, ...]) -> tuple[list[PatchFile], list[PatchFile]
     Raises:
         KsdiffError: nothing to train on at one of the paths.
     """
-    train, valid = [], []
+    train: list[PatchFile] = []
+    valid: list[PatchFile] = []
     for path in paths:
+        nested = sorted(path.glob("*/train.h5")) if path.is_dir() and not (path / "train.h5").exists() else []
+        if nested:
+            below, beside_below = open_data(tuple(file.parent for file in nested))
+            train, valid = train + below, valid + beside_below
+            continue
         file = path / "train.h5" if path.is_dir() else path
         if not file.is_file():
             raise KsdiffError(
@@ -158,13 +166,14 @@ class _Run:
         torch.manual_seed(options.seed)
         self.device = torch.device(options.device)
         self.target: KSDiff | None = None
-        config = options.config
         if stage == 2:
             self.target = _load_stage1(options).to(self.device).eval().requires_grad_(False)
-            config = self.target.config
+        sources = [source for source in (_load_init(options, train), self.target) if source is not None]
+        config = sources[-1].config if sources else options.config
         self.model = KSDiff(config, stage).to(self.device)
-        if self.target is not None:
-            self.model.network.load_state_dict(self.target.network.state_dict())
+        for source in sources:  # the parts that both have; in stage 2 the network is stage 1's
+            known = source.state_dict()
+            self.model.load_state_dict({name: known.get(name, own) for name, own in self.model.state_dict().items()})
         self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(options.ema))
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=options.rate, weight_decay=options.weight_decay, betas=(0.9, 0.99)
@@ -241,27 +250,23 @@ class _Run:
         """Measure the averaged weights on unseen patches, and whether the prior is alive.
 
         Returns:
-            ``valid``: L1 in standardised units; ``shuffle_cost``: share by which it grows when every entry gets
-            another entry's z; ``z_spread``: standard deviation of the token mean of z between entries.
+            ``valid``: L1 in standardised units; ``shuffle_cost``: share by which it grows when every entry gets the z
+            of another one, from another file if there are several; ``z_spread``: standard deviation of the token mean
+            of z between entries.
         """
         model = self.averaged().eval()
-        plain: list[Tensor] = []
-        shuffled: list[Tensor] = []
-        means: list[Tensor] = []
-        for batch in _validation_batches(files):
-            inputs = self.inputs(model, batch, None)
-            z = self._validation_latent(model, inputs)
-            plain.append(regression_loss(inputs, model(inputs, z)))
-            if z is not None and z.shape[0] > 1:
-                shuffled.append(regression_loss(inputs, model(inputs, z.roll(max(1, z.shape[0] // 2), 0))))
-                means.append(z.mean(1))
-        if not plain:
+        batches = [self.inputs(model, batch, None) for batch in _validation_batches(files)]
+        if not batches:
             return {}
-        valid = torch.stack(plain).mean().item()
+        latents = [self._validation_latent(model, inputs) for inputs in batches]
+        valid = _mean_loss(model, batches, latents)
         facts = {"valid": round(valid, 6)}
-        if means:
-            facts["shuffle_cost"] = round(torch.stack(shuffled).mean().item() / valid - 1, 5)
-            facts["z_spread"] = round(torch.cat(means).std(0).mean().item(), 5)
+        known = [z for z in latents if z is not None]
+        if known:
+            every = torch.cat(known)
+            others = torch.split(every.roll(max(1, len(every) // 2), 0), [len(z) for z in known])
+            facts["shuffle_cost"] = round(_mean_loss(model, batches, list(others)) / valid - 1, 5)
+            facts["z_spread"] = round(every.mean(1).std(0).mean().item(), 5)
         return facts
 
     def _validation_latent(self, model: KSDiff, inputs: Inputs) -> Tensor | None:
@@ -309,6 +314,11 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
+def _mean_loss(model: KSDiff, batches: list[Inputs], latents: Sequence[Tensor | None]) -> float:
+    losses = [regression_loss(inputs, model(inputs, z)).item() for inputs, z in zip(batches, latents, strict=True)]
+    return sum(losses) / len(losses)
+
+
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Exponential moving average whose memory is short at first, so that a short run does not end at its start."""
 
@@ -319,7 +329,7 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
-def _validation_batches(files: list[PatchFile], images: int = 16, most: int = 64) -> Iterator[Batch]:
+def _validation_batches(files: list[PatchFile], images: int = 12, most: int = 24) -> Iterator[Batch]:
     """The first ``most`` patches of every file; a fixed set, so that values compare along a run."""
     for file in files:
         count = min(len(file), most)
@@ -334,6 +344,15 @@ def _load_stage1(options: TrainingOptions) -> KSDiff:
     return load_model(path)[0]
 
 
+def _load_init(options: TrainingOptions, train: list[PatchFile]) -> KSDiff | None:
+    if options.init is None:
+        return None
+    source = load_model(options.init)[0]
+    for file in train:
+        source.check(file.bands, file.ratio)
+    return source
+
+
 def _paths(options: TrainingOptions, stage: Stage) -> tuple[Path, Path]:
     return options.run / f"stage{stage}.safetensors", options.run / f"stage{stage}.state"
 
@@ -342,6 +361,7 @@ def _plain(options: TrainingOptions) -> dict[str, Any]:
     """Options as JSON values."""
     values = asdict(options)
     values["data"] = [path.as_posix() for path in options.data]
+    values["init"] = options.init and options.init.as_posix()
     del values["run"]
     return json.loads(json.dumps(values))  # type: ignore[no-any-return]
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from ksdiff_cli.models.checkpoint import load_model
 from ksdiff_cli.models.config import ModelConfig
+from ksdiff_cli.models.contract import ModelError
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.training import TrainingOptions, check_output, choose_bands, open_data, train_stage
@@ -124,6 +125,25 @@ def test_plain_network_trains_without_prior(patches, tmp_path):
     config = ModelConfig(bands=4, **(SMALL | {"prior": False}))
     model, _ = load_model(train_stage(options(patches, tmp_path, config=config), 1))
     assert not any("generator" in name or "plfe" in name for name in model.state_dict())
+
+
+def test_init_starts_from_given_weights(patches, tmp_path):
+    first = train_stage(options(patches, tmp_path / "first", steps=40, batch=8), 1)
+    again = train_stage(options(patches, tmp_path / "again", steps=1, rate=1e-9, init=first), 1)
+    old, new = (load_model(path)[0].state_dict() for path in (first, again))
+    name = "network.stem.conv.weight"
+    torch.testing.assert_close(new[name], old[name], rtol=1e-4, atol=1e-6)
+    wrong = write_patches(tmp_path / "wrong", bands=2)
+    with pytest.raises(ModelError, match="4 MS bands"):
+        train_stage(options(wrong, tmp_path / "never", init=first), 1)
+
+
+def test_folder_of_prepared_folders_is_all_of_them(tmp_path):
+    for name in ("b", "a"):
+        write_patches(tmp_path / "data" / name, images=3)
+    train, valid = open_data((tmp_path / "data",))
+    assert [file.path.parent.name for file in train] == ["a", "b"]
+    assert len(valid) == 2
 
 
 def test_time_limit_ends_well(patches, tmp_path):

@@ -16,14 +16,16 @@ def train(
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            "--data", help="Folder made by prepare-data, or a PanCollection train_*.h5; repeatable. Default: patches"
+            "--data",
+            help="Folder made by prepare-data, a folder of them, or a PanCollection train_*.h5; repeatable. "
+            "Default: patches",
         ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Run folder: weights, log, resume state.")] = Path(
         "runs"
     ),
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Optimiser steps of a stage. Default: 2000")
+        int | None, typer.Option("--steps", min=1, help="Optimiser steps of a stage. Default: 1000")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="Passes over the patches, instead of --steps.")
@@ -48,6 +50,9 @@ def train(
     validate_every: Annotated[
         int, typer.Option("--validate-every", min=1, help="Steps between validations, which save the resume state.")
     ] = 200,
+    init: Annotated[
+        Path | None, typer.Option("--init", help="Weights to start from (.safetensors), instead of random ones.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where a killed run of the same options stopped.")
     ] = False,
@@ -76,11 +81,12 @@ def train(
     chosen = TrainingOptions(
         data=paths,
         run=output,
-        steps=steps or (epochs * sum(map(len, files)) // batch + 1 if epochs else 2000),
+        steps=steps or (epochs * sum(map(len, files)) // batch + 1 if epochs else 1000),
         batch=batch,
         rate=rate,
         time_limit=time_limit,
         validate_every=validate_every,
+        init=init,
         seed=seed,
         device=str(pick_device(device)),
         config=ModelConfig(bands=choose_bands(files, universal), width=width, prior=prior),

@@ -1,0 +1,293 @@
+"""Patch files as tensors: ksdiff's own and PanCollection's, read image by image; data stay in their own unit (DN).
+
+It runs on a machine with torch, h5py and numpy alone: no rasterio here.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.models.contract import Statistics
+
+Array = NDArray[Any]
+Geometry = Literal["area", "toolbox"]
+
+_CACHE_BYTES = 1 << 30  # a smaller file is kept in memory, uncompressed
+_CHUNK_BYTES = 1 << 26  # read at once in a pass over a whole file
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one file, in DN."""
+
+    pan: Tensor
+    """(N, 1, H, W) float32."""
+    ms_up: Tensor
+    """(N, C, H, W) float32; ``lms`` in the file."""
+    gt: Tensor | None
+    """(N, C, H, W) float32; None where the file has no ground truth (full resolution)."""
+    statistics: Statistics
+    """Of the scenes that the images come from."""
+    ratio: int
+    """PAN pixels per MS pixel along a side."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """Return the same batch on ``device``."""
+        gt = None if self.gt is None else self.gt.to(device)
+        return Batch(self.pan.to(device), self.ms_up.to(device), gt, self.statistics.to(device), self.ratio)
+
+
+class PatchFile:
+    """One HDF5 file with ``pan``, ``ms`` and perhaps ``gt`` and ``lms``, (N, channels, H, W), any numeric type.
+
+    A file of up to 1 GB is kept in memory once its images are asked for; from a larger one images are read as needed.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open the file and check its layout; no pixel is read.
+
+        Raises:
+            KsdiffError: no such file, not HDF5, missing keys, or arrays that do not fit each other.
+        """
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise KsdiffError(f"{path}: no such file; check the path")
+        try:
+            self._file = h5py.File(self.path)
+        except OSError:
+            raise KsdiffError(f"{path}: is not an HDF5 file, or is damaged") from None
+        self._cache: dict[str, Array] = {}
+        try:
+            self._check()
+        except KsdiffError:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return int(self._file["pan"].shape[0])
+
+    def close(self) -> None:
+        """Close the file and forget what was cached."""
+        self._cache.clear()
+        self._file.close()
+
+    @property
+    def bands(self) -> int:
+        """Number of MS bands."""
+        return int(self._file["ms"].shape[1])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of PAN, lms and gt."""
+        return int(self._file["pan"].shape[2]), int(self._file["pan"].shape[3])
+
+    @property
+    def ratio(self) -> int:
+        """PAN pixels per MS pixel along a side."""
+        return self.size[0] // int(self._file["ms"].shape[2])
+
+    @property
+    def has_gt(self) -> bool:
+        """Whether the file holds the ground truth, i.e. is at reduced resolution."""
+        return "gt" in self._file
+
+    @property
+    def geometry(self) -> Geometry:
+        """How MS lies on PAN: by pixel areas (ksdiff's files) or on pixels 4k+2 (PanCollection's, which do not say)."""
+        return "area" if self._text("geometry") == "area" else "toolbox"
+
+    @property
+    def sensor(self) -> dict[str, Any]:
+        """The sensor's values as the file states them; {} if it does not."""
+        text = self._text("sensor")
+        if not text.startswith("{"):
+            return {"name": text} if text else {}
+        sensor: dict[str, Any] = json.loads(text)
+        return sensor
+
+    @property
+    def scene_names(self) -> list[str]:
+        """Names of the scenes that the images come from; [] if the file does not say."""
+        text = self._text("scenes")
+        names: list[str] = json.loads(text) if text.startswith("[") else []
+        return names
+
+    def image(self, index: int) -> dict[str, Array]:
+        """Return one image as float32 DN: pan (1, H, W), lms (C, H, W), ms (C, h, w) and, if there, gt (C, H, W)."""
+        keys = ("pan", "ms", "lms", "gt") if self.has_gt else ("pan", "ms", "lms")
+        return {key: self._read(key, [index])[0] for key in keys}
+
+    def statistics(self, indices: Sequence[int]) -> Statistics:
+        """Return the statistics of the images' scenes, N = len(indices).
+
+        A file that states none (PanCollection's) counts as one scene, gathered once in a pass over ``ms`` and ``pan``.
+        """
+        pan_mean, pan_std, ms_mean, ms_std = self._scene_statistics
+        scenes = self._scenes[np.asarray(indices, np.int64)]
+        return Statistics(
+            torch.from_numpy(pan_mean[scenes]),
+            torch.from_numpy(pan_std[scenes]),
+            torch.from_numpy(ms_mean[scenes]),
+            torch.from_numpy(ms_std[scenes]),
+        )
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Return images as tensors, in the order asked for."""
+        pan, ms_up = (torch.from_numpy(self._read(key, indices)) for key in ("pan", "lms"))
+        gt = torch.from_numpy(self._read("gt", indices)) if self.has_gt else None
+        return Batch(pan, ms_up, gt, self.statistics(indices), self.ratio)
+
+    def _text(self, attribute: str) -> str:
+        value = self._file.attrs.get(attribute, "")
+        return value.decode() if isinstance(value, bytes) else str(value)
+
+    def _check(self) -> None:
+        if missing := [key for key in ("pan", "ms") if key not in self._file]:
+            raise KsdiffError(
+                f"{self.path}: has no {' and no '.join(missing)}; "
+                "patch files hold pan, ms, lms and gt (PanCollection's keys)"
+            )
+        shapes = {key: tuple(self._file[key].shape) for key in ("pan", "ms", "lms", "gt") if key in self._file}
+        if any(len(shape) != 4 for shape in shapes.values()) or shapes["pan"][1] != 1 or 0 in shapes["pan"]:
+            raise self._misfit(shapes)
+        (count, bands, h, w), (H, W) = shapes["ms"], shapes["pan"][2:]
+        ratio = H // max(1, h)
+        fitting = shapes["pan"][0] == count and ratio >= 2 and (h * ratio, w * ratio) == (H, W)
+        if not fitting or any(shapes.get(key, (count, bands, H, W)) != (count, bands, H, W) for key in ("lms", "gt")):
+            raise self._misfit(shapes)
+
+    def _misfit(self, shapes: dict[str, tuple[int, ...]]) -> KsdiffError:
+        found = ", ".join(f"{key} {' x '.join(map(str, shape))}" for key, shape in shapes.items())
+        return KsdiffError(
+            f"{self.path}: its arrays do not fit each other ({found}); "
+            "needed: pan N x 1 x H x W, gt and lms N x C x H x W, ms N x C x H/ratio x W/ratio"
+        )
+
+    def _read(self, key: str, indices: Sequence[int]) -> Array:
+        """Read images, float32 (N, channels, height, width)."""
+        if key == "lms" and "lms" not in self._file:
+            return np.stack([self._upsample(image) for image in self._read("ms", indices)])
+        source = self._cached(key)
+        out = np.empty((len(indices), *source.shape[1:]), np.float32)
+        for place, index in zip(out, indices, strict=True):
+            place[...] = source[index]
+        return out
+
+    def _cached(self, key: str) -> Any:
+        if key not in self._cache:
+            dataset = self._file[key]
+            total = sum(self._file[name].nbytes for name in ("pan", "ms", "lms", "gt") if name in self._file)
+            if total > _CACHE_BYTES:
+                return dataset
+            self._cache[key] = dataset[:]
+        return self._cache[key]
+
+    def _upsample(self, ms: Array) -> Array:
+        # scipy lies behind both; a training machine whose files hold lms does without
+        if self.geometry == "toolbox":
+            from ksdiff_cli.degrade import interp23tap
+
+            return interp23tap(ms, self.ratio).astype(np.float32)
+        from ksdiff_cli.grids import corner_aligned, upsample
+
+        return upsample(ms, corner_aligned(self.ratio), self.size)
+
+    @cached_property
+    def _scenes(self) -> Array:
+        """(N,) index of each image's scene."""
+        if "scene" in self._file and "scene_ms_mean" in self._file:
+            return np.asarray(self._file["scene"][:], np.int64)
+        return np.zeros(len(self), np.int64)
+
+    @cached_property
+    def _scene_statistics(self) -> tuple[Array, Array, Array, Array]:
+        """Mean and deviation of PAN (K, 1) twice and of MS (K, C) twice, float32; K scenes."""
+        if "scene_ms_mean" in self._file:
+            names = ("scene_pan_mean", "scene_pan_std", "scene_ms_mean", "scene_ms_std")
+            values = [np.asarray(self._file[name][:], np.float32) for name in names]
+        else:
+            values = [x.astype(np.float32)[None] for key in ("pan", "ms") for x in self._gather(key)]
+        pan_mean, pan_std, ms_mean, ms_std = (value.reshape(len(value), -1) for value in values)
+        return pan_mean, pan_std, ms_mean, ms_std
+
+    def _gather(self, key: str) -> tuple[Array, Array]:
+        """Mean and standard deviation of every channel over the whole file, in one pass."""
+        dataset = self._file[key]
+        images = max(1, _CHUNK_BYTES // (dataset.nbytes // len(dataset) + 1))
+        total, squares = np.zeros(dataset.shape[1]), np.zeros(dataset.shape[1])
+        for start in range(0, len(dataset), images):
+            values = dataset[start : start + images].astype(np.float64)
+            total += values.sum((0, 2, 3))
+            squares += np.einsum("nchw,nchw->c", values, values)
+        count = len(dataset) * dataset.shape[2] * dataset.shape[3]
+        mean = total / count
+        return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
+
+
+class TrainingBatches:
+    """Random training batches. Batch k is a function of the seed and k alone, so a resumed run goes on exactly."""
+
+    def __init__(self, files: Sequence[PatchFile], batch: int, seed: int, gain: float = 0.0) -> None:
+        """Remember what to draw from.
+
+        Args:
+            files: at least one, with ground truth; they may differ in bands and ratio, as a batch is of one file.
+            batch: images a batch.
+            seed: of every draw.
+            gain: largest change of the logarithm of an image's brightness; its statistics stay, so that the network
+                meets images darker and brighter than their scene. 0 leaves brightness alone.
+
+        Raises:
+            KsdiffError: a file without ground truth.
+        """
+        for file in files:
+            if not file.has_gt:
+                raise KsdiffError(f"{file.path}: has no gt (it is a full-resolution file); train on train.h5")
+        self.files, self.size, self.seed, self.gain = list(files), batch, seed, gain
+        counts = np.array([len(file) for file in files], np.float64)
+        self._share = counts / counts.sum()
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches 0, 1, 2 … without end."""
+        number = 0
+        while True:
+            yield self.batch(number)
+            number += 1
+
+    def batch(self, number: int) -> Batch:
+        """Return batch ``number``: images of one file (drawn by its size), each flipped and turned at random.
+
+        All arrays of an image turn alike; lms turns as an array, it is not made anew.
+        """
+        random = np.random.default_rng((self.seed, number))
+        file = self.files[int(random.choice(len(self.files), p=self._share))]
+        # without repetition where the file has enough images
+        indices = random.choice(len(file), self.size, replace=len(file) < self.size)
+        drawn = file.batch(indices.tolist())
+        square = file.size[0] == file.size[1]
+        turns = random.integers(4, size=self.size) if square else 2 * random.integers(2, size=self.size)
+        flips = random.integers(2, size=self.size)
+        factors = np.exp(random.uniform(-self.gain, self.gain, self.size)).astype(np.float32)
+
+        def turn(images: Tensor) -> Tensor:
+            out = torch.empty_like(images)
+            for place, image, quarter, flip, factor in zip(out, images, turns, flips, factors, strict=True):
+                turned = torch.rot90(image, int(quarter), (1, 2))
+                place.copy_(turned.flip(2) if flip else turned)
+                if self.gain:
+                    place.mul_(float(factor))
+            return out
+
+        assert drawn.gt is not None
+        return Batch(turn(drawn.pan), turn(drawn.ms_up), turn(drawn.gt), drawn.statistics, drawn.ratio)

@@ -1,0 +1,138 @@
+"""Planning patches: opens every scene, lays out its blocks, checks that all go into one file; degrades no pixel."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.patch_layout import SPLITS, Rect, Regions, Split, check_patch, lay_regions
+from ksdiff_cli.patch_sources import PairSource, Source, TileSource, open_tiles
+from ksdiff_cli.products import find_scenes
+from ksdiff_cli.raster import Scene, open_pair
+from ksdiff_cli.sensors import Sensor
+
+_TILES_RATIO = 4  # of PanCollection's sensors
+
+
+@dataclass(frozen=True)
+class PatchOptions:
+    """What a set of patches is made of; the same options give the same bytes."""
+
+    scenes: tuple[Path, ...]
+    """Folders with scenes, or HDF5 files of tiles with gt and pan at equal resolution."""
+    output: Path
+    """Folder for train.h5, valid.h5, test.h5 and full.h5."""
+    patch: int = 64
+    """Side of a training patch in MS pixels."""
+    sensor: str | None = None
+    """Short name that stands for every scene; ``None`` takes what products say."""
+    ratio: int | None = None
+    """Ratio to degrade by; ``None`` takes the scene's own, and 4 for tiles, whose PAN is at the MS scale already."""
+    pan_mtf: float | None = None
+    """MTF of the reduced PAN at its Nyquist frequency, (0, 1); ``None`` takes the sensor's. Sharper PAN occurs too."""
+    seed: int = 0
+    """Of the split."""
+
+
+@dataclass
+class Plan:
+    """One scene before a pixel is degraded."""
+
+    name: str
+    sensor: Sensor
+    ratio: int
+    bands: int
+    band_names: tuple[str, ...]
+    open: Callable[[], AbstractContextManager[Sequence[Source]]]
+    shapes: list[tuple[int, int]]
+    """Of the scene's images: one, or many tiles."""
+    regions: list[Regions]
+    """By image."""
+    notes: list[str] = field(default_factory=list)
+
+    def blocks(self, split: Split) -> list[Rect]:
+        """All rectangles of a split."""
+        return [rect for regions in self.regions for rect in regions[split]]
+
+
+def plan_patches(options: PatchOptions) -> list[Plan]:
+    """Open every scene, lay out its blocks and check that all go into one file; no pixel is degraded.
+
+    Raises:
+        KsdiffError: see :func:`prepare_patches`.
+    """
+    plans: list[Plan] = []
+    for path in options.scenes:
+        if path.suffix.lower() in (".h5", ".hdf5"):
+            plans.append(_plan_tiles(path, options))
+        else:
+            plans += [_plan_scene(scene, options) for scene in find_scenes(path, options.sensor)]
+    first = plans[0]
+    for plan in plans[1:]:
+        if (plan.bands, plan.ratio) != (first.bands, first.ratio):
+            raise KsdiffError(
+                f"{first.name} has {first.bands} bands at ratio {first.ratio}, {plan.name} has {plan.bands} at ratio "
+                f"{plan.ratio}: prepare them into separate folders (ksdiff train takes several with --data)"
+            )
+    return plans
+
+
+def _plan_scene(scene: Scene, options: PatchOptions) -> Plan:
+    @contextmanager
+    def reopen() -> Iterator[Sequence[Source]]:
+        with open_pair(scene) as pair:
+            yield [PairSource(pair, options.ratio, options.pan_mtf)]
+
+    with open_pair(scene) as pair:
+        source = PairSource(pair, options.ratio, options.pan_mtf)
+        check_patch(options.patch, source.ratio)
+        # the filters' reach as guard: no value of a block depends on a pixel of another split
+        regions = lay_regions(scene.name, source.shape, options.patch, source.ratio, source.reach, options.seed)
+        notes = [f"{scene.name}: {line}" for line in pair.notes]
+        if source.ratio != pair.grid.ratio:
+            notes.append(
+                f"{scene.name}: degraded by {source.ratio} though its own ratio is {pair.grid.ratio}, "
+                "hence no full-resolution patches"
+            )
+    return _plan(scene.name, source, reopen, [source.shape], [regions], notes)
+
+
+def _plan_tiles(path: Path, options: PatchOptions) -> Plan:
+    @contextmanager
+    def reopen() -> Iterator[Sequence[TileSource]]:
+        file, sources = open_tiles(path, options.ratio or _TILES_RATIO, options.sensor)
+        with file:
+            yield sources
+
+    ratio = options.ratio or _TILES_RATIO
+    check_patch(options.patch, ratio)
+    with reopen() as sources:
+        first = sources[0] if sources else None
+        if first is None or len(sources) < 2 or min(first.shape) < options.patch:
+            raise KsdiffError(f"{path}: needs at least two tiles of {options.patch} px (one for train, one for valid)")
+        order = np.random.default_rng(options.seed).permutation(len(sources))
+        held = max(1, len(sources) // 10)
+        splits: dict[int, Split] = dict.fromkeys(order[:held].tolist(), "valid")
+        if len(sources) > 2:
+            splits |= dict.fromkeys(order[held : 2 * held].tolist(), "test")
+        regions: list[Regions] = []
+        for index in range(len(sources)):
+            own = splits.get(index, "train")
+            regions.append({split: [Rect(0, 0, *first.shape)] if split == own else [] for split in SPLITS})
+        shapes = [first.shape] * len(sources)
+        note = f"{path.stem}: tiles at the MS scale, hence no full-resolution patches"
+        return _plan(path.stem, first, reopen, shapes, regions, [note])
+
+
+def _plan(
+    name: str,
+    source: Source,
+    reopen: Callable[[], AbstractContextManager[Sequence[Source]]],
+    shapes: list[tuple[int, int]],
+    regions: list[Regions],
+    notes: list[str],
+) -> Plan:
+    return Plan(name, source.sensor, source.ratio, source.bands, source.band_names, reopen, shapes, regions, notes)
