@@ -1,0 +1,62 @@
+"""BDSD-PC: detail as the combination of PAN and all bands that works best one scale down, with signs physics allows."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+
+from ksdiff_cli.classical.filters import (
+    blur_on_ms_grid,
+    low_mtf_reach,
+    mask_on_ms_grid,
+    pan_mtf_low,
+    to_ms_grid,
+)
+from ksdiff_cli.classical.method import Array, Block, Method, Setup, no_reach
+from ksdiff_cli.classical.moments import Moments
+from ksdiff_cli.degrade import bicubic
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """``out_b = up_b + gamma_b [pan, up]``."""
+
+    gamma: Array
+    """(bands, 1 + bands); the first of a row (PAN's) at least 0, the others at most 0."""
+
+
+def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
+    """Fit, on the MS grid, the detail that each band's MTF takes away: min |[P M] gamma - (G_b - M_b)|²."""
+    moments = Moments()
+    for block in blocks:
+        G = bicubic(block.ms_up, 1 / setup.ratio)
+        M = blur_on_ms_grid(G, setup)
+        P = to_ms_grid(pan_mtf_low(block, setup), setup)
+        moments.add(P, -M, G - M, where=mask_on_ms_grid(block.core, setup))
+    count = 1 + len(setup.gains)
+    second = moments.second
+    # any square A with A'A the moment matrix gives the same least squares as all the samples
+    values, vectors = np.linalg.eigh(second)
+    A = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+    gamma = np.stack([nnls(A[:, :count], A[:, count + band])[0] for band in range(count - 1)])
+    gamma[:, 1:] *= -1
+    return Coefficients(gamma)
+
+
+def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
+    """Return (bands, H, W) float64 DN."""
+    gamma = coefficients.gamma
+    from_pan = gamma[:, :1, None] * block.pan
+    return np.asarray(block.ms_up + from_pan + np.tensordot(gamma[:, 1:], block.ms_up, 1))
+
+
+METHOD = Method(
+    "Band-dependent spatial detail with physical constraints",
+    "Vivone, IEEE TGRS 2019",
+    gather,
+    apply,
+    low_mtf_reach,
+    no_reach,
+    uses_mtf=True,
+)

@@ -1,0 +1,65 @@
+"""GSA: Gram-Schmidt with the intensity that fits PAN best."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ksdiff_cli.classical.filters import (
+    atrous,
+    atrous_reach,
+    low_reach,
+    mask_on_ms_grid,
+    ms_on_ms_grid,
+    to_ms_grid,
+)
+from ksdiff_cli.classical.method import Array, Block, Method, Setup, no_reach
+from ksdiff_cli.classical.moments import Moments, divide, solve
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """``out = up + g (pan - pan_mean - sum alpha (up - ms_mean))``."""
+
+    alpha: Array
+    """(bands,) weights of the intensity."""
+    g: Array
+    """(bands,) injection gains, cov(I, up) / var(I)."""
+    pan_mean: float
+    """DN."""
+    ms_mean: Array
+    """(bands,) DN."""
+
+
+def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
+    """Fit the intensity to a low-pass PAN on the MS grid, then the gains on the PAN grid."""
+    low, high = Moments(), Moments()
+    for block in blocks:
+        pan_low = to_ms_grid(atrous(block, setup), setup)
+        low.add(pan_low, ms_on_ms_grid(block, setup), where=mask_on_ms_grid(block.core, setup))
+        high.add(block.pan, block.ms_up, where=block.core)
+    covariance = low.covariance
+    alpha = solve(covariance[1:, 1:], covariance[1:, 0])
+    with_intensity = high.covariance[1:, 1:] @ alpha
+    return Coefficients(alpha, divide(with_intensity, alpha @ with_intensity), float(high.mean[0]), high.mean[1:])
+
+
+def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
+    """Return (bands, H, W) float64 DN."""
+    intensity = np.tensordot(coefficients.alpha, block.ms_up - coefficients.ms_mean[:, None, None], 1)
+    detail = block.pan - coefficients.pan_mean - intensity
+    return np.asarray(block.ms_up + coefficients.g[:, None, None] * detail)
+
+
+def _gather_reach(ratio: int) -> int:
+    return max(atrous_reach(ratio) + 2, low_reach(ratio))
+
+
+METHOD = Method(
+    "Gram-Schmidt adaptive",
+    "Aiazzi, Baronti, Selva, IEEE TGRS 2007",
+    gather,
+    apply,
+    _gather_reach,
+    no_reach,
+)

@@ -1,0 +1,157 @@
+"""What a classical method is: coefficients gathered over a whole scene, then applied to it pixel by pixel."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksdiff_cli.classical.moments import divide
+from ksdiff_cli.degrade import is_power_of_two
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.sensors import Sensor, find_sensor
+
+Array = NDArray[Any]
+Geometry = Literal["area", "toolbox"]
+
+_FLOOR = 0.05
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method must know beside the images."""
+
+    ratio: int
+    """PAN pixels per MS pixel along a side."""
+    gains: tuple[float, ...]
+    """MTF of each MS band at the MS Nyquist frequency, (0, 1)."""
+    gain_pan: float
+    """MTF of PAN in the same sense, (0, 1)."""
+    geometry: Geometry = "toolbox"
+    """How MS lies on PAN, and with it the filters.
+
+    ``toolbox``: MS pixel k on PAN pixel rk + r/2; everything as in the field's reference toolbox, for whole images of a
+    ratio that is a power of two. ``area``: pixel areas coincide, as in real products; filters have unit sum, skip
+    invalid pixels and do not decimate where the reference decimates and interpolates, so that any window of a scene
+    gives the same numbers at any ratio; and a divisor is never below 5 % of its scene mean (see :func:`modulate`).
+    """
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a scene, everything on the PAN grid; in ``toolbox`` geometry the whole image."""
+
+    pan: Array
+    """(H, W) float64, DN."""
+    ms_up: Array
+    """(bands, H, W) float64, DN; upsampled MS."""
+    valid: Array
+    """(H, W) bool; pixels that hold data."""
+    core: Array
+    """(H, W) bool; pixels that statistics count: valid, and not in the margin that is there for the filters."""
+    scene_pixels: int
+    """Pixels of the whole scene, valid or not."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One classical method. ``fuse = apply(block, gather(blocks))``."""
+
+    title: str
+    """Its name in full."""
+    source: str
+    """Where it was published."""
+    gather: Callable[[Iterable[Block], Setup], Any]
+    """Coefficients from all blocks of a scene; the blocks' cores cover it without overlap."""
+    apply: Callable[[Block, Any, Setup], Array]
+    """Sharpened bands (bands, H, W) float64 of one block, from its pixels and the coefficients alone."""
+    gather_reach: Callable[[int], int]
+    """Margin in PAN pixels that ``gather`` needs around a block's core, by the ratio."""
+    apply_reach: Callable[[int], int]
+    """Margin in PAN pixels that ``apply`` needs, by the ratio."""
+    uses_mtf: bool = False
+    """Whether the sensor's MTF gains matter."""
+
+
+def modulate(above: Array, below: Array, mean: Array | float, setup: Setup) -> Array:
+    """Divide images of radiances; 1 where the divisor is 0.
+
+    Dark pixels make the published methods blow up: shadow, water, black borders not declared as nodata. In area
+    geometry the divisor is therefore kept at 5 % of its mean or above; the reference's geometry leaves it alone.
+
+    Args:
+        above: (..., H, W), DN.
+        below: (..., H, W), DN.
+        mean: of the divisor over the scene, broadcast against it, DN.
+        setup: with the geometry.
+    """
+    if setup.geometry == "area":
+        below = np.maximum(below, np.where(np.asarray(mean) > 0, _FLOOR * np.asarray(mean), -np.inf))
+    return divide(above, below, 1.0)
+
+
+def no_reach(ratio: int) -> int:
+    """Return the margin of a method that looks at one pixel at a time."""
+    return 0
+
+
+def make_setup(method: Method, sensor: Sensor, bands: int, ratio: int, geometry: Geometry) -> Setup:
+    """Return what ``method`` must know, with the sensor's MTF gains if it uses them.
+
+    Raises:
+        KsdiffError: the sensor's gains do not match the number of bands, or the ratio suits no toolbox geometry.
+    """
+    if geometry == "toolbox" and not is_power_of_two(ratio):
+        raise KsdiffError(f"the reference's upsampling needs a ratio that is a power of two, not {ratio}")
+    chosen = sensor if method.uses_mtf else find_sensor(None)
+    return Setup(ratio, chosen.ms_gains(bands), chosen.mtf_pan, geometry)
+
+
+def make_block(pan: Array, ms_up: Array, valid: Array | None = None) -> Block:
+    """Return a whole image as one block.
+
+    Args:
+        pan: (1, H, W), DN.
+        ms_up: (bands, H, W), DN.
+        valid: (H, W) bool; None for all.
+
+    Raises:
+        KsdiffError: the shapes do not fit each other, or there is no valid pixel.
+    """
+    if pan.ndim != 3 or ms_up.ndim != 3 or pan.shape != (1, *ms_up.shape[1:]):
+        raise KsdiffError(f"PAN {pan.shape} and upsampled MS {ms_up.shape} do not fit each other")
+    mask = np.ones(pan.shape[1:], bool) if valid is None else valid
+    if not mask.any():
+        raise KsdiffError("no pixel holds data; nothing to sharpen")
+    return Block(np.asarray(pan[0], np.float64), np.asarray(ms_up, np.float64), mask, mask, mask.size)
+
+
+def fuse(method: Method, pan: Array, ms_up: Array, setup: Setup, valid: Array | None = None) -> Array:
+    """Sharpen a whole image in memory.
+
+    Args:
+        method: one of :data:`ksdiff_cli.classical.METHODS`.
+        pan: (1, H, W), DN.
+        ms_up: (bands, H, W), DN; in toolbox geometry made by :func:`ksdiff_cli.degrade.interp23tap`.
+        setup: ratio, gains and geometry.
+        valid: (H, W) bool, pixels that hold data; None for all.
+
+    Returns:
+        (bands, H, W) float64, DN; neither clipped nor rounded.
+
+    Raises:
+        KsdiffError: shapes, gains or geometry do not fit each other.
+    """
+    block = make_block(pan, ms_up, valid)
+    if len(setup.gains) != len(ms_up):
+        raise KsdiffError(f"{len(setup.gains)} MTF gains for {len(ms_up)} bands")
+    if setup.geometry == "toolbox":
+        if any(size % setup.ratio for size in block.pan.shape) or not is_power_of_two(setup.ratio):
+            raise KsdiffError(
+                f"the reference's filters need a ratio that is a power of two and sides that are its multiples, "
+                f"not ratio {setup.ratio} and {block.pan.shape[1]} x {block.pan.shape[0]} pixels"
+            )
+        if not block.valid.all():
+            raise KsdiffError("the reference's filters know no invalid pixels; use the area geometry")
+    return method.apply(block, method.gather([block], setup), setup)
