@@ -1,8 +1,8 @@
 """Where PAN and MS pixels lie on each other, and exact resampling between the two grids (no I/O).
 
-Coordinates are pixel-centre indices: the centre of the first pixel is 0. Both resamplings used here (bicubic up, Gaussian
-MTF down) are separable and linear, so each is two sparse matrices, one an axis. A weight depends on absolute coordinates
-alone; hence a window of a scene gets the same numbers as the whole scene.
+Coordinates are pixel-centre indices: the centre of the first pixel is 0. Both resamplings used here (bicubic up,
+Gaussian MTF down) are separable and linear, so each is two sparse matrices, one an axis. A weight depends on absolute
+coordinates alone; hence a window of a scene gets the same numbers as the whole scene.
 """
 
 import math
@@ -56,7 +56,7 @@ class GridMap:
 
 
 def corner_aligned(ratio: float) -> GridMap:
-    """Return the map of two grids that share their outer corner: PAN pixel r*k + (r-1)/2 is the centre of MS pixel k."""
+    """Return the map of two grids that share their outer corner: MS pixel k sits on PAN pixel r*k + (r-1)/2."""
     axis = Axis(1 / ratio, (1 / ratio - 1) / 2)
     return GridMap(axis, axis)
 
@@ -98,7 +98,7 @@ def gaussian_matrix(coordinates: Array, size: int, sigma: float) -> csr_array:
 
 
 def mtf_sigma(gain: float, ratio: float) -> float:
-    """Return the standard deviation, in fine pixels, of the Gaussian whose MTF at the coarse Nyquist frequency is ``gain``.
+    """Return the deviation, in fine pixels, of the Gaussian whose MTF is ``gain`` at the coarse Nyquist frequency.
 
     exp(-2 (pi sigma f)^2) = gain at f = 1/(2 ratio).
     """

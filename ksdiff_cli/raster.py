@@ -1,6 +1,7 @@
 """Opening rasters, and the PAN/MS pair as one thing that is read window by window on the PAN grid."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -10,18 +11,18 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
-from scipy.ndimage import uniform_filter
 
 from ksdiff_cli.console import ProgressCallback, silent
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import Axis, GridMap, corner_aligned, upsample
+from ksdiff_cli.grids import Axis, GridMap, upsample
+from ksdiff_cli.raster_layout import check_pair, georeferenced, intersection, lay
+from ksdiff_cli.raster_values import FILL_STEPS, Moments, fill_invalid
 from ksdiff_cli.sensors import Sensor
 
 Array = NDArray[Any]
-_FILL_STEPS = 3  # bicubic taps reach two MS pixels; one more keeps the filled values smooth
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class BandSource:
     """Band number in the file, from 1."""
     name: str = ""
     """Name for people, e.g. ``red``; empty when unknown."""
+    fill: float | None = None
+    """DN that means "no data" by the product's format though the file does not declare it."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class SceneStatistics:
     """(bands,)"""
     ms_std: Array
     """(bands,)"""
+    holes: bool = False
+    """Whether some pixel of PAN or MS is invalid (nodata, masked, NaN)."""
 
 
 @dataclass(frozen=True)
@@ -83,22 +88,26 @@ def open_raster(path: str | Path) -> Any:
         KsdiffError: there is no such file, or it is not a raster.
     """
     try:
-        dataset = rasterio.open(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", NotGeoreferencedWarning
+            )  # many pairs have no georeference: open_pair says so
+            dataset = rasterio.open(path)
     except RasterioError as error:
         remote = "://" in str(path) or str(path).startswith("/vsi")
         if not remote and not Path(path).exists():
             raise KsdiffError(f"{path}: no such file; check the path") from None
         if not remote and Path(path).is_dir():
             raise KsdiffError(f"{path}: is a folder, not a raster file; name the file inside it") from None
-        raise KsdiffError(f"{path}: cannot be opened as a raster ({_first_line(error)})") from None
+        raise KsdiffError(f"{path}: cannot be opened as a raster ({first_line(error)})") from None
     if dataset.count == 0 or dataset.width == 0 or dataset.height == 0:
         dataset.close()
         raise KsdiffError(f"{path}: holds no bands; name the image file itself")
     return dataset
 
 
-def read_band(dataset: Any, band: int, window: Window) -> tuple[Array, Array]:
-    """Read one band of a window as float32, with its validity mask (nodata, mask band, alpha, NaN).
+def read_band(dataset: Any, band: int, window: Window, fill: float | None = None) -> tuple[Array, Array]:
+    """Read one band of a window as float32, with its validity mask (nodata, mask band, alpha, NaN, ``fill``).
 
     Returns:
         ((h, w) float32 DN, (h, w) bool).
@@ -114,9 +123,11 @@ def read_band(dataset: Any, band: int, window: Window) -> tuple[Array, Array]:
             valid = np.ones(values.shape, bool)
         else:
             valid = dataset.read_masks(band, window=window) > 0
+        if fill is not None:
+            valid &= values != fill
     except RasterioError as error:
         raise KsdiffError(
-            f"{dataset.name}: cannot be read ({_first_line(error)}); the file is damaged or incomplete, fetch it again"
+            f"{dataset.name}: cannot be read ({first_line(error)}); the file is damaged or incomplete, fetch it again"
         ) from None
     values = values.astype(np.float32)
     if not np.isfinite(values).all():
@@ -125,7 +136,8 @@ def read_band(dataset: Any, band: int, window: Window) -> tuple[Array, Array]:
     return values, valid
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what a library says went wrong, its cause before itself."""
     cause = error.__cause__ or error
     return str(cause).strip().splitlines()[0] if str(cause).strip() else type(error).__name__
 
@@ -169,12 +181,12 @@ class ScenePair:
     @property
     def georeferenced(self) -> bool:
         """Whether PAN carries a geotransform or a CRS."""
-        return _georeferenced(self.pan)
+        return georeferenced(self.pan)
 
     def read_pan(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
         """Read a PAN window: ((1, h, w) float32, (h, w) bool)."""
         window = Window(col + self.origin[1], row + self.origin[0], width, height)
-        values, valid = read_band(self.pan, self.scene.pan.band, window)
+        values, valid = read_band(self.pan, self.scene.pan.band, window, self.scene.pan.fill)
         return values[None], valid
 
     def read_ms(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
@@ -182,7 +194,7 @@ class ScenePair:
         values = np.empty((self.bands, height, width), np.float32)
         valid = np.ones((height, width), bool)
         for index, (dataset, source) in enumerate(zip(self.ms, self.scene.ms, strict=True)):
-            values[index], mask = read_band(dataset, source.band, Window(col, row, width, height))
+            values[index], mask = read_band(dataset, source.band, Window(col, row, width, height), source.fill)
             valid &= mask
         return values, valid
 
@@ -190,10 +202,7 @@ class ScenePair:
         """Read a window of the output grid, MS upsampled onto it. See :class:`Tile`."""
         pan, pan_valid = self.read_pan(row, col, height, width)
         grid = self.grid.shifted(row, col)
-        (top, bottom), (left, right) = (
-            _reach(axis, count, size)
-            for axis, count, size in zip((grid.rows, grid.cols), (height, width), self.ms_shape, strict=True)
-        )
+        (top, bottom), (left, right) = self._ms_area(grid, (height, width), FILL_STEPS)
         ms, ms_valid = self.read_ms(top, left, bottom - top, right - left)
         ms_up = upsample(fill_invalid(ms, ms_valid), grid, (height, width), (top, left))
         rows, cols = _nearest(grid.rows, height, top, bottom), _nearest(grid.cols, width, left, right)
@@ -201,91 +210,58 @@ class ScenePair:
         return Tile(fill_invalid(pan, pan_valid), ms_up, valid)
 
     def statistics(self, progress: ProgressCallback = silent) -> SceneStatistics:
-        """Gather the scene's statistics in one streamed pass over both images.
+        """Gather the scene's statistics in one streamed pass over the area that both images cover.
 
         Raises:
             KsdiffError: no valid pixel at all.
         """
-        pan, ms = _Moments(1), _Moments(self.bands)
-        blocks = [(False, *b) for b in _blocks(*self.shape)] + [(True, *b) for b in _blocks(*self.ms_shape)]
+        pan, ms = Moments(1), Moments(self.bands)
+        (top, bottom), (left, right) = self._ms_area(self.grid, self.shape, 0)
+        height, width = bottom - top, right - left
+        blocks = [(False, *block) for block in _blocks(0, 0, *self.shape)]
+        blocks += [(True, *block) for block in _blocks(top, left, height, width)]
         for done, (is_ms, *block) in enumerate(blocks):
             values, valid = self.read_ms(*block) if is_ms else self.read_pan(*block)
             (ms if is_ms else pan).add(values[:, valid])
-            progress(done + 1, len(blocks))
+            progress(done + 1, len(blocks), "statistics")
         if pan.count == 0 or ms.count == 0:
             which = self.scene.pan.path if pan.count == 0 else self.scene.ms[0].path
             raise KsdiffError(f"{which}: every pixel is nodata; nothing to sharpen")
+        holes = pan.count < self.shape[0] * self.shape[1] or ms.count < height * width
         (pan_mean, pan_std), (ms_mean, ms_std) = pan.result(), ms.result()
-        return SceneStatistics(float(pan_mean[0]), float(pan_std[0]), ms_mean, ms_std)
+        return SceneStatistics(float(pan_mean[0]), float(pan_std[0]), ms_mean, ms_std, holes)
+
+    def _ms_area(self, grid: GridMap, shape: tuple[int, int], margin: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """MS rows and columns [start, stop) under a PAN window, with the interpolation's reach and a margin."""
+        rows, cols = (
+            _reach(axis, count, size, margin)
+            for axis, count, size in zip((grid.rows, grid.cols), shape, self.ms_shape, strict=True)
+        )
+        return rows, cols
 
 
-class _Moments:
-    """Streamed mean and standard deviation per band, merged block by block (Chan et al. 1983)."""
-
-    def __init__(self, bands: int) -> None:
-        self.count = 0
-        self.mean = np.zeros(bands)
-        self.m2 = np.zeros(bands)
-
-    def add(self, values: Array) -> None:
-        """Add (bands, n) samples."""
-        n = values.shape[1]
-        if n == 0:
-            return
-        mean = values.mean(1, dtype=np.float64)
-        m2 = ((values - mean[:, None]) ** 2).sum(1, dtype=np.float64)
-        delta, total = mean - self.mean, self.count + n
-        self.mean += delta * n / total
-        self.m2 += m2 + delta**2 * self.count * n / total
-        self.count = total
-
-    def result(self) -> tuple[Array, Array]:
-        """Return mean and standard deviation, (bands,) each."""
-        return self.mean, np.sqrt(self.m2 / max(1, self.count))
-
-
-def fill_invalid(image: Array, valid: Array) -> Array:
-    """Give invalid pixels near valid ones the mean of their valid neighbours, so that filters see no cliff.
-
-    Only a few pixels deep: beyond the filters' reach the value does not matter and the band's valid mean stands in.
-    """
-    if valid.all():
-        return image
-    if not valid.any():
-        return image
-    out = np.where(valid, image, np.float32(0))
-    known = valid.astype(np.float32)
-    for _ in range(_FILL_STEPS):
-        weight = uniform_filter(known, 3, mode="nearest")
-        grown = (weight > 1e-6) & (known == 0)
-        for band in out:
-            total = uniform_filter(band * known, 3, mode="nearest")
-            band[grown] = total[grown] / weight[grown]
-        known[grown] = 1
-    mean = np.array([band[valid].mean(dtype=np.float64) for band in image], np.float32)
-    out[:, known == 0] = mean[:, None]
-    return out
-
-
-def _blocks(height: int, width: int, side: int = 1024) -> Iterator[tuple[int, int, int, int]]:
+def _blocks(top: int, left: int, height: int, width: int, side: int = 1024) -> Iterator[tuple[int, int, int, int]]:
+    """Cut an area into (row, column, height, width) blocks."""
     for row in range(0, height, side):
         for col in range(0, width, side):
-            yield row, col, min(side, height - row), min(side, width - col)
+            yield top + row, left + col, min(side, height - row), min(side, width - col)
 
 
-def _reach(axis: Axis, count: int, size: int) -> tuple[int, int]:
-    """MS pixels [start, stop) that bicubic interpolation onto ``count`` PAN pixels touches, and the fill behind them."""
+def _reach(axis: Axis, count: int, size: int, margin: int) -> tuple[int, int]:
+    """MS pixels [start, stop) that bicubic interpolation onto ``count`` PAN pixels touches, and ``margin`` more."""
     ends = [axis.to_ms(0), axis.to_ms(count - 1)]
-    start = math.floor(min(ends)) - 1 - _FILL_STEPS
-    stop = math.floor(max(ends)) + 3 + _FILL_STEPS
+    start = math.floor(min(ends)) - 1 - margin
+    stop = math.floor(max(ends)) + 3 + margin
     start = min(max(start, 0), size - 1)
     return start, max(min(stop, size), start + 1)
 
 
 def _nearest(axis: Axis, count: int, start: int, stop: int) -> Array:
     """Index, within [start, stop), of the MS pixel that holds each PAN pixel's centre."""
-    index = np.floor(axis.to_ms(np.arange(count)) + 0.5).astype(np.int64)
-    return np.clip(index, start, stop - 1) - start
+    # half-pixel grid offsets put centres exactly between two MS pixels: the epsilon makes all windows choose alike
+    index = np.floor(axis.to_ms(np.arange(count)) + 0.5 + 1e-6).astype(np.int64)
+    inside: Array = np.clip(index, start, stop - 1) - start
+    return inside
 
 
 @contextmanager
@@ -302,89 +278,15 @@ def open_pair(scene: Scene) -> Iterator[ScenePair]:
             if source.path not in opened:
                 opened[source.path] = stack.enter_context(open_raster(source.path))
             if not 1 <= source.band <= opened[source.path].count:
-                raise KsdiffError(
-                    f"{source.path}: has no band {source.band}, only {opened[source.path].count}; choose with -b"
-                )
+                count = opened[source.path].count
+                raise KsdiffError(f"{source.path}: has no band {source.band}, only {count}; choose with -b")
         pan, ms = opened[scene.pan.path], tuple(opened[source.path] for source in scene.ms)
-        _check_bands(scene, pan, ms)
-        whole, notes = _lay(pan, ms[0])
-        origin, shape = _intersection(whole, pan, ms[0])
+        check_pair(pan, ms)
+        whole, notes = lay(pan, ms[0])
+        origin, shape = intersection(whole, pan, ms[0])
         if shape != (pan.height, pan.width):
             notes.append(
                 f"PAN and MS cover different areas: the output is their common part, {shape[1]} x {shape[0]} "
                 f"of PAN's {pan.width} x {pan.height} pixels"
             )
         yield ScenePair(scene, pan, ms, whole.shifted(*origin), origin, shape, notes)
-
-
-def _check_bands(scene: Scene, pan: Any, ms: tuple[Any, ...]) -> None:
-    first = ms[0]
-    for dataset in ms:
-        if dataset.shape != first.shape or not dataset.transform.almost_equals(first.transform):
-            raise KsdiffError(f"{dataset.name}: lies on another grid than {first.name}; MS bands must share one grid")
-    for dataset in (pan, *ms):
-        if any("complex" in kind for kind in dataset.dtypes):
-            raise KsdiffError(f"{dataset.name}: has complex values; give amplitudes or reflectances")
-    if pan.width <= first.width and pan.height <= first.height:
-        raise KsdiffError(
-            f"{scene.pan.path}: PAN ({pan.width} x {pan.height}) is not finer than MS {first.name} "
-            f"({first.width} x {first.height}); are PAN and MS swapped? PAN comes first"
-        )
-
-
-def _georeferenced(dataset: Any) -> bool:
-    return dataset.crs is not None or not dataset.transform.almost_equals(Affine.identity())
-
-
-def _lay(pan: Any, ms: Any) -> tuple[GridMap, list[str]]:
-    """Find the map from PAN to MS pixels, from the geotransforms or, without them, by the shared corner."""
-    if _georeferenced(pan) and _georeferenced(ms):
-        if pan.crs and ms.crs and pan.crs != ms.crs:
-            raise KsdiffError(
-                f"{ms.name}: its CRS ({_crs_name(ms)}) differs from PAN's ({_crs_name(pan)}); warp MS to PAN's CRS first"
-            )
-        return _lay_by_transform(pan, ms), []
-    ratio = round(math.sqrt(pan.width * pan.height / (ms.width * ms.height)))
-    slack = max(abs(pan.width - ratio * ms.width), abs(pan.height - ratio * ms.height))
-    if ratio < 2 or slack >= ratio * max(1.0, 0.002 * max(ms.width, ms.height)):
-        raise KsdiffError(
-            f"{pan.name}: {pan.width} x {pan.height} pixels do not match MS {ms.name} ({ms.width} x {ms.height}) at an "
-            "integer ratio, and there is no georeference to lay them on each other"
-        )
-    return corner_aligned(ratio), [f"no common georeference: PAN and MS are laid corner on corner at ratio {ratio}"]
-
-
-def _crs_name(dataset: Any) -> str:
-    epsg = dataset.crs.to_epsg()
-    return f"EPSG:{epsg}" if epsg else str(dataset.crs.to_wkt()[:60])
-
-
-def _lay_by_transform(pan: Any, ms: Any) -> GridMap:
-    # corner coordinates: MS = ~T_ms * T_pan * PAN; for pixel centres add and subtract half a pixel
-    to_ms = ~ms.transform @ pan.transform
-    if max(abs(to_ms.b), abs(to_ms.d)) * max(pan.width, pan.height) > 0.05:
-        raise KsdiffError(f"{ms.name}: its grid is rotated against PAN's {pan.name}; warp one onto the other first")
-    if not 0.05 < min(abs(to_ms.a), abs(to_ms.e)) <= max(abs(to_ms.a), abs(to_ms.e)) < 0.8:
-        if min(abs(to_ms.a), abs(to_ms.e)) >= 0.8:
-            raise KsdiffError(
-                f"{pan.name}: its pixels are not smaller than those of MS {ms.name}; are PAN and MS swapped? PAN comes first"
-            )
-        raise KsdiffError(
-            f"{ms.name}: an MS pixel is {1 / abs(to_ms.a):.1f} PAN pixels wide; check that both belong to one scene"
-        )
-    return GridMap(
-        Axis(to_ms.e, 0.5 * to_ms.e + to_ms.f - 0.5),
-        Axis(to_ms.a, 0.5 * to_ms.a + to_ms.c - 0.5),
-    )
-
-
-def _intersection(grid: GridMap, pan: Any, ms: Any) -> tuple[tuple[int, int], tuple[int, int]]:
-    """PAN pixels whose centre lies on the MS image, or less than half an MS pixel beside it."""
-    found = []
-    for axis, count, size in ((grid.rows, pan.height, ms.height), (grid.cols, pan.width, ms.width)):
-        ends = sorted((axis.to_pan(-1.0), axis.to_pan(float(size))))
-        first, last = max(0, math.ceil(ends[0] - 1e-6)), min(count - 1, math.floor(ends[1] + 1e-6))
-        if last < first:
-            raise KsdiffError(f"{ms.name}: does not overlap PAN {pan.name}; check that both belong to one scene")
-        found.append((first, last - first + 1))
-    return (found[0][0], found[1][0]), (found[0][1], found[1][1])

@@ -1,0 +1,61 @@
+"""ksdiff info: what is in a file or a scene folder."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from ksdiff_cli import options
+from ksdiff_cli.console import print_json
+
+
+def info(
+    path: Annotated[
+        str, typer.Argument(metavar="FILE | SCENE", help="Raster, scene folder, .safetensors checkpoint or .h5 file.")
+    ],
+    sensor: options.SensorName = None,
+    json: options.Json = False,
+) -> None:
+    """Print what a file holds: size, grids, CRS, bands; how PAN and MS lie on each other; a checkpoint's header.
+
+    Example: ksdiff info scene/
+    """
+    from ksdiff_cli.inspection import describe
+
+    facts = describe(path, sensor)
+    if json:
+        print_json(facts)
+        return
+    for line in _lines(facts):
+        typer.echo(line)
+
+
+def _lines(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
+    """Write nested facts one a line, for people."""
+    for name, value in facts.items():
+        title = name.replace("_", " ")
+        if isinstance(value, dict) and value:
+            yield f"{indent}{title}:"
+            yield from _lines(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            yield f"{indent}{title}:"
+            for number, item in enumerate(value, start=1):
+                yield f"{indent}  {number}. {_heading(item)}".rstrip()
+                if "file" not in item:
+                    yield from _lines({key: part for key, part in item.items() if key != "name"}, indent + "    ")
+        else:
+            yield f"{indent}{title}: {_text(value)}"
+
+
+def _heading(item: dict[str, Any]) -> str:
+    """The name of an item; of an MS band also where it lies, in one line."""
+    name = item.get("name") or ""
+    return f"{item['file']} band {item['band']} {name}" if "file" in item else str(name)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_text(item) for item in value)
+    if value is None or value in ("", {}):
+        return "-"
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

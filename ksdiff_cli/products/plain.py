@@ -1,0 +1,137 @@
+"""A folder with one PAN and one MS image, told apart by their names or by resolution and band count."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.raster import BandSource, Scene, open_raster
+from ksdiff_cli.raster_layout import georeferenced
+from ksdiff_cli.sensors import Sensor, find_sensor
+
+LOOKS_FOR = "a PAN and an MS raster (pan.tif and ms.tif, or one single-band raster finer than the others)"
+
+_SUFFIXES = {".tif", ".tiff", ".vrt", ".img", ".jp2"}
+_FINER = 2.25  # an MS pixel covers at least 1.5 x 1.5 PAN pixels
+_PAN_WORDS = {"pan", "panchromatic"}
+_MS_WORDS = {"ms", "msi", "mss", "mul", "multi", "multiband", "multispectral", "mux"}
+
+
+def read(folder: Path, sensor: Sensor | None) -> list[Scene]:
+    """Return the one scene of ``folder``, or [] when it holds no PAN with MS.
+
+    Args:
+        folder: an existing folder.
+        sensor: who took it, if known.
+
+    Raises:
+        KsdiffError: several files could be PAN or MS, or one of them cannot be opened.
+    """
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+    pans, ms = _named(files, _PAN_WORDS, _MS_WORDS), _named(files, _MS_WORDS, _PAN_WORDS)
+    if not (pans and ms):
+        pans, ms = _by_resolution(files)
+    if not (pans and ms):
+        return []
+    pan = _one(folder, pans, "PAN")
+    return [
+        Scene(folder.resolve().name, BandSource(str(pan), 1, "pan"), _bands(folder, ms), sensor or find_sensor(None))
+    ]
+
+
+def from_files(pan: str, ms: Sequence[str], sensor: Sensor) -> Scene:
+    """Make a scene of files that a person named.
+
+    Args:
+        pan: the PAN image, one band.
+        ms: the MS image, or several files whose bands follow each other.
+        sensor: who took it.
+
+    Raises:
+        KsdiffError: a file is missing or no raster, or PAN has several bands.
+    """
+    with open_raster(pan) as dataset:
+        bands = _data_bands(dataset)
+        if len(bands) > 1:
+            raise KsdiffError(
+                f"{pan}: has {len(bands)} bands, PAN has one; are PAN and MS swapped? PAN comes first, then MS"
+            )
+    sources = tuple(source for path in ms for source in ms_bands(path))
+    return Scene(Path(pan).stem, BandSource(pan, bands[0], "pan"), sources, sensor)
+
+
+def ms_bands(path: str) -> tuple[BandSource, ...]:
+    """Return every band of an MS file but its alpha band, named by its description (one-band files: by the file).
+
+    Raises:
+        KsdiffError: the file is missing, no raster, or has nothing but alpha.
+    """
+    with open_raster(path) as dataset:
+        names = [Path(path).stem] if dataset.count == 1 else [""] * dataset.count
+        return tuple(
+            BandSource(path, band, dataset.descriptions[band - 1] or names[band - 1]) for band in _data_bands(dataset)
+        )
+
+
+def _data_bands(dataset: Any) -> list[int]:
+    colours = enumerate((colour.name for colour in dataset.colorinterp), start=1)
+    bands = [band for band, colour in colours if colour != "alpha"]
+    if not bands:
+        raise KsdiffError(f"{dataset.name}: holds no bands but alpha; name the image file itself")
+    return bands
+
+
+def _named(files: list[Path], words: set[str], others: set[str]) -> list[Path]:
+    """Files one of whose words (runs of letters) is in ``words`` and none in ``others``."""
+    found = []
+    for path in files:
+        own = set(re.findall("[a-z]+", path.stem.lower()))
+        if own & words and not own & others:
+            found.append(path)
+    return found
+
+
+def _by_resolution(files: list[Path]) -> tuple[list[Path], list[Path]]:
+    """PAN is the single-band raster finer than all others; those are MS. ([], []) when there is no such file."""
+    sizes: dict[Path, tuple[int, float]] = {}
+    areas: dict[Path, float] = {}
+    bands: dict[Path, int] = {}
+    for path in files if len(files) > 1 else []:
+        try:
+            with open_raster(path) as dataset:
+                sizes[path] = dataset.width, dataset.height
+                areas[path] = abs(dataset.transform.determinant) if georeferenced(dataset) else 0.0
+                bands[path] = dataset.count
+        except KsdiffError:
+            continue  # a stray file that is no raster must not hide the pair
+    if len(sizes) < 2:
+        return [], []
+    # without georeference the images are taken to cover the same ground: more pixels are finer pixels
+    located = all(area > 0 for area in areas.values())
+    fineness = {path: 1 / areas[path] if located else sizes[path][0] * sizes[path][1] for path in sizes}
+    pan, *ms = sorted(fineness, key=lambda path: fineness[path], reverse=True)
+    if bands[pan] != 1 or fineness[pan] < _FINER * fineness[ms[0]]:
+        return [], []
+    return [pan], sorted(ms)
+
+
+def _one(folder: Path, paths: list[Path], role: str) -> Path:
+    """Return the only candidate, or the one called plainly ``pan`` or ``ms`` among several."""
+    plainly = [path for path in paths if path.stem.lower() == role.lower()]
+    if len(paths) > 1 and len(plainly) != 1:
+        names = ", ".join(path.name for path in paths[:4])
+        raise KsdiffError(f"{folder}: several files could be {role} ({names}); name PAN and MS one by one")
+    return (plainly or paths)[0]
+
+
+def _bands(folder: Path, paths: list[Path]) -> tuple[BandSource, ...]:
+    """MS is one file of many bands, or several files of one band each (in the order of their names)."""
+    if len(paths) > 1:
+        counts = set()
+        for path in paths:
+            with open_raster(path) as dataset:
+                counts.add(dataset.count)
+        if counts == {1}:
+            return tuple(source for path in paths for source in ms_bands(str(path)))
+    return ms_bands(str(_one(folder, paths, "MS")))

@@ -1,0 +1,78 @@
+"""How sharpened values are stored: data type, nodata, rounding."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksdiff_cli.raster import ScenePair
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """How values are stored in the output."""
+
+    dtype: np.dtype[Any]
+    nodata: float | None
+    """Value of invalid pixels; None when the file declares none."""
+
+    def encode(self, values: Array, valid: Array) -> Array:
+        """Turn fused values into stored ones: rounded, clipped, and never the nodata value where they are valid.
+
+        Args:
+            values: (bands, h, w) float32, DN.
+            valid: (h, w) bool.
+
+        Returns:
+            (bands, h, w) of :attr:`dtype`.
+        """
+        if self.dtype.kind == "f":
+            out = values.astype(self.dtype)
+        else:
+            info = np.iinfo(self.dtype)
+            # float32 cannot hold the largest 32-bit integers
+            exact = np.float32 if self.dtype.itemsize <= 2 else np.float64
+            rounded = np.nan_to_num(np.rint(values, dtype=exact), copy=False)
+            out = np.clip(rounded, info.min, info.max, out=rounded).astype(self.dtype)
+        if self.nodata is None:
+            return out
+        nodata = self.dtype.type(self.nodata)
+        out[out == nodata] = self._beside(nodata)
+        out[:, ~valid] = nodata
+        return out
+
+    def _beside(self, nodata: Any) -> Any:
+        """Return the value next to nodata; for floats far enough that readers with a tolerance tell them apart."""
+        if self.dtype.kind == "f":
+            return nodata + self.dtype.type(max(abs(float(nodata)) * 1e-5, 1e-6))
+        return nodata - 1 if nodata == np.iinfo(self.dtype).max else nodata + 1
+
+
+def choose_format(pair: ScenePair, holes: bool, dtype: str | None = None) -> PixelFormat:
+    """Choose the output's data type and nodata value: those of MS, as far as they go together.
+
+    Args:
+        pair: the inputs.
+        holes: whether some pixel is invalid; only then is a nodata value declared that MS does not declare.
+        dtype: wanted type; None takes that of MS.
+    """
+    chosen = np.dtype(dtype) if dtype else np.result_type(*(np.dtype(d.dtypes[b - 1]) for d, b in ms_bands(pair)))
+    candidates = [dataset.nodatavals[band - 1] for dataset, band in ms_bands(pair)]
+    if holes:
+        candidates += [pair.pan.nodatavals[pair.scene.pan.band - 1], 0.0]
+    fitting = (float(value) for value in candidates if value is not None and _fits(float(value), chosen))
+    return PixelFormat(chosen, next(fitting, None))
+
+
+def _fits(value: float, dtype: np.dtype[Any]) -> bool:
+    if dtype.kind == "f":
+        return not np.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
+    return value.is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+
+
+def ms_bands(pair: ScenePair) -> list[tuple[Any, int]]:
+    """Return the open file and the band number of each MS band."""
+    return [(dataset, source.band) for dataset, source in zip(pair.ms, pair.scene.ms, strict=True)]

@@ -1,0 +1,257 @@
+"""The file that sharpening writes: metadata, nodata, rounding, creation options."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import PairFiles, write_raster
+from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
+from rasterio.rpc import RPC
+from rasterio.transform import Affine
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.fusers import Upsampling
+from ksdiff_cli.products import make_pair as scene_of
+from ksdiff_cli.raster_format import PixelFormat
+from ksdiff_cli.sharpening import Sharpened, SharpenOptions, sharpen_scene
+
+Array = Any
+
+
+def sharpen(files: PairFiles, name: str = "out.tif", **options: Any) -> Sharpened:
+    scene = scene_of(str(files.pan), [str(files.ms)])
+    return sharpen_scene(scene, files.folder / name, Upsampling(), SharpenOptions(**options))
+
+
+def read(path: Path) -> Array:
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def test_output_has_pans_grid_and_what_ms_declares(make_pair: Any) -> None:
+    files = make_pair(
+        bands=3,
+        dtype="int16",
+        pan_profile={"tags": {"AREA_OR_POINT": "Point"}},
+        ms_profile={
+            "nodata": -999,
+            "descriptions": ("near infrared", "red", "green"),
+            "tags": {"ACQUIRED": "2020-05-01", "TIFFTAG_IMAGEDESCRIPTION": "old"},
+        },
+    )
+    made = sharpen(files)
+    with rasterio.open(made.output) as out, rasterio.open(files.pan) as pan:
+        assert (out.shape, out.count, set(out.dtypes)) == (pan.shape, 3, {"int16"})
+        assert out.crs == pan.crs
+        assert out.transform.almost_equals(pan.transform)
+        assert out.nodata == -999
+        assert out.descriptions == ("near infrared", "red", "green")
+        assert out.profile["tiled"]
+        assert out.block_shapes[0] == (256, 256)
+        assert out.compression.name == "deflate"
+        tags = out.tags()
+    assert tags["AREA_OR_POINT"] == "Point"
+    assert tags["ACQUIRED"] == "2020-05-01"
+    assert tags["TIFFTAG_SOFTWARE"].startswith("ksdiff ")
+    assert "TIFFTAG_IMAGEDESCRIPTION" not in tags
+    facts = {"KSDIFF_METHOD": "exp", "KSDIFF_SENSOR": "generic", "KSDIFF_TILE": "512", "KSDIFF_OVERLAP": "64"}
+    assert facts.items() <= tags.items()
+    assert sorted(path.name for path in files.folder.iterdir()) == ["ms.tif", "out.tif", "pan.tif"]
+
+
+def test_colours_are_those_of_ms_or_of_the_band_names(make_pair: Any) -> None:
+    colours = (ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined)
+    declared = make_pair("declared")
+    with rasterio.open(declared.ms, "r+") as ms:
+        ms.colorinterp = colours
+    named = make_pair("named", ms_profile={"descriptions": ("Blue", "Green", "Red", "NIR")})
+    plain = make_pair("plain")
+    for files, expected in [
+        (declared, colours),
+        (named, colours),
+        (plain, (ColorInterp.gray, *[ColorInterp.undefined] * 3)),
+    ]:
+        with rasterio.open(sharpen(files).output) as out:
+            assert out.colorinterp == expected
+
+
+def test_scale_and_offset_of_ms_are_kept(make_pair: Any) -> None:
+    files = make_pair()
+    with rasterio.open(files.ms, "r+") as ms:
+        ms.scales, ms.offsets = (0.01,) * 4, (-0.1,) * 4
+    with rasterio.open(sharpen(files).output) as out:
+        assert out.scales == (0.01,) * 4
+        assert out.offsets == (-0.1,) * 4
+
+
+def test_rpc_and_gcps_move_with_the_first_pixel(make_pair: Any) -> None:
+    coefficients = [0.5] * 20
+    rpc = RPC(
+        height_off=1.0, height_scale=1.0, lat_off=1.0, lat_scale=1.0, line_den_coeff=coefficients,
+        line_num_coeff=coefficients, line_off=100.0, line_scale=10.0, long_off=1.0, long_scale=1.0,
+        samp_den_coeff=coefficients, samp_num_coeff=coefficients, samp_off=50.0, samp_scale=2.0,
+        err_bias=None, err_rand=None,
+    )  # fmt: skip
+    files = make_pair(ms_grid=Affine(2, 0, 593290, 0, -2, 5747657), ms_size=(24, 22))
+    with rasterio.open(files.pan, "r+") as pan:
+        pan.rpcs = rpc
+    with rasterio.open(sharpen(files).output) as out:
+        moved = round((out.transform.c - 593270) / 0.5)
+        assert moved > 30
+        assert out.rpcs.samp_off == 50 - moved
+        assert out.rpcs.line_off == 100
+
+    files = make_pair("gcps", crs=None)
+    points = [GroundControlPoint(row, col, 5 + col, 40 - row, 0) for row, col in ((0, 0), (0, 90), (90, 90))]
+    with rasterio.open(files.pan, "r+") as pan:
+        pan.gcps = points, rasterio.crs.CRS.from_epsg(4326)
+    with rasterio.open(sharpen(files).output) as out:
+        kept, crs = out.gcps
+        assert crs.to_epsg() == 4326
+        assert [(p.row, p.col, p.x, p.y) for p in kept] == [(p.row, p.col, p.x, p.y) for p in points]
+
+
+def test_valid_zeros_do_not_become_nodata(make_pair: Any) -> None:
+    def darken(pan: Array, ms: Array) -> None:
+        ms[...] = 1
+        ms[:, :3] = 0
+        ms[:, 10] = 2
+
+    files = make_pair(edit=darken, ms_profile={"nodata": 0})
+    with rasterio.open(sharpen(files).output) as out:
+        image, masks = out.read(), out.read_masks()
+    assert (masks[:, 12:] > 0).all()
+    assert (image[:, 12:] >= 1).all()
+    assert (masks[:, :12] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("pan_nodata", "ms_nodata", "dig", "dtype", "expected"),
+    [
+        (None, None, False, None, None),
+        (0, None, False, None, None),
+        (5, None, True, None, 5),
+        (None, 7, True, None, 7),
+        (None, 7, False, None, 7),
+        (5, 7, True, None, 7),
+        (None, 7000, True, "uint8", 0),
+        (None, 7000, False, "uint8", None),
+        (None, 7000, True, "float32", 7000),
+    ],
+)
+def test_nodata_of_the_output(
+    pan_nodata: int | None, ms_nodata: int | None, dig: bool, dtype: str | None, expected: float | None, make_pair: Any
+) -> None:
+    def edit(pan: Array, ms: Array) -> None:
+        pan[:, :9] = pan_nodata if dig and pan_nodata is not None else 600
+        ms[:, 20:] = ms_nodata if dig and ms_nodata is not None else 600
+
+    files = make_pair(edit=edit, pan_profile={"nodata": pan_nodata}, ms_profile={"nodata": ms_nodata})
+    made = sharpen(files, dtype=dtype)
+    assert made.nodata == expected
+    with rasterio.open(made.output) as out:
+        assert out.nodata == expected
+        assert (out.read_masks() == 0).any() == dig
+
+
+def test_mask_band_without_nodata(make_pair: Any) -> None:
+    mask = np.full((24, 32), 255, "uint8")
+    mask[:, :8] = 0
+    files = make_pair(ms_profile={"mask": mask})
+    with rasterio.open(sharpen(files).output) as out:
+        assert out.nodata == 0
+        masks = out.read_masks()
+    assert (masks[:, :, :32] == 0).all()
+    assert (masks[:, :, 32:] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "values", "stored"),
+    [
+        ("uint8", None, [-3.0, 0.4, 0.6, 254.6, 300.0], [0, 0, 1, 255, 255]),
+        ("uint8", 0.0, [-3.0, 0.4, 0.6, 254.6, 300.0], [1, 1, 1, 255, 255]),
+        ("uint8", 255.0, [-3.0, 0.4, 0.6, 254.6, 300.0], [0, 0, 1, 254, 254]),
+        ("int16", -32768.0, [-4e4, -1.5, 2.5, 3.5, 4e4], [-32767, -2, 2, 4, 32767]),
+        ("uint32", None, [-1.0, 0.0, 1.0, 2.0, 5e9], [0, 0, 1, 2, 4294967295]),
+        ("float32", None, [-3.0, 0.25, 1.0, 2.0, 3.0], [-3.0, 0.25, 1.0, 2.0, 3.0]),
+    ],
+)
+def test_rounding_and_clipping(dtype: str, nodata: float | None, values: list[float], stored: list[float]) -> None:
+    pixels = PixelFormat(np.dtype(dtype), nodata)
+    image = np.array(values, np.float32)[None, None]
+    assert pixels.encode(image, np.ones((1, 5), bool))[0, 0].tolist() == stored
+    if nodata is not None:
+        assert (pixels.encode(image, np.zeros((1, 5), bool)) == nodata).all()
+
+
+def test_float_values_move_off_nodata() -> None:
+    for nodata in (0.0, -9999.0, 1e30):
+        out = PixelFormat(np.dtype("float32"), nodata).encode(
+            np.full((1, 1, 1), nodata, np.float32), np.ones((1, 1), bool)
+        )
+        assert out[0, 0, 0] != np.float32(nodata)
+        assert out[0, 0, 0] == pytest.approx(nodata, rel=1e-4, abs=1e-5)
+    out = PixelFormat(np.dtype("float32"), float("nan")).encode(
+        np.ones((1, 1, 2), np.float32), np.array([[True, False]])
+    )
+    assert out[0, 0, 0] == 1
+    assert np.isnan(out[0, 0, 1])
+
+
+def test_same_command_same_bytes(make_pair: Any) -> None:
+    files = make_pair(size=(300, 280))
+    first, second = (sharpen(files, name=name, tile=128, overlap=32).output.read_bytes() for name in ("a.tif", "b.tif"))
+    assert first == second
+
+
+def test_creation_options_replace_the_defaults(make_pair: Any) -> None:
+    files = make_pair(size=(300, 280))
+    made = sharpen(files, tile=128, overlap=32, creation={"compress": "zstd", "BLOCKXSIZE": "128", "BLOCKYSIZE": "128"})
+    with rasterio.open(made.output) as out:
+        assert out.compression.name == "zstd"
+        assert out.block_shapes[0] == (128, 128)
+        image = out.read()
+    striped = sharpen(files, name="s.tif", tile=128, overlap=32, creation={"TILED": "NO", "COMPRESS": "NONE"})
+    with rasterio.open(striped.output) as out:
+        assert not out.profile["tiled"]
+        assert (out.read() == image).all()
+
+
+@pytest.mark.parametrize("creation", [{"COMPRESS": "FOO"}, {"COLOUR": "RED"}, {"BLOCKXSIZE": "17"}, {"PREDICTOR": "9"}])
+def test_bad_creation_options_leave_nothing_behind(creation: dict[str, str], make_pair: Any) -> None:
+    files = make_pair()
+    with pytest.raises(KsdiffError) as caught:
+        sharpen(files, creation=creation)
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in files.folder.iterdir()) == ["ms.tif", "pan.tif"]
+
+
+def test_overwriting_removes_what_belonged_to_the_old_file(make_pair: Any) -> None:
+    files = make_pair()
+    out = write_raster(files.folder / "out.tif", np.ones((4, 4), "uint8"))
+    (files.folder / "out.tif.aux.xml").write_text("<PAMDataset/>")
+    sharpen(files, overwrite=True)
+    assert read(out).shape == (4, 96, 128)
+    assert not (files.folder / "out.tif.aux.xml").exists()
+
+
+@pytest.mark.parametrize("creation", [{}, {"INTERLEAVE": "BAND"}, {"TILED": "NO"}])
+@pytest.mark.parametrize("short", [10, 300, 20000, 300000])
+def test_a_full_disk_is_noticed(short: int, creation: dict[str, str], make_pair: Any, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    files = make_pair(size=(500, 520))
+    whole = sharpen(files, "whole.tif", creation=creation).output.stat().st_size
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole - short, limits[1]))
+    try:
+        with pytest.raises(KsdiffError, match="cannot be written"):
+            sharpen(files, creation=creation)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert sorted(path.name for path in files.folder.iterdir()) == ["ms.tif", "pan.tif", "whole.tif"]
