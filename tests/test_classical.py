@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import get_args
 
 import h5py
 import numpy as np
@@ -18,6 +19,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation import evaluate_files
 from ksdiff_cli.fusers import Classical, Surveyor, Upsampling, make_fuser
 from ksdiff_cli.metrics import ergas, measure_reduced
+from ksdiff_cli.options import MethodName
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import open_pair
 from ksdiff_cli.sensors import SENSORS, find_sensor
@@ -346,3 +348,7 @@ def test_evaluation_uses_the_files_geometry_and_sensor(tmp_path, geometry, senso
         setup = make_setup(METHODS[name], known, 4, 4, geometry)
         expected = fuse(METHODS[name], pan.astype(np.float32), up.astype(np.float32), setup)
         assert result.values["ERGAS"][0] == pytest.approx(ergas(truth.astype(np.float32), expected, 4))
+
+
+def test_the_command_line_offers_every_method():
+    assert set(get_args(MethodName)) == {"ksdiff", *METHODS}

@@ -1,0 +1,230 @@
+"""What turns a tile into sharpened bands: the KSDiff network, or a method by name."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksdiff_cli.classical import METHODS, Block, Geometry, Setup, fuse, make_setup
+from ksdiff_cli.console import ProgressCallback, silent
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
+from ksdiff_cli.sensors import Sensor
+
+Array = NDArray[Any]
+
+_BLOCK = 512  # side of the pieces that a classical method surveys, PAN pixels, whatever windows are sharpened later
+
+
+class Fuser(Protocol):
+    """One way to fuse PAN and MS, arrays in, arrays out; it knows neither files nor windows."""
+
+    def check(self, bands: int, ratio: int) -> None:
+        """Raise if this number of MS bands or this ratio cannot be done; called before any pixel is read."""
+
+    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+        """Sharpen one tile.
+
+        Args:
+            tile: everything on the PAN grid, (·, H, W).
+            statistics: of the whole scene, not of the tile, so that all tiles are treated alike.
+            ratio: PAN pixels per MS pixel along a side.
+
+        Returns:
+            (bands, H, W) float32, DN. Invalid pixels may hold anything.
+        """
+
+    def provenance(self) -> Mapping[str, str]:
+        """Return what a reader of the output needs to make it again, as names and values."""
+
+
+@runtime_checkable
+class Surveyor(Fuser, Protocol):
+    """A fuser that looks at the whole scene first and needs a margin around each window."""
+
+    def prepare(self, pair: ScenePair, progress: ProgressCallback = silent) -> None:
+        """Go through the scene once; called after :meth:`Fuser.check`, before any window.
+
+        Raises:
+            KsdiffError: the scene's sensor does not suit the method.
+        """
+
+    def reach(self, ratio: int) -> int:
+        """Return the PAN pixels it looks at on each side of a pixel; windows come with such a margin, then cut off."""
+
+
+class Upsampling:
+    """``exp``: MS interpolated to the PAN grid and nothing else; what every method must beat."""
+
+    def check(self, bands: int, ratio: int) -> None:
+        """Accept everything."""
+
+    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+        """See :meth:`Fuser.fuse`."""
+        return tile.ms_up
+
+    def provenance(self) -> Mapping[str, str]:
+        """See :meth:`Fuser.provenance`."""
+        return {"METHOD": "exp"}
+
+
+class Network:
+    """``ksdiff``: a network from its checkpoint, through the model contract."""
+
+    def __init__(self, checkpoint: Path, device: str = "auto", seed: int = 0) -> None:
+        """Load the weights.
+
+        Args:
+            checkpoint: ``.safetensors``, as ``ksdiff train`` writes it.
+            device: see :func:`ksdiff_cli.devices.pick_device`.
+            seed: of z_T, drawn once for the scene and shared by all its tiles.
+
+        Raises:
+            KsdiffError: no such device, or the weights are not made for sharpening.
+            ModelError: the checkpoint cannot be used.
+        """
+        from ksdiff_cli.devices import pick_device
+        from ksdiff_cli.models.checkpoint import load_model, weights_hash
+
+        self._device = pick_device(device)
+        self._model, header = load_model(checkpoint, self._device)
+        if header["stage"] == 1 and header["config"]["prior"]:
+            raise KsdiffError(
+                f"{checkpoint}: holds stage 1, whose prior needs the ground truth; train stage 2 and give its weights"
+            )
+        self._noise = self._model.noise(seed)
+        self._provenance = {"METHOD": "ksdiff", "WEIGHTS": weights_hash(checkpoint), "SEED": str(seed)}
+
+    def check(self, bands: int, ratio: int) -> None:
+        """See :meth:`Fuser.check`."""
+        self._model.check(bands, ratio)
+
+    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+        """See :meth:`Fuser.fuse`."""
+        import torch
+
+        from ksdiff_cli.models.contract import Statistics
+
+        def batch(values: Any) -> torch.Tensor:
+            array = np.ascontiguousarray(values, np.float32)
+            return torch.from_numpy(array)[None].to(self._device)
+
+        scene = Statistics(
+            batch([statistics.pan_mean]),
+            batch([statistics.pan_std]),
+            batch(statistics.ms_mean),
+            batch(statistics.ms_std),
+        )
+        # the same bytes from the same command, on a GPU too
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            fused = self._model.fuse(batch(tile.pan), batch(tile.ms_up), scene, ratio, self._noise)
+        result: Array = fused[0].cpu().numpy()
+        return result
+
+    def provenance(self) -> Mapping[str, str]:
+        """See :meth:`Fuser.provenance`."""
+        return self._provenance
+
+
+class Classical:
+    """A classical method: coefficients from the whole scene, then applied window by window."""
+
+    def __init__(self, name: str) -> None:
+        """Take the method called ``name`` in :data:`ksdiff_cli.classical.METHODS`."""
+        self._name, self._method = name, METHODS[name]
+        self._prepared: tuple[Any, Setup] | None = None
+
+    @property
+    def uses_mtf(self) -> bool:
+        """Whether the sensor's MTF gains matter."""
+        return self._method.uses_mtf
+
+    def check(self, bands: int, ratio: int) -> None:
+        """Accept everything; the sensor is checked by :meth:`prepare` and :meth:`setup`."""
+
+    def reach(self, ratio: int) -> int:
+        """See :meth:`Surveyor.reach`."""
+        return self._method.apply_reach(ratio)
+
+    def prepare(self, pair: ScenePair, progress: ProgressCallback = silent) -> None:
+        """See :meth:`Surveyor.prepare`."""
+        setup = self.setup(pair.scene.sensor, pair.bands, pair.grid.ratio, "area")
+        blocks = _survey(pair, self._method.gather_reach(setup.ratio), progress)
+        self._prepared = self._method.gather(blocks, setup), setup
+
+    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+        """See :meth:`Fuser.fuse`; only after :meth:`prepare`."""
+        assert self._prepared is not None, "prepare() comes first"
+        coefficients, setup = self._prepared
+        block = _block(tile, tile.valid, tile.valid.size)
+        return self._method.apply(block, coefficients, setup).astype(np.float32)
+
+    def setup(self, sensor: Sensor, bands: int, ratio: int, geometry: Geometry) -> Setup:
+        """Return what :meth:`fuse_image` must know about images; see :func:`ksdiff_cli.classical.make_setup`."""
+        return make_setup(self._method, sensor, bands, ratio, geometry)
+
+    def fuse_image(self, tile: Tile, setup: Setup) -> Array:
+        """Sharpen a whole image with coefficients of its own, (bands, H, W) float64 DN."""
+        return fuse(self._method, tile.pan, tile.ms_up, setup, tile.valid)
+
+    def provenance(self) -> Mapping[str, str]:
+        """See :meth:`Fuser.provenance`."""
+        return {"METHOD": self._name}
+
+
+def _survey(pair: ScenePair, reach: int, progress: ProgressCallback) -> Iterator[Block]:
+    """Go through a scene by blocks with margins; they start at whole MS pixels, counted from the scene's corner."""
+    (height, width), ratio = pair.shape, pair.grid.ratio
+    side, margin = _BLOCK // ratio * ratio, -(-reach // ratio) * ratio
+    corners = [(row, col) for row in range(0, height, side) for col in range(0, width, side)]
+    for done, (row, col) in enumerate(corners):
+        top, left = max(0, row - margin), max(0, col - margin)
+        bottom, right = min(height, row + side + margin), min(width, col + side + margin)
+        tile = pair.read(top, left, bottom - top, right - left)
+        core = np.zeros_like(tile.valid)
+        inside = np.s_[row - top : row - top + side, col - left : col - left + side]
+        core[inside] = tile.valid[inside]
+        if core.any():
+            yield _block(tile, core, height * width)
+        progress(done + 1, len(corners), "coefficients")
+
+
+def _block(tile: Tile, core: Array, scene_pixels: int) -> Block:
+    return Block(tile.pan[0].astype(np.float64), tile.ms_up.astype(np.float64), tile.valid, core, scene_pixels)
+
+
+def make_fuser(
+    method: str, checkpoint: Path | None = None, device: str = "auto", seed: int = 0, threads: int | None = None
+) -> Fuser:
+    """Return the fuser called ``method``.
+
+    Args:
+        method: ``ksdiff``, or one of :data:`ksdiff_cli.classical.METHODS`.
+        checkpoint: weights for ``ksdiff``; None takes those shipped with the package.
+        device: where a network runs.
+        seed: of a network's random numbers.
+        threads: CPU threads of a network; None takes all cores.
+
+    Raises:
+        KsdiffError: no such method, or no weights to be had.
+        ModelError: the weights cannot be used.
+    """
+    if method == "exp":
+        return Upsampling()
+    if method in METHODS:
+        return Classical(method)
+    if method != "ksdiff":
+        raise KsdiffError(f"no method is called {method!r}; known: ksdiff {' '.join(METHODS)}")
+    if checkpoint is None:
+        from ksdiff_cli.weights import SHIPPED
+
+        if not SHIPPED.is_file():
+            raise KsdiffError(f"{SHIPPED}: the shipped weights are missing from this installation; give --checkpoint")
+        checkpoint = SHIPPED
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    return Network(checkpoint, device, seed)

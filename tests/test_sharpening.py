@@ -1,0 +1,267 @@
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import PairFiles, World, measure_shift
+from rasterio.transform import Affine
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.fusers import Upsampling, make_fuser
+from ksdiff_cli.products import make_pair as scene_of
+from ksdiff_cli.raster import SceneStatistics, Tile
+from ksdiff_cli.sharpening import Sharpened, SharpenOptions, sharpen_scene
+
+Array = Any
+
+
+class PanDetail:
+    """A local stand-in for a network: PAN's value in every band, so that any leak of a wrong pixel shows."""
+
+    def check(self, bands: int, ratio: int) -> None:
+        pass
+
+    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+        return np.repeat(tile.pan, len(tile.ms_up), axis=0)
+
+    def provenance(self) -> Mapping[str, str]:
+        return {"METHOD": "fake"}
+
+
+class Broken(PanDetail):
+    """A method that fails half-way through a scene."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.calls, self.error = 0, error
+
+    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+        self.calls += 1
+        if self.calls > 2:
+            raise self.error
+        return tile.ms_up
+
+
+def sharpen(files: PairFiles, fuser: Any = None, name: str = "out.tif", **options: Any) -> Sharpened:
+    scene = scene_of(str(files.pan), [str(files.ms)])
+    return sharpen_scene(scene, files.folder / name, fuser or Upsampling(), SharpenOptions(**options))
+
+
+def read(path: Path) -> Array:
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+OFFSETS = {
+    "same corner": {},
+    "half a PAN pixel": {"pan_grid": Affine(0.5, 0, 593269.75, 0, -0.5, 5747657.25)},
+    "Landsat's half pixel at ratio 2": {
+        "pan_grid": Affine(0.5, 0, 593269.75, 0, -0.5, 5747657.25),
+        "ms_grid": Affine(1, 0, 593270, 0, -1, 5747657),
+    },
+    "non-integer ratio": {"ms_grid": Affine(2.01, 0, 593269.2, 0, -1.97, 5747658.1)},
+    "other extent": {"ms_grid": Affine(2, 0, 593277.3, 0, -2, 5747652.9), "ms_size": (70, 80)},
+}
+
+
+@pytest.mark.parametrize("name", OFFSETS)
+def test_output_lines_up_with_pan_to_a_tenth_of_a_pixel(name: str, make_pair: Any) -> None:
+    files = make_pair(size=(256, 320), dtype="float32", **OFFSETS[name])
+    made = sharpen(files, tile=128, overlap=32)
+    with rasterio.open(made.output) as out, rasterio.open(files.pan) as pan:
+        window = rasterio.windows.from_bounds(*out.bounds, pan.transform).round()
+        reference = pan.read(1, window=window).astype(float)
+        down, right = measure_shift(reference, out.read(2).astype(float), 0.06)
+    assert abs(down) < 0.05
+    assert abs(right) < 0.05
+
+
+def test_the_measure_itself_sees_a_shift(world: World) -> None:
+    still = world.at(Affine(0.5, 0, 0, 0, -0.5, 0), 256, 256)
+    moved = world.at(Affine(0.5, 0, -0.15, 0, -0.5, -0.05), 256, 256)  # content .3 pixels right, .1 up
+    down, right = measure_shift(still, moved, 0.06)
+    assert right == pytest.approx(0.3, abs=0.02)
+    assert down == pytest.approx(-0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("folder", ["wv3_georef", "landsat_istanbul", "landsat8_tiny"])
+def test_real_grids_with_offsets_come_out_on_pans_grid(folder: str, real_data: Any, tmp_path: Path) -> None:
+    from ksdiff_cli.products import find_scenes
+
+    (scene,) = find_scenes(real_data(folder))
+    made = sharpen_scene(scene, tmp_path / "out.tif", Upsampling())
+    with rasterio.open(made.output) as out, rasterio.open(scene.pan.path) as pan:
+        assert out.crs == pan.crs
+        assert out.transform.almost_equals(pan.transform)
+        assert out.shape == pan.shape
+        if folder != "wv3_georef":  # whose bands lie up to two pixels apart from each other
+            shift = measure_shift(pan.read(1).astype(float), out.read()[:3].mean(0, dtype=float), 0.17)
+            assert max(map(abs, shift)) < 0.1
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 0), (64, 32), (100, 40), (128, 32)])
+@pytest.mark.parametrize("fuser", [Upsampling(), PanDetail()])
+def test_the_cut_does_not_show(tile: int, overlap: int, fuser: Any, make_pair: Any) -> None:
+    def dig(pan: Array, ms: Array) -> None:
+        pan[:, 50:90, 70:100] = 0
+        ms[:, 30:40, 30:50] = 0
+
+    files = make_pair(size=(192, 300), dtype="float32", edit=dig, pan_profile={"nodata": 0}, ms_profile={"nodata": 0})
+    whole = read(sharpen(files, fuser, "whole.tif").output)
+    parts = read(sharpen(files, fuser, "parts.tif", tile=tile, overlap=overlap).output)
+    np.testing.assert_allclose(parts, whole, rtol=1e-5)
+
+
+def test_holes_stay_holes_and_nothing_leaks(make_pair: Any) -> None:
+    def dig(pan: Array, ms: Array) -> None:
+        pan[:, 10:30, 15:45] = 0
+        ms[1, 12:18, 20:26] = 0
+
+    files = make_pair(edit=dig, pan_profile={"nodata": 0}, ms_profile={"nodata": 0})
+    clean = make_pair("clean")
+    for fuser in (Upsampling(), PanDetail()):
+        made = sharpen(files, fuser, tile=64, overlap=16, overwrite=True)
+        expected = np.ones((96, 128), bool)
+        expected[10:30, 15:45] = False
+        expected[48:72, 80:104] = False
+        with rasterio.open(made.output) as out:
+            image, masks = out.read(), out.read_masks() > 0
+        assert (masks == expected).all()
+        truth = read(sharpen(clean, fuser, tile=64, overlap=16, overwrite=True).output).astype(float)
+        # a hole counted as DN 0 would pull its neighbours down by half
+        assert np.abs(image - truth)[:, expected].max() < 0.12 * truth.max()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), KeyboardInterrupt(), KsdiffError("bad")])
+def test_failure_half_way_leaves_nothing_behind(error: BaseException, make_pair: Any) -> None:
+    files = make_pair(size=(300, 280))
+    (files.folder / "out.tif").write_bytes(b"old")
+    with pytest.raises(type(error)):
+        sharpen(files, Broken(error), tile=64, overlap=0, overwrite=True)
+    assert sorted(path.name for path in files.folder.iterdir()) == ["ms.tif", "out.tif", "pan.tif"]
+    assert (files.folder / "out.tif").read_bytes() == b"old"
+
+
+def test_values_that_are_no_numbers_are_refused(make_pair: Any) -> None:
+    class Nan(PanDetail):
+        def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+            return tile.ms_up * np.nan
+
+    with pytest.raises(KsdiffError, match="no numbers"):
+        sharpen(make_pair(), Nan())
+
+
+def test_empty_windows_are_not_sharpened(make_pair: Any) -> None:
+    def dig(pan: Array, ms: Array) -> None:
+        pan[:, :, 128:] = 0
+
+    class Counting(PanDetail):
+        calls = 0
+
+        def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+            self.calls += 1
+            return tile.ms_up
+
+    fuser = Counting()
+    sharpen(make_pair(size=(64, 320), edit=dig, pan_profile={"nodata": 0}), fuser, tile=64, overlap=0)
+    assert fuser.calls == 2
+
+
+def test_the_scene_statistics_reach_the_method(make_pair: Any) -> None:
+    seen = []
+
+    class Watching(PanDetail):
+        def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+            seen.append((statistics, ratio))
+            return tile.ms_up
+
+    files = make_pair(size=(192, 192))
+    sharpen(files, Watching(), tile=64, overlap=0)
+    assert len(seen) == 9
+    assert {id(statistics) for statistics, _ in seen} == {id(seen[0][0])}
+    assert seen[0][1] == 4
+    assert seen[0][0].pan_mean == pytest.approx(read(files.pan).mean())
+
+
+def test_progress_ends_at_its_total(make_pair: Any) -> None:
+    files, told = make_pair(size=(192, 192)), []
+    scene = scene_of(str(files.pan), [str(files.ms)])
+    sharpen_scene(
+        scene, files.folder / "out.tif", Upsampling(), SharpenOptions(tile=64, overlap=0),
+        lambda done, total, note="": told.append((done, total, note)),
+    )  # fmt: skip
+    assert told[-1] == (9, 9, "windows")
+    assert told[0][2] == "statistics"
+
+
+def test_one_pixel_wide_scene(make_pair: Any) -> None:
+    made = sharpen(make_pair(size=(4, 200), ms_size=(1, 50)), tile=64, overlap=32)
+    assert read(made.output).shape == (4, 4, 200)
+
+
+def test_exp_needs_no_torch() -> None:
+    assert isinstance(make_fuser("exp"), Upsampling)
+
+
+def test_network_through_its_contract(make_pair: Any, tmp_path: Path, run: Any) -> None:
+    pytest.importorskip("torch")
+    from ksdiff_cli.models.checkpoint import save_model
+    from ksdiff_cli.models.config import ModelConfig
+    from ksdiff_cli.models.ksdiff import KSDiff
+
+    small = {"width": 8, "encoder_width": 8, "latent": 8, "tokens": 4, "denoiser_width": 16}
+    config = ModelConfig(bands=4, depths=(1, 1, 1), **small)
+    for stage in (1, 2):
+        save_model(
+            KSDiff(config, stage), tmp_path / f"stage{stage}.safetensors", sensor={"name": "generic"}, training={}
+        )
+    files = make_pair(size=(100, 120))
+    out = tmp_path / "out.tif"
+    base = ("sharpen", files.pan, files.ms, "-o", out, "--device", "cpu", "--threads", 1, "--tile", 64, "--overlap", 32)
+    done = run(*base, "--checkpoint", tmp_path / "stage2.safetensors", "--seed", 3)
+    assert done.exit_code == 0, done.output
+    with rasterio.open(out) as dataset:
+        assert dataset.shape == (100, 120)
+        assert dataset.tags()["KSDIFF_SEED"] == "3"
+        assert len(dataset.tags()["KSDIFF_WEIGHTS"]) == 12
+        image = dataset.read()
+    assert image.std() > 0
+    out.unlink()
+    refused = run(*base, "--checkpoint", tmp_path / "stage1.safetensors")
+    assert (refused.exit_code, "stage 2" in refused.stderr) == (1, True)
+    too_few = run(*base, "--checkpoint", tmp_path / "stage2.safetensors", "-b", "1,2")
+    assert (too_few.exit_code, "4 MS bands" in too_few.stderr) == (1, True)
+    assert not out.exists()
+
+
+def test_command_line(make_pair: Any, run: Any) -> None:
+    files = make_pair()
+    out = files.folder / "out.tif"
+    done = run(
+        "sharpen",
+        files.pan,
+        files.ms,
+        "-o",
+        out,
+        "--method",
+        "exp",
+        "-b",
+        "3,1",
+        "-t",
+        "float32",
+        "--co",
+        "COMPRESS=LZW",
+    )
+    assert done.exit_code == 0, done.output
+    assert done.stdout == ""
+    assert "128 x 96 pixels, 2 bands, float32" in done.stderr.replace("\n", " ")
+    with rasterio.open(out) as dataset:
+        assert (dataset.count, dataset.dtypes[0], dataset.compression.name) == (2, "float32", "lzw")
+        first = dataset.read()
+    again = run(
+        "sharpen", files.folder, "-o", out, "--method", "exp", "-b", 3, "-b", 1, "-t", "float32", "-q", "--overwrite"
+    )
+    assert (again.exit_code, again.output) == (0, "")
+    np.testing.assert_array_equal(read(out), first)
+    np.testing.assert_allclose(first[0], first[1] * 3, rtol=0.01)
