@@ -3,24 +3,15 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ksdiff_cli.progress import ProgressCallback, silent
+
 stdout = Console(highlight=False)
 stderr = Console(stderr=True, highlight=False)
-
-
-class ProgressCallback(Protocol):
-    """How a tool tells its caller how far it is; tools know nothing of terminals."""
-
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Report ``done`` of ``total`` units of work, with an optional note such as the live loss."""
-
-
-def silent(done: int, total: int, note: str = "") -> None:
-    """Report nothing: the default progress callback of every tool."""
 
 
 @contextmanager

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.classical import Setup
-from ksdiff_cli.console import ProgressCallback, silent
 from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers import Classical, Fuser, make_fuser
 from ksdiff_cli.metrics import Settings, guess_peak, measure_reduced
+from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import SceneStatistics, Tile
 from ksdiff_cli.sensors import SENSORS, Sensor, find_sensor
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.classical import METHODS, Block, Geometry, Setup, fuse, make_setup
-from ksdiff_cli.console import ProgressCallback, silent
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
 from ksdiff_cli.sensors import Sensor
 

@@ -10,7 +10,6 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from ksdiff_cli.console import ProgressCallback, silent
 from ksdiff_cli.degrade import is_power_of_two
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import Axis
@@ -18,6 +17,7 @@ from ksdiff_cli.measuring_maps import map_paths, open_maps
 from ksdiff_cli.measuring_sources import Area, FullSource, GridSource, common_area
 from ksdiff_cli.metrics import ABOUT, FullGatherer, Gatherer, Settings, crop_slices, guess_peak
 from ksdiff_cli.metrics.blocks import CELL, Block, Span, make_block, split
+from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair, open_raster
 from ksdiff_cli.sensors import Sensor, find_sensor
 

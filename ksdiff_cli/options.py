@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 import typer
 
 # Typed by hand so that `--help` imports no method; a test compares it with the registry.
-MethodName = Literal["ksdiff", "exp", "brovey", "gsa", "bdsd-pc", "mtf-glp-fs", "bt-h", "mtf-glp-hpm-r", "awlp", "pracs"]
+MethodName = Literal[
+    "ksdiff", "exp", "brovey", "gsa", "bdsd-pc", "mtf-glp-fs", "bt-h", "mtf-glp-hpm-r", "awlp", "pracs"
+]
 """What sharpens: the network, or a classical method by name (exp: interpolation only)."""
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]

@@ -15,9 +15,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from ksdiff_cli.console import ProgressCallback, silent
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import Axis, GridMap, upsample
+from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster_layout import check_pair, georeferenced, intersection, lay
 from ksdiff_cli.raster_values import FILL_STEPS, Moments, fill_invalid
 from ksdiff_cli.sensors import Sensor

@@ -10,9 +10,9 @@ import rasterio
 from numpy.typing import NDArray
 
 from ksdiff_cli import __version__
-from ksdiff_cli.console import ProgressCallback, silent
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers import Fuser, Surveyor
+from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, SceneStatistics, Tile, open_pair
 from ksdiff_cli.raster_format import choose_format
 from ksdiff_cli.raster_writer import check_output, new_raster, write_rows

@@ -8,10 +8,6 @@ import h5py
 import numpy as np
 import pytest
 import typer
-from ksdiff_cli.models.checkpoint import save_model
-from ksdiff_cli.models.config import ModelConfig
-from ksdiff_cli.models.contract import ModelError
-from ksdiff_cli.models.ksdiff import KSDiff
 from typer.testing import CliRunner
 
 from ksdiff_cli.dataset import PatchFile
@@ -19,6 +15,10 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation import Evaluation, MethodResult, evaluate_files, make_fusers, open_files, ranks
 from ksdiff_cli.fusers import Upsampling
 from ksdiff_cli.metrics import ergas, psnr, sam
+from ksdiff_cli.models.checkpoint import save_model
+from ksdiff_cli.models.config import ModelConfig
+from ksdiff_cli.models.contract import ModelError
+from ksdiff_cli.models.ksdiff import KSDiff
 from ksdiff_cli.sensors import find_sensor
 
 

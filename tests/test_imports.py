@@ -15,8 +15,8 @@ HEAVY = {"torch", "rasterio", "h5py", "numpy", "scipy", "safetensors"}
 FILES = {"rasterio", "h5py", "safetensors"}
 # arrays in, arrays out: these know neither files nor networks
 NO_FILES = ("errors", "sensors", "grids", "tiling", "degrade", "raster_values", "metrics", "classical")
-# each tool is a family of modules (patches, patch_plan, …); no family imports another
-FAMILIES = ("patch", "training", "sharpening", "evaluation", "measuring", "simulation", "inspection", "report")
+# each tool is a module or a family of them (measuring, measuring_maps, …); no family imports another
+FAMILIES = ("patches", "training", "sharpening", "evaluation", "measuring", "simulation", "inspection", "report")
 # these run on a bare GPU machine, which has no GDAL
 NO_RASTERIO = ("ksdiff_cli.dataset", "ksdiff_cli.training", "ksdiff_cli.models.ksdiff", "ksdiff_cli.models.checkpoint")
 

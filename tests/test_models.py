@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch.nn import functional as F
+
 from ksdiff_cli.models.checkpoint import load_model, read_header, save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError, Statistics
@@ -12,7 +14,6 @@ from ksdiff_cli.models.encoder import GuidedStage
 from ksdiff_cli.models.kernels import KernelGenerator, ModulatedConv2d, per_sample_conv2d
 from ksdiff_cli.models.ksdiff import KSDiff, diffusion_loss, regression_loss
 from ksdiff_cli.models.layers import low_pass
-from torch.nn import functional as F
 
 SMALL = {
     "width": 16,

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import corner_aligned, degrade, upsample
-from ksdiff_cli.patch_layout import SPLITS, common_side, lay_regions, windows
-from ksdiff_cli.patch_plan import PatchOptions
-from ksdiff_cli.patch_sources import PairSource, reach
-from ksdiff_cli.patches import prepare_patches
+from ksdiff_cli.patches.layout import SPLITS, common_side, lay_regions, windows
+from ksdiff_cli.patches.plan import PatchOptions
+from ksdiff_cli.patches.prepare import prepare_patches
+from ksdiff_cli.patches.sources import PairSource, reach
 from ksdiff_cli.raster import BandSource, Scene, open_pair
 from ksdiff_cli.sensors import find_sensor
 

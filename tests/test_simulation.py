@@ -10,10 +10,10 @@ import rasterio
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.sensors import SENSORS
-from ksdiff_cli.simulation import FILES, plan_scene, simulate_arrays, simulate_scene
-from ksdiff_cli.simulation_camera import blur, ms_kernel, pan_kernel
-from ksdiff_cli.simulation_fields import cells_at, normal_at, smooth_noise, uniform_at
-from ksdiff_cli.simulation_objects import draw
+from ksdiff_cli.simulation.camera import blur, ms_kernel, pan_kernel
+from ksdiff_cli.simulation.fields import cells_at, normal_at, smooth_noise, uniform_at
+from ksdiff_cli.simulation.files import FILES, plan_scene, simulate_arrays, simulate_scene
+from ksdiff_cli.simulation.objects import draw
 
 
 def contents(folder: Path) -> dict[str, bytes]:

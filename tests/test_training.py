@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
+
+from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.models.checkpoint import load_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError
-
-from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.training import TrainingOptions, check_output, choose_bands, open_data, train_stage
 
 SMALL = {

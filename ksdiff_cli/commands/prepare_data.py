@@ -40,8 +40,8 @@ def prepare_data(
 
     Example: ksdiff prepare-data scene/ -o patches
     """
-    from ksdiff_cli.patch_plan import PatchOptions
-    from ksdiff_cli.patches import prepare_patches
+    from ksdiff_cli.patches.plan import PatchOptions
+    from ksdiff_cli.patches.prepare import prepare_patches
 
     chosen = PatchOptions(tuple(scenes), output, patch=patch, sensor=sensor, ratio=ratio, pan_mtf=pan_mtf, seed=seed)
     with progress("prepare-data", quiet=quiet) as report:

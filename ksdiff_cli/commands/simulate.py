@@ -29,7 +29,7 @@ def simulate(
     quiet: Quiet = False,
 ) -> None:
     """Make a synthetic scene with known truth: PAN, MS and the MS that a perfect fusion would give."""
-    from ksdiff_cli.simulation import simulate_scene
+    from ksdiff_cli.simulation.files import simulate_scene
 
     with progress("Simulating", quiet=quiet) as report:
         scene = simulate_scene(output, size, bands, ratio, sensor, seed, overwrite=overwrite, progress=report)

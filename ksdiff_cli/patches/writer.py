@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.patch_layout import Rect, windows
-from ksdiff_cli.patch_sources import PairSource, Source
+from ksdiff_cli.patches.layout import Rect, windows
+from ksdiff_cli.patches.sources import PairSource, Source
 from ksdiff_cli.raster import SceneStatistics
 
 Array = NDArray[Any]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ksdiff_cli.simulation_fields import (
+from ksdiff_cli.simulation.fields import (
     Cells,
     Float,
     Int,
@@ -22,7 +22,7 @@ from ksdiff_cli.simulation_fields import (
     smooth_noise,
     unit,
 )
-from ksdiff_cli.simulation_spectra import KIND, VARIANTS, Spectra
+from ksdiff_cli.simulation.spectra import KIND, VARIANTS, Spectra
 
 USES = ("crop", "meadow", "forest", "homes", "works", "city", "bare", "wild")
 """Land uses of districts, in the order of a style's shares."""
@@ -85,7 +85,7 @@ class Parcels:
 
 
 class World:
-    """One seed's land: what is where; :mod:`ksdiff_cli.simulation_objects` puts houses and trees on it."""
+    """One seed's land: what is where; :mod:`ksdiff_cli.simulation.objects` puts houses and trees on it."""
 
     def __init__(self, spectra: Spectra, seed: int, *, coarse: bool) -> None:
         """Draw the world's character.

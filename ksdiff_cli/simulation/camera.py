@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.sensors import SENSORS, Sensor, find_sensor
-from ksdiff_cli.simulation_content import World
-from ksdiff_cli.simulation_fields import Float, derive, normal_at
-from ksdiff_cli.simulation_objects import draw
-from ksdiff_cli.simulation_spectra import Spectra, make_spectra
+from ksdiff_cli.simulation.content import World
+from ksdiff_cli.simulation.fields import Float, derive, normal_at
+from ksdiff_cli.simulation.objects import draw
+from ksdiff_cli.simulation.spectra import Spectra, make_spectra
 
 Pixels = NDArray[np.uint16]
 LARGEST = 100_000

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ksdiff_cli.simulation_content import CITY, HOMES, WORKS, Parcels, Site, World
-from ksdiff_cli.simulation_fields import Float, Int, derive, hash_at, smooth_noise, unit
-from ksdiff_cli.simulation_houses import draw_roofs, find_houses, shade_houses
-from ksdiff_cli.simulation_spectra import KIND, VARIANTS
+from ksdiff_cli.simulation.content import CITY, HOMES, WORKS, Parcels, Site, World
+from ksdiff_cli.simulation.fields import Float, Int, derive, hash_at, smooth_noise, unit
+from ksdiff_cli.simulation.houses import draw_roofs, find_houses, shade_houses
+from ksdiff_cli.simulation.spectra import KIND, VARIANTS
 
 
 def draw(world: World, row: int, column: int, height: int, width: int) -> Float:

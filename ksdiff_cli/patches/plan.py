@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.patch_layout import SPLITS, Rect, Regions, Split, check_patch, lay_regions
-from ksdiff_cli.patch_sources import PairSource, Source, TileSource, open_tiles
+from ksdiff_cli.patches.layout import SPLITS, Rect, Regions, Split, check_patch, lay_regions
+from ksdiff_cli.patches.sources import PairSource, Source, TileSource, open_tiles
 from ksdiff_cli.products import find_scenes
 from ksdiff_cli.raster import Scene, open_pair
 from ksdiff_cli.sensors import Sensor

@@ -15,12 +15,12 @@ from threading import current_thread, main_thread
 from typing import Any
 
 from ksdiff_cli import __version__
-from ksdiff_cli.console import ProgressCallback, silent
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.patch_layout import SPLITS, common_side
-from ksdiff_cli.patch_plan import PatchOptions, Plan, plan_patches
-from ksdiff_cli.patch_sources import PairSource, reduced_statistics, statistics_blocks
-from ksdiff_cli.patch_writer import FORMAT_VERSION, PatchWriter, cut_full, cut_windows, groups
+from ksdiff_cli.patches.layout import SPLITS, common_side
+from ksdiff_cli.patches.plan import PatchOptions, Plan, plan_patches
+from ksdiff_cli.patches.sources import PairSource, reduced_statistics, statistics_blocks
+from ksdiff_cli.patches.writer import FORMAT_VERSION, PatchWriter, cut_full, cut_windows, groups
+from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import SceneStatistics
 
 _TEST_SIDE = 256  # PanCollection's

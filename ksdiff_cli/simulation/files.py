@@ -1,8 +1,8 @@
 """Simulated scenes with known truth: PAN, MS and truth as georeferenced GeoTIFFs, drawn in blocks.
 
-The parts: :mod:`simulation_fields` (random fields), :mod:`simulation_spectra` (colours), :mod:`simulation_content`
-(land), :mod:`simulation_houses` and :mod:`simulation_objects` (what stands on it) and :mod:`simulation_camera`, which
-also defines exactly what truth, MS and PAN are and needs no rasterio.
+The parts: :mod:`.fields` (random fields), :mod:`.spectra` (colours), :mod:`.content` (land), :mod:`.houses` and
+:mod:`.objects` (what stands on it) and :mod:`.camera`, which also defines exactly what truth, MS and PAN are and needs
+no rasterio.
 """
 
 import shutil
@@ -17,9 +17,9 @@ from affine import Affine
 from rasterio.windows import Window
 
 from ksdiff_cli import __version__
-from ksdiff_cli.console import ProgressCallback, silent
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.simulation_camera import Scene, blocks, plan_scene, simulate_arrays
+from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.simulation.camera import Scene, blocks, plan_scene, simulate_arrays
 
 __all__ = ["FILES", "plan_scene", "simulate_arrays", "simulate_scene"]
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.simulation_content import CITY, HOMES, WORKS, World
-from ksdiff_cli.simulation_fields import Float, hash_at, sites, unit
-from ksdiff_cli.simulation_spectra import KIND, VARIANTS
+from ksdiff_cli.simulation.content import CITY, HOMES, WORKS, World
+from ksdiff_cli.simulation.fields import Float, hash_at, sites, unit
+from ksdiff_cli.simulation.spectra import KIND, VARIANTS
 
 _LONGEST = 75.0
 """Largest half length of a roof at zoom 1, pixels."""

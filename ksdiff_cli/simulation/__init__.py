@@ -1,0 +1,1 @@
+"""Simulated scenes: fields, spectra, land and what stands on it, the camera, and the files."""
