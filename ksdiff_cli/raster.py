@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
@@ -37,6 +38,8 @@ class BandSource:
     """Name for people, e.g. ``red``; empty when unknown."""
     fill: float | None = None
     """DN that means "no data" by the product's format though the file does not declare it."""
+    alpha_is_data: bool = False
+    """Whether the band that the file calls alpha is one of its data bands and masks nothing."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,8 @@ def open_raster(path: str | Path) -> Any:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", NotGeoreferencedWarning
-            )  # many pairs have no georeference: open_pair says so
+            # many pairs have no georeference: open_pair says so
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(path)
     except RasterioError as error:
         remote = "://" in str(path) or str(path).startswith("/vsi")
@@ -106,8 +108,30 @@ def open_raster(path: str | Path) -> Any:
     return dataset
 
 
-def read_band(dataset: Any, band: int, window: Window, fill: float | None = None) -> tuple[Array, Array]:
-    """Read one band of a window as float32, with its validity mask (nodata, mask band, alpha, NaN, ``fill``).
+def alpha_is_data(dataset: Any) -> bool:
+    """Say whether the band called alpha holds data: GDAL calls the fourth band of every plain 8-bit file alpha.
+
+    A real alpha band is transparent or opaque; anything between, on a sample of the band, is an image.
+    """
+    colours = [colour.name for colour in dataset.colorinterp]
+    if "alpha" not in colours:
+        return False
+    shape = tuple(min(side, 512) for side in dataset.shape)
+    try:
+        sample = dataset.read(colours.index("alpha") + 1, out_shape=shape)
+    except RasterioError as error:
+        raise _damaged(dataset, error) from None
+    return bool(((sample != 0) & (sample != np.iinfo(sample.dtype).max)).any()) if sample.dtype.kind in "iu" else False
+
+
+def _damaged(dataset: Any, error: Exception) -> KsdiffError:
+    return KsdiffError(
+        f"{dataset.name}: cannot be read ({first_line(error)}); the file is damaged or incomplete, fetch it again"
+    )
+
+
+def read_band(dataset: Any, source: BandSource, window: Window) -> tuple[Array, Array]:
+    """Read one band of a window as float32, with its validity mask (nodata, mask band, alpha, NaN, the fill value).
 
     Returns:
         ((h, w) float32 DN, (h, w) bool).
@@ -116,19 +140,15 @@ def read_band(dataset: Any, band: int, window: Window, fill: float | None = None
         KsdiffError: the file is damaged or incomplete.
     """
     try:
-        values = dataset.read(band, window=window)
+        values = dataset.read(source.band, window=window)
         # dataset.read_masks costs a second decode of the window: skip it where there is nothing to mask
-        flags = dataset.mask_flag_enums[band - 1]
-        if flags == [rasterio.enums.MaskFlags.all_valid]:
-            valid = np.ones(values.shape, bool)
-        else:
-            valid = dataset.read_masks(band, window=window) > 0
-        if fill is not None:
-            valid &= values != fill
+        flags = dataset.mask_flag_enums[source.band - 1]
+        no_mask = MaskFlags.all_valid in flags or (MaskFlags.alpha in flags and source.alpha_is_data)
+        valid = np.ones(values.shape, bool) if no_mask else dataset.read_masks(source.band, window=window) > 0
+        if source.fill is not None:
+            valid &= values != source.fill
     except RasterioError as error:
-        raise KsdiffError(
-            f"{dataset.name}: cannot be read ({first_line(error)}); the file is damaged or incomplete, fetch it again"
-        ) from None
+        raise _damaged(dataset, error) from None
     values = values.astype(np.float32)
     if not np.isfinite(values).all():
         valid &= np.isfinite(values)
@@ -186,7 +206,7 @@ class ScenePair:
     def read_pan(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
         """Read a PAN window: ((1, h, w) float32, (h, w) bool)."""
         window = Window(col + self.origin[1], row + self.origin[0], width, height)
-        values, valid = read_band(self.pan, self.scene.pan.band, window, self.scene.pan.fill)
+        values, valid = read_band(self.pan, self.scene.pan, window)
         return values[None], valid
 
     def read_ms(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
@@ -194,7 +214,7 @@ class ScenePair:
         values = np.empty((self.bands, height, width), np.float32)
         valid = np.ones((height, width), bool)
         for index, (dataset, source) in enumerate(zip(self.ms, self.scene.ms, strict=True)):
-            values[index], mask = read_band(dataset, source.band, Window(col, row, width, height), source.fill)
+            values[index], mask = read_band(dataset, source, Window(col, row, width, height))
             valid &= mask
         return values, valid
 

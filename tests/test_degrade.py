@@ -1,5 +1,6 @@
 """The reference toolbox's filters: against its own numbers where they are at hand, and by their properties."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from ksdiff_cli.degrade import (
 )
 from ksdiff_cli.sensors import SENSORS
 
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+GOLDEN = Path(os.environ.get("KSDIFF_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the reference's numbers are not beside the repository")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ksdiff_cli.metrics.full_blocks import FullBlock, quality_cells
 from ksdiff_cli.metrics.qnr import PairDLambda
 from ksdiff_cli.sensors import SENSORS
 
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+GOLDEN = Path(os.environ.get("KSDIFF_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the reference's numbers are not beside the repository")
 EXPECTED = json.loads((GOLDEN / "metrics.json").read_text()) if GOLDEN.is_dir() else {"rr": {}, "fr": {}, "methods": {}}
 

@@ -149,7 +149,7 @@ def test_filling_keeps_valid_pixels_and_leaves_no_cliff() -> None:
 def test_invalid_pixels_are_found(image: Any, profile: dict[str, Any], fill: float | None, tmp_path: Path) -> None:
     path = write_raster(tmp_path / "a.tif", image, **profile)
     with open_raster(path) as dataset:
-        values, valid = read_band(dataset, 1, Window(0, 0, 2, 2), fill)
+        values, valid = read_band(dataset, BandSource(dataset.name, 1, fill=fill), Window(0, 0, 2, 2))
     assert valid.tolist() == [[True, False], [True, True]]
     assert np.isfinite(values).all()
     assert values.dtype == np.float32
@@ -164,9 +164,24 @@ def test_alpha_masks_and_is_no_band(tmp_path: Path, make_pair: Any) -> None:
     found = scene_of(str(files.pan), [str(path)])
     assert [source.band for source in found.ms] == [1, 2, 3]
     with open_raster(path) as dataset:
-        _, valid = read_band(dataset, 1, Window(0, 0, 32, 24))
+        _, valid = read_band(dataset, BandSource(dataset.name), Window(0, 0, 32, 24))
     assert not valid[0].any()
     assert valid[1:].all()
+
+
+def test_a_fourth_band_that_only_gdal_calls_alpha_is_data(tmp_path: Path, make_pair: Any) -> None:
+    """GDAL calls the fourth band of every plain 8-bit file alpha: a near infrared band must not vanish, nor mask."""
+    files = make_pair()
+    image = np.random.default_rng(0).integers(1, 200, (4, 24, 32)).astype("uint8")
+    image[3, 0] = 0
+    path = write_raster(tmp_path / "rgbn.tif", image)
+    with open_raster(path) as dataset:
+        assert dataset.colorinterp[3].name == "alpha"
+    found = scene_of(str(files.pan), [str(path)])
+    assert [source.band for source in found.ms] == [1, 2, 3, 4]
+    with open_raster(path) as dataset:
+        _, valid = read_band(dataset, found.ms[0], Window(0, 0, 32, 24))
+    assert valid.all()
 
 
 def test_bands_of_several_files_make_one_ms(make_pair: Any, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.raster import BandSource, Scene, open_raster
+from ksdiff_cli.raster import BandSource, Scene, alpha_is_data, open_raster
 from ksdiff_cli.raster_layout import georeferenced
 from ksdiff_cli.sensors import Sensor, find_sensor
 
@@ -69,14 +69,16 @@ def ms_bands(path: str) -> tuple[BandSource, ...]:
     """
     with open_raster(path) as dataset:
         names = [Path(path).stem] if dataset.count == 1 else [""] * dataset.count
+        as_data = alpha_is_data(dataset)
         return tuple(
-            BandSource(path, band, dataset.descriptions[band - 1] or names[band - 1]) for band in _data_bands(dataset)
+            BandSource(path, band, dataset.descriptions[band - 1] or names[band - 1], alpha_is_data=as_data)
+            for band in _data_bands(dataset)
         )
 
 
 def _data_bands(dataset: Any) -> list[int]:
     colours = enumerate((colour.name for colour in dataset.colorinterp), start=1)
-    bands = [band for band, colour in colours if colour != "alpha"]
+    bands = [band for band, colour in colours if colour != "alpha" or alpha_is_data(dataset)]
     if not bands:
         raise KsdiffError(f"{dataset.name}: holds no bands but alpha; name the image file itself")
     return bands
