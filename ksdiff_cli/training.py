@@ -78,7 +78,14 @@ def train_stage(
             run.save(state_path)
             if (cost := facts.get("shuffle_cost", 1.0)) < 0.005:
                 note(f"step {run.step}: the prior is idle (another image's z costs {cost:.2%} of the loss)")
-    training = {**options.plain(), "ksdiff_version": __version__, "losses": losses, "images": sum(map(len, train))}
+    names = [path.name for path in options.data]  # weights travel; the paths of one machine need not
+    training = {
+        **options.plain(),
+        "data": names,
+        "ksdiff_version": __version__,
+        "losses": losses,
+        "images": sum(map(len, train)),
+    }
     save_model(run.averaged(), done, sensor=_sensors(train), training=training)
     state_path.unlink(missing_ok=True)
     return done

@@ -41,6 +41,9 @@ def save_model(model: KSDiff, path: Path, *, sensor: Mapping[str, Any], training
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         save_file(tensors, partial, metadata={_KEY: json.dumps(header, sort_keys=True)})
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)  # safetensors' files are for their owner alone
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
