@@ -64,6 +64,7 @@ def train_stage(
     if state_path.exists():
         run.restore(state_path)
         note(f"going on at step {run.step} of {options.steps}")
+    losses: dict[str, float] = {}  # stays so if the run was killed between its last step and its checkpoint
     started, log = time.monotonic() - run.elapsed, options.run / "log.jsonl"
     options.run.mkdir(parents=True, exist_ok=True)
     while not run.finished:
@@ -78,10 +79,11 @@ def train_stage(
             run.save(state_path)
             if (cost := facts.get("shuffle_cost", 1.0)) < 0.005:
                 note(f"step {run.step}: the prior is idle (another image's z costs {cost:.2%} of the loss)")
-    names = [path.name for path in options.data]  # weights travel; the paths of one machine need not
     training = {
         **options.plain(),
-        "data": names,
+        # weights travel; the paths of one machine need not
+        "data": [path.name for path in options.data],
+        "init": options.init and options.init.name,
         "ksdiff_version": __version__,
         "losses": losses,
         "images": sum(map(len, train)),
