@@ -89,8 +89,15 @@ def test_editable_install_finds_the_models(source: Path, tmp_path: Path) -> None
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    # the tests' own environment may hold an editable ksdiff, whose finder would answer first
+    forget = (
+        "import sys\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if '__editable__' not in getattr(f, '__module__', '')]\n"
+        "for name in [n for n in sys.modules if n.startswith('__editable__')]: del sys.modules[name]\n"
+        f"sys.path.insert(0, {str(site)!r})\n"
+    )
     # a .pth file counts only in a site folder; PYTHONPATH alone would not run it
-    script = f"import site; site.addsitedir({str(site)!r})\n" + CHECK
+    script = f"{forget}import site; site.addsitedir({str(site)!r})\n" + CHECK
     package, config, shadow = python("-c", script, cwd=tmp_path, path=tmp_path).split()
     assert Path(package).is_relative_to(source)
     assert Path(config) == source / "models" / "config.py"

@@ -264,12 +264,16 @@ def test_an_interrupt_that_falls_into_a_callback_is_not_lost(tmp_path) -> None:
             kept.append(weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT)))
         assert done <= 3, "went on after Ctrl-C"
 
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        prepare_patches(
-            PatchOptions((make_scene(tmp_path / "scene"),), tmp_path / "patches", patch=16), progress=interrupt
-        )
-    assert signal.getsignal(signal.SIGINT) is before
+    # a shell starts background jobs with SIGINT ignored; the tests may run in one
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            prepare_patches(
+                PatchOptions((make_scene(tmp_path / "scene"),), tmp_path / "patches", patch=16), progress=interrupt
+            )
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [path.name for path in tmp_path.iterdir()] == ["scene"]
 
 

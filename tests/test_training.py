@@ -85,8 +85,8 @@ def test_same_seed_same_weights(patches, tmp_path):
 @pytest.mark.parametrize("stage", [1, 2])
 def test_killed_run_resumes_to_the_same_weights(patches, tmp_path, stage):
     """A real SIGKILL in a real second process."""
-    command = [sys.executable, "-m", "ksdiff_cli", "train", "--data", str(patches), "--steps", "60", "--batch", "2"]
-    command += ["--width", "8", "--threads", "1", "-q", "--validate-every", "5"]
+    command = [sys.executable, "-m", "ksdiff_cli", "train", "--data", str(patches), "--steps", "24", "--batch", "2"]
+    command += ["--width", "8", "--threads", "1", "-q", "--validate-every", "4"]
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     once, killed = tmp_path / "once", tmp_path / "killed"
     subprocess.run([*command, "--stage", "all" if stage == 2 else "1", "-o", str(once)], check=True, env=env)
