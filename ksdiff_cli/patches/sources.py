@@ -14,6 +14,7 @@ from scipy.ndimage import minimum_filter
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import Axis, apply_separable, corner_aligned, gaussian_matrix, mtf_sigma, upsample
 from ksdiff_cli.raster import ScenePair, SceneStatistics
+from ksdiff_cli.raster_values import Moments
 from ksdiff_cli.sensors import Sensor, find_sensor
 
 Array = NDArray[Any]
@@ -126,28 +127,6 @@ class TileSource:
         small, lms = wald(gt, (0, 0), (row, col, height, width), self.shape, self.ratio, self._gains)
         clean = np.isfinite(gt).all(0) & np.isfinite(pan[0])
         return Block(gt[here], pan[here], small, lms, _eroded(clean, self.reach)[here[1:]])
-
-
-class Moments:
-    """Streamed mean and standard deviation per band, in float64."""
-
-    def __init__(self, bands: int) -> None:
-        """Begin with nothing."""
-        self.count = 0
-        self.sum, self.squares = np.zeros(bands), np.zeros(bands)
-
-    def add(self, values: Array) -> None:
-        """Add (bands, n) samples."""
-        wide = values.astype(np.float64)
-        self.count += values.shape[1]
-        self.sum += wide.sum(1)
-        self.squares += (wide**2).sum(1)
-
-    def result(self) -> tuple[Array, Array]:
-        """Return mean and standard deviation, (bands,) each."""
-        mean = self.sum / max(1, self.count)
-        # DN have at most 16 bits and float64 has 53: what cancels here is far below a DN
-        return mean, np.sqrt(np.maximum(self.squares / max(1, self.count) - mean**2, 0))
 
 
 def statistics_blocks(shape: tuple[int, int], ratio: int) -> list[tuple[int, int, int, int]]:
