@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import minimum_filter
 
 from ksdiff_cli.errors import KsdiffError
 
@@ -135,6 +136,49 @@ class Metric(ABC):
     @abstractmethod
     def result(self) -> float:
         """Return the value over all blocks so far; NaN where the metric is undefined, as its class says."""
+
+
+class WindowIndex(Metric):
+    """An index of every ``side`` x ``side`` window, averaged over windows and bands; NaN if there is no window.
+
+    Windows that hold nodata are left out.
+    """
+
+    def __init__(self, side: int) -> None:
+        """Start with no windows."""
+        self.after = side - 1
+        self.total = 0.0
+        self.count = 0
+
+    @abstractmethod
+    def index(self, x: Array, y: Array) -> Array:
+        """Return the index of each window of two bands: (H, W) twice -> (H - side + 1, W - side + 1)."""
+
+    def update(self, block: Block) -> None:
+        """Take one block in."""
+        block = block.view(0, self.after)
+        if min(block.valid.shape) <= self.after:
+            return
+        complete = None if block.valid.all() else _complete(block.valid, self.after + 1)
+        for x, y in zip(block.reference, block.fused, strict=True):
+            index = self.index(x, y)
+            if complete is not None:
+                self.left_out += int(np.count_nonzero(~complete))
+                index = index[complete]
+            self.total += float(index.sum())
+            self.count += index.size
+
+    def result(self) -> float:
+        """Return the mean over windows and bands."""
+        return self.total / self.count if self.count else float("nan")
+
+
+def _complete(valid: Array, side: int) -> Array:
+    """Find the windows without an invalid pixel: (H, W) bool -> (H - side + 1, W - side + 1) bool."""
+    rows, cols = (size - side + 1 for size in valid.shape)
+    # the origin puts a window's first pixel, not its middle, on the output pixel
+    found = minimum_filter(valid.astype(np.uint8), side, origin=-(side // 2), mode="nearest")
+    return np.asarray(found[:rows, :cols] > 0)
 
 
 def measure(metric: Metric, reference: Array, fused: Array, valid: Array | None = None) -> float:

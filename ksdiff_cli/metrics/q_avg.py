@@ -2,40 +2,23 @@
 
 import numpy as np
 
-from ksdiff_cli.metrics.blocks import CELL, Array, Block, Metric, measure
+from ksdiff_cli.metrics.blocks import CELL, Array, WindowIndex, measure
 
 _COUNT = CELL * CELL
 # A variance below rounding error of the sums it is a difference of counts as zero (a constant window)
 _FLAT = 64 * np.finfo(np.float64).eps
 
 
-class QAvg(Metric):
+class QAvg(WindowIndex):
     """Accumulator of :func:`q_avg`; NaN if no window fits or none is free of nodata."""
-
-    after = CELL - 1
 
     def __init__(self) -> None:
         """Start with no windows."""
-        self.total = 0.0
-        self.count = 0
+        super().__init__(CELL)
 
-    def update(self, block: Block) -> None:
-        """Take one block in."""
-        block = block.view(0, self.after)
-        if min(block.valid.shape) < CELL:
-            return
-        complete = None if block.valid.all() else _window_sums((~block.valid).astype(np.float64)) < 0.5
-        for x, y in zip(block.reference, block.fused, strict=True):
-            index = _index(x, y)
-            if complete is not None:
-                self.left_out += int(np.count_nonzero(~complete))
-                index = index[complete]
-            self.total += float(index.sum())
-            self.count += index.size
-
-    def result(self) -> float:
-        """Return the mean over windows and bands."""
-        return self.total / self.count if self.count else float("nan")
+    def index(self, x: Array, y: Array) -> Array:
+        """See :class:`WindowIndex`."""
+        return _index(x, y)
 
 
 def q_avg(reference: Array, fused: Array, valid: Array | None = None) -> float:

@@ -3,41 +3,24 @@
 import numpy as np
 from scipy.ndimage import correlate1d
 
-from ksdiff_cli.metrics.blocks import Array, Block, Metric, measure
+from ksdiff_cli.metrics.blocks import Array, WindowIndex, measure
 
 _SIDE = 11
 _SIGMA = 1.5
 _K1, _K2 = 0.01, 0.03
 
 
-class Ssim(Metric):
+class Ssim(WindowIndex):
     """Accumulator of :func:`ssim`; NaN if no window fits or none is free of nodata."""
-
-    after = _SIDE - 1
 
     def __init__(self, peak: float) -> None:
         """Start with no windows; ``peak`` is the largest DN possible."""
+        super().__init__(_SIDE)
         self.peak = peak
-        self.total = 0.0
-        self.count = 0
 
-    def update(self, block: Block) -> None:
-        """Take one block in."""
-        block = block.view(0, self.after)
-        if min(block.valid.shape) < _SIDE:
-            return
-        complete = None if block.valid.all() else _window_any(~block.valid) == 0
-        for x, y in zip(block.reference, block.fused, strict=True):
-            index = _index(x, y, self.peak)
-            if complete is not None:
-                self.left_out += int(np.count_nonzero(~complete))
-                index = index[complete]
-            self.total += float(index.sum())
-            self.count += index.size
-
-    def result(self) -> float:
-        """Return the mean over windows and bands."""
-        return self.total / self.count if self.count else float("nan")
+    def index(self, x: Array, y: Array) -> Array:
+        """See :class:`WindowIndex`."""
+        return _index(x, y, self.peak)
 
 
 def ssim(reference: Array, fused: Array, peak: float, valid: Array | None = None) -> float:
@@ -72,10 +55,6 @@ def _window_mean(plane: Array, taps: Array) -> Array:
     half = len(taps) // 2
     rows = correlate1d(plane, taps, axis=0)[half:-half]
     return np.asarray(correlate1d(rows, taps, axis=1)[:, half:-half])
-
-
-def _window_any(mask: Array) -> Array:
-    return np.rint(_window_mean(mask.astype(np.float64), np.ones(_SIDE)))
 
 
 def _index(x: Array, y: Array, peak: float) -> Array:
