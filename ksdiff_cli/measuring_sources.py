@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
-from rasterio.transform import Affine
 from rasterio.windows import Window
-from scipy.ndimage import minimum_filter
 
 from ksdiff_cli.degrade import INTERP_REACH, MTF_REACH, apply_axes, bicubic, interp23tap, mtf_filter, sampling_matrix
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import Axis
 from ksdiff_cli.metrics.blocks import Span
 from ksdiff_cli.metrics.full_blocks import FullBlock
-from ksdiff_cli.raster import ScenePair
+from ksdiff_cli.raster import ScenePair, first_line
+from ksdiff_cli.raster_layout import georeferenced
+from ksdiff_cli.raster_values import erode
 
 Array = NDArray[Any]
 Reader = Callable[[int, int, int, int], tuple[Array, Array]]
@@ -55,8 +55,9 @@ class Area:
             if not all(any(flag in data_only for flag in band) for band in flags):
                 valid = (self.dataset.read_masks(self.bands, window=window) > 0).all(0)
         except RasterioError as error:
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
-            raise KsdiffError(f"{self.dataset.name}: cannot be read ({reason}); the file is damaged") from None
+            raise KsdiffError(
+                f"{self.dataset.name}: cannot be read ({first_line(error)}); the file is damaged"
+            ) from None
         values = values.astype(np.float64)
         valid &= np.isfinite(values).all(0)
         if not valid.all():
@@ -114,11 +115,6 @@ def common_area(first: Any, second: Any) -> tuple[tuple[int, int], tuple[int, in
     return start, (start[0] - row, start[1] - col), shape, notes
 
 
-def georeferenced(dataset: Any) -> bool:
-    """Say whether a dataset carries a geotransform or a CRS."""
-    return dataset.crs is not None or not dataset.transform.almost_equals(Affine.identity())
-
-
 def read_clipped(read: Reader, rows: Span, cols: Span, reach: int, mode: str) -> tuple[Array, Array]:
     """Read a span with ``reach`` pixels on each side, made up beyond the image as ``np.pad`` does in ``mode``."""
     starts = [max(0, span.start - reach) for span in (rows, cols)]
@@ -153,12 +149,7 @@ def _runs(span: Span, reach: int) -> Iterator[tuple[int, int]]:
 
 def _eroded(valid: Array, reach: int) -> Array:
     """Return where the square of ``reach`` pixels around is valid, without the outer ``reach`` pixels themselves."""
-    if reach == 0:
-        return valid
-    if valid.all():
-        return valid[reach:-reach, reach:-reach]
-    near: Array = minimum_filter(valid, 2 * reach + 1)[reach:-reach, reach:-reach]
-    return near
+    return erode(valid, reach)[reach : valid.shape[0] - reach, reach : valid.shape[1] - reach]
 
 
 @dataclass(frozen=True)

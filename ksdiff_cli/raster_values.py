@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import minimum_filter, uniform_filter
 
 Array = NDArray[Any]
 
@@ -36,6 +36,14 @@ class Moments:
     def result(self) -> tuple[Array, Array]:
         """Return mean and standard deviation, (bands,) each."""
         return self.mean, np.sqrt(self.m2 / max(1, self.count))
+
+
+def erode(valid: Array, reach: int) -> Array:
+    """Find the pixels whose neighbours up to ``reach`` rows and columns off are all valid, (H, W) bool.
+
+    Beyond the border a mask goes on as its outermost pixels are.
+    """
+    return valid if valid.all() else np.asarray(minimum_filter(valid, 2 * reach + 1, mode="nearest"))
 
 
 def fill_invalid(image: Array, valid: Array) -> Array:

@@ -9,12 +9,11 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import minimum_filter
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import Axis, apply_separable, corner_aligned, gaussian_matrix, mtf_sigma, upsample
 from ksdiff_cli.raster import ScenePair, SceneStatistics
-from ksdiff_cli.raster_values import Moments
+from ksdiff_cli.raster_values import Moments, erode
 from ksdiff_cli.sensors import Sensor, find_sensor
 
 Array = NDArray[Any]
@@ -80,7 +79,7 @@ class PairSource:
         pan, pan_valid = self._pan(self.origin[0] + row, self.origin[1] + col, height, width)
         inside = (slice(row - top, row - top + height), slice(col - left, col - left + width))
         small, lms = wald(ms, (top, left), (row, col, height, width), self.shape, self.ratio, self._gains)
-        clean = pan_valid & _eroded(ms_valid, self.reach)[inside]
+        clean = pan_valid & erode(ms_valid, self.reach)[inside]
         return Block(ms[:, *inside], pan, small, lms, clean)
 
     def _pan(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
@@ -102,7 +101,7 @@ class PairSource:
             reaches.append(away)
         (top, bottom), (left, right) = spans
         values, valid = self.pair.read_pan(top, left, bottom - top, right - left)
-        clean = _eroded(valid, max(reaches))[np.ix_(*nearest)]
+        clean = erode(valid, max(reaches))[np.ix_(*nearest)]
         return apply_separable(matrices[0], matrices[1], values), clean
 
 
@@ -126,7 +125,7 @@ class TileSource:
         pan = self.file["pan"][self.index, :, : self.shape[0], : self.shape[1]].astype(np.float32)
         small, lms = wald(gt, (0, 0), (row, col, height, width), self.shape, self.ratio, self._gains)
         clean = np.isfinite(gt).all(0) & np.isfinite(pan[0])
-        return Block(gt[here], pan[here], small, lms, _eroded(clean, self.reach)[here[1:]])
+        return Block(gt[here], pan[here], small, lms, erode(clean, self.reach)[here[1:]])
 
 
 def statistics_blocks(shape: tuple[int, int], ratio: int) -> list[tuple[int, int, int, int]]:
@@ -253,8 +252,3 @@ def _covered(axis: Axis, pan: int, ms: int, ratio: int) -> tuple[int, int]:
     if not len(inside):
         return 0, 0
     return int(inside[0]), len(inside) // ratio * ratio
-
-
-def _eroded(valid: Array, away: int) -> Array:
-    """True where all pixels up to ``away`` rows and columns off are valid."""
-    return valid if valid.all() else minimum_filter(valid, 2 * away + 1, mode="nearest")
