@@ -1,13 +1,35 @@
-"""The sensors ksdiff knows: bands, ratio, bit depth and the MTF gains that Wald's protocol needs."""
+"""The sensors ksdiff knows: bands, ratio, bit depth, MTF gains for Wald's protocol, and where each figure is from.
 
-from dataclasses import asdict, dataclass
+The gains are those of the reference toolbox. Wavelengths and bit depths are nominal figures, as commonly published; the
+documents named under ``sources`` are where their makers state them, not all of which were at hand when this was written
+(WV4, GF1, GF2's and L9's bits, PAN of IKONOS, the edges of L7 and L9 were not checked). No number but the gains and the
+bit depth enters a computation.
+"""
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
 from ksdiff_cli.errors import KsdiffError
 
-_TOOLBOX = "MTF gains as used by the field's reference toolbox (see Vivone et al., IEEE GRSM 2021)"
-_GENERIC = "generic gains of the field's reference toolbox; no figure of the maker at hand"
+Span = tuple[float, float]
+"""Lower and upper edge of a band, nm."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a sensor's figures come from, as text; empty where nobody said."""
+
+    bands: str = ""
+    """Of the bands and their wavelengths."""
+    bits: str = ""
+    """Of the bit depth."""
+    mtf_ms: str = ""
+    """Of the MS bands' MTF gains."""
+    mtf_pan: str = ""
+    """Of PAN's MTF gain."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +41,24 @@ class Sensor:
     title: str
     """Full name."""
     bands: tuple[str, ...]
-    """Band names in the product's order; empty when the sensor is the generic one."""
+    """Names of the MS bands, empty for the generic sensor. The table below has them by wavelength, shortest first;
+    files may differ (SPOT and Pléiades bundles often hold red, green, blue, nir): see :meth:`with_bands`."""
     ratio: int
     """PAN pixels per MS pixel along a side."""
     bits: int
-    """Significant bits of a digital number (DN); the largest DN is 2**bits - 1."""
+    """Significant bits of a digital number (DN) in the product; the largest DN is 2**bits - 1."""
     mtf_ms: tuple[float, ...]
     """MTF of each MS band at the MS Nyquist frequency, (0, 1); one value stands for all bands."""
     mtf_pan: float
     """MTF of the PAN band at the PAN Nyquist frequency, (0, 1)."""
-    source: str
-    """Where the MTF figures come from."""
+    wavelengths: tuple[Span, ...] = ()
+    """Edges of each MS band (about half power) as the maker states them, nm; empty where unknown."""
+    pan_wavelengths: Span | None = None
+    """The same of the PAN band."""
+    sources: Sources = field(default=Sources(), compare=False)
+    """Where the figures come from."""
+    aliases: tuple[str, ...] = field(default=(), compare=False)
+    """Other names that people and products use; see :func:`find_sensor`."""
 
     def ms_gains(self, bands: int) -> tuple[float, ...]:
         """Return one MTF gain per band.
@@ -38,63 +67,250 @@ class Sensor:
             bands: number of MS bands at hand, at least 1.
 
         Returns:
-            ``bands`` gains; a sensor with equal gains takes any number of bands.
+            ``bands`` gains. Where all gains are equal a few of the sensor's bands will do; the generic sensor takes
+            any number.
 
         Raises:
-            KsdiffError: the sensor has band-wise gains and their number is not ``bands``.
+            KsdiffError: the data have more bands than the sensor, or fewer and its gains differ by band.
         """
+        if self.bands and bands > len(self.bands):
+            raise KsdiffError(
+                f"sensor {self.name} has {len(self.bands)} MS bands but the data have {bands}: choose the bands "
+                f"({', '.join(self.bands)}) with -b, or another --sensor"
+            )
         if len(set(self.mtf_ms)) == 1:
             return (self.mtf_ms[0],) * bands
         if len(self.mtf_ms) != bands:
             raise KsdiffError(
-                f"sensor {self.name} has {len(self.mtf_ms)} MS bands but the data have {bands}: "
-                "choose the bands with -b, or another --sensor"
+                f"sensor {self.name} has {len(self.mtf_ms)} MS bands but the data have {bands}, and its MTF gains "
+                "differ from band to band: name another --sensor, or write the gains of these bands to a sensor file "
+                "(--sensor my.toml)"
             )
         return self.mtf_ms
 
+    def with_bands(self, names: Sequence[str]) -> "Sensor":
+        """Return the same sensor with only these bands, in this order.
+
+        Args:
+            names: of MS bands, at least one; case, blanks and punctuation do not matter (``RedEdge`` is ``red edge``).
+
+        Returns:
+            Bands, wavelengths and gains picked by name. A sensor that names no bands (the generic one) is returned as
+            it is: its gain holds for any band.
+
+        Raises:
+            KsdiffError: no such band; the message lists the sensor's bands.
+        """
+        if not self.bands:
+            return self
+        if not names:
+            raise KsdiffError(f"sensor {self.name}: no band is named; it has {', '.join(self.bands)}")
+        places = {fold_name(name): place for place, name in enumerate(self.bands)}
+        for name in names:
+            if fold_name(name) not in places:
+                raise KsdiffError(f"sensor {self.name} has no band {name!r}; it has {', '.join(self.bands)}")
+        chosen = [places[fold_name(name)] for name in names]
+        return replace(
+            self,
+            bands=tuple(self.bands[place] for place in chosen),
+            wavelengths=tuple(self.wavelengths[place] for place in chosen) if self.wavelengths else (),
+            mtf_ms=tuple(self.mtf_ms[place] for place in chosen) if len(self.mtf_ms) > 1 else self.mtf_ms,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the sensor's full values, for files that must stay readable when this table changes."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "aliases"}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Sensor":
+        """Rebuild a sensor from what a file states, :meth:`to_dict`'s values after JSON.
+
+        Args:
+            values: all of them, or less (older files): what is missing is the table's if it knows the name, else the
+                generic sensor's. Names that are no field are passed over.
+
+        Returns:
+            The sensor; the generic one where neither a known name nor gains are stated.
+
+        Raises:
+            KsdiffError: a value is of the wrong kind.
+        """
+        known = SENSORS.get(str(values.get("name")))
+        if known is None and not values.get("mtf_ms"):
+            return SENSORS["generic"]
+        base = known or SENSORS["generic"]
+        stated = {each.name: values[each.name] for each in fields(cls) if each.name in values}
+        try:
+            for name, kind in _PLAIN_FIELDS.items():
+                stated[name] = kind(stated.get(name, getattr(base, name)))
+            stated["bands"] = tuple(str(band) for band in stated.get("bands", base.bands))
+            stated["mtf_ms"] = tuple(float(gain) for gain in stated.get("mtf_ms") or base.mtf_ms)
+            # the table's wavelengths are of the table's bands
+            spans = stated.get("wavelengths", base.wavelengths if stated["bands"] == base.bands else ())
+            stated["wavelengths"] = tuple(_span(span) for span in spans)
+            pan = stated.get("pan_wavelengths", base.pan_wavelengths)
+            stated["pan_wavelengths"] = None if pan is None else _span(pan)
+            stated["sources"] = _sources(values) or base.sources
+        except (TypeError, ValueError, AttributeError):
+            raise KsdiffError(
+                f"the stated values of sensor {values.get('name')!r} are damaged; name a --sensor"
+            ) from None
+        return cls(**{**stated, "aliases": base.aliases if known else ()})
+
+
+_PLAIN_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "name": str,
+    "title": str,
+    "ratio": int,
+    "bits": int,
+    "mtf_pan": float,
+}
+
+
+def find_sensor(name: str | None) -> Sensor:
+    """Return the sensor that a person or a product means.
+
+    Args:
+        name: short name, title or alias in any case and punctuation (``WV3``, ``WorldView-3``, ``wv03``); or the path
+            of a sensor file, which ends in ``.toml`` (see :mod:`ksdiff_cli.sensors_toml`). None for the generic sensor.
+
+    Raises:
+        KsdiffError: no such sensor, and the message names the nearest one; or the file is no sensor.
+    """
+    if name is None:
+        return SENSORS["generic"]
+    if name.lower().endswith(".toml"):
+        from ksdiff_cli.sensors_toml import read_sensor
+
+        return read_sensor(name)
+    if found := by_any_name(name):
+        return found
+    near = get_close_matches(fold_name(name), _NAMES, n=1)
+    hint = f"did you mean {_NAMES[near[0]].name}?" if near else f"known: {' '.join(SENSORS)}; or a sensor file (.toml)"
+    raise KsdiffError(f"no sensor is called {name!r}: {hint}")
+
+
+def by_any_name(name: str) -> Sensor | None:
+    """Return the table's sensor of that short name, title or alias, in any case and punctuation; None if none."""
+    return _NAMES.get(fold_name(name))
+
+
+def fold_name(name: str) -> str:
+    """Leave only small letters and digits, without accents: what counts when names are compared."""
+    return "".join(sign for sign in unicodedata.normalize("NFKD", name).casefold() if sign.isalnum())
+
+
+def _span(edges: Any) -> Span:
+    lower, upper = edges
+    return float(lower), float(upper)
+
+
+def _sources(values: Mapping[str, Any]) -> Sources | None:
+    """Return the stated sources; older files have one text, ``source``, for the gains. None if there are none."""
+    if "sources" in values:
+        return Sources(**{each.name: str(values["sources"].get(each.name, "")) for each in fields(Sources)})
+    text = values.get("source")
+    return Sources(mtf_ms=str(text), mtf_pan=str(text)) if text else None
 
 
 _RGBN = ("blue", "green", "red", "nir")
 _WV8 = ("coastal", "blue", "green", "yellow", "red", "red edge", "nir1", "nir2")
 _ETM = ("blue", "green", "red", "nir", "swir1", "swir2")
 
+_TOOLBOX = "the field's reference toolbox (Vivone et al., IEEE Geosci. Remote Sens. Mag. 9(1), 2021)"
+_ANY = "generic gain of the field's reference toolbox"
+_GENERIC = f"{_ANY}; no published figure found"
+_RESTORED = f"{_GENERIC} for the product, which is deconvolved on the ground"
+_VARYING = f"{_ANY}; in-orbit estimates change over the mission (Storey, Proc. SPIE 4540, 2001)"
+_OLI_BITS = "USGS, {} Data Users Handbook: quantised to {} bits, delivered scaled to 16"
+_HANDBOOK = "USGS, Landsat 8 Data Users Handbook (LSDS-1574), table of OLI and ETM+ bands"
+
+
+def _said(by: str, mtf: str = _TOOLBOX) -> Sources:
+    """One document for bands and bits, another for both MTF figures."""
+    return Sources(by, by, mtf, mtf)
+
+
+_WV8_NM = ((400, 450), (450, 510), (510, 580), (585, 625), (630, 690), (705, 745), (770, 895), (860, 1040))
+_GE_NM = ((450, 510), (510, 580), (655, 690), (780, 920))
+_GF_NM = ((450, 520), (520, 590), (630, 690), (770, 890))
+_QB_NM = ((430, 545), (466, 620), (590, 710), (715, 918))
+_IKONOS_NM = ((445, 516), (506, 595), (632, 698), (757, 853))
+_PLEIADES_NM = ((430, 550), (500, 620), (590, 710), (740, 940))
+_SPOT_NM = ((455, 525), (530, 590), (625, 695), (760, 890))
+_ETM_NM = ((441, 514), (519, 601), (631, 692), (772, 898), (1547, 1749), (2064, 2345))
+_OLI_NM = ((452, 512), (533, 590), (636, 673), (851, 879), (1566, 1651), (2107, 2294))
+_OLI2_NM = ((450, 510), (530, 590), (640, 670), (850, 880), (1570, 1650), (2110, 2290))
+
 _WV3_GAINS = (0.325, 0.355, 0.36, 0.35, 0.365, 0.36, 0.335, 0.315)
+_IKONOS_BANDS = "Space Imaging, IKONOS Relative Spectral Response and Radiometric Calibration (SE-REF-016)"
 
-SENSORS: dict[str, Sensor] = {
-    sensor.name: sensor
-    for sensor in (
-        Sensor("generic", "Unknown sensor", (), 4, 16, (0.30,), 0.15, _GENERIC),
-        Sensor("WV2", "WorldView-2", _WV8, 4, 11, (0.35,) * 7 + (0.27,), 0.11, _TOOLBOX),
-        Sensor("WV3", "WorldView-3", _WV8, 4, 11, _WV3_GAINS, 0.14, _TOOLBOX),
-        Sensor("WV4", "WorldView-4", _RGBN, 4, 11, (0.23,) * 4, 0.16, _TOOLBOX),
-        Sensor("QB", "QuickBird", _RGBN, 4, 11, (0.34, 0.32, 0.30, 0.22), 0.15, _TOOLBOX),
-        Sensor("GE1", "GeoEye-1", _RGBN, 4, 11, (0.23,) * 4, 0.16, _TOOLBOX),
-        Sensor("IKONOS", "IKONOS", _RGBN, 4, 11, (0.26, 0.28, 0.29, 0.28), 0.17, _TOOLBOX),
-        Sensor("GF1", "GaoFen-1", _RGBN, 4, 10, (0.30,) * 4, 0.15, _GENERIC),
-        Sensor("GF2", "GaoFen-2", _RGBN, 4, 10, (0.30,) * 4, 0.15, _GENERIC),
-        Sensor("PLEIADES", "Pléiades", _RGBN, 4, 12, (0.30,) * 4, 0.15, _GENERIC),
-        Sensor("SPOT6", "SPOT 6/7", _RGBN, 4, 12, (0.30,) * 4, 0.15, _GENERIC),
-        Sensor("L7", "Landsat 7 ETM+", _ETM, 2, 8, (0.30,), 0.15, _GENERIC),
-        Sensor("L8", "Landsat 8 OLI", _ETM, 2, 16, (0.30,), 0.15, _GENERIC),
-        Sensor("L9", "Landsat 9 OLI-2", _ETM, 2, 16, (0.30,), 0.15, _GENERIC),
-    )
-}
+_TABLE = (
+    Sensor(
+        "generic", "Unknown sensor", (), 4, 16, (0.30,), 0.15,
+        sources=Sources("none", "none: all that two bytes hold", _ANY, _ANY), aliases=("unknown",),
+    ),
+    Sensor(
+        "WV2", "WorldView-2", _WV8, 4, 11, (0.35,) * 7 + (0.27,), 0.11, _WV8_NM, (450, 800),
+        _said("DigitalGlobe, WorldView-2 data sheet"), ("WV02",),
+    ),
+    Sensor(
+        "WV3", "WorldView-3", _WV8, 4, 11, _WV3_GAINS, 0.14, _WV8_NM, (450, 800),
+        _said("DigitalGlobe, WorldView-3 data sheet"), ("WV03",),
+    ),
+    Sensor(
+        "WV4", "WorldView-4", _RGBN, 4, 11, (0.23,) * 4, 0.16, _GE_NM, (450, 800),
+        _said("DigitalGlobe, WorldView-4 data sheet"), ("WV04", "GeoEye-2"),
+    ),
+    Sensor(
+        "QB", "QuickBird", _RGBN, 4, 11, (0.34, 0.32, 0.30, 0.22), 0.15, _QB_NM, (405, 1053),
+        _said("DigitalGlobe, QuickBird data sheet"), ("QB2", "QB02", "QuickBird-2"),
+    ),
+    Sensor(
+        "GE1", "GeoEye-1", _RGBN, 4, 11, (0.23,) * 4, 0.16, _GE_NM, (450, 800),
+        _said("GeoEye, GeoEye-1 data sheet"), ("GE01", "GeoEye"),
+    ),
+    Sensor(
+        "IKONOS", "IKONOS", _RGBN, 4, 11, (0.26, 0.28, 0.29, 0.28), 0.17, _IKONOS_NM, (526, 929),
+        Sources(_IKONOS_BANDS, "GeoEye, IKONOS Imagery Products Guide", _TOOLBOX, _TOOLBOX),
+        ("IK", "IK1", "IK01", "IK2", "IK02", "IKONOS-2"),
+    ),
+    Sensor(
+        "GF1", "GaoFen-1", _RGBN, 4, 10, (0.30,) * 4, 0.15, _GF_NM, (450, 900),
+        _said("CRESDA, GF-1 PMS parameters", _GENERIC), ("GF01",),
+    ),
+    Sensor(
+        "GF2", "GaoFen-2", _RGBN, 4, 10, (0.30,) * 4, 0.15, _GF_NM, (450, 900),
+        _said("CRESDA, GF-2 PMS parameters", _GENERIC), ("GF02",),
+    ),
+    Sensor(
+        "PLEIADES", "Pléiades", _RGBN, 4, 12, (0.30,) * 4, 0.15, _PLEIADES_NM, (470, 830),
+        _said("Astrium, Pléiades Imagery User Guide", _RESTORED),
+        ("PHR", "PHR1A", "PHR1B", "Pleiades-HR", "Pleiades-1A", "Pleiades-1B"),
+    ),
+    Sensor(
+        "SPOT6", "SPOT 6/7", _RGBN, 4, 12, (0.30,) * 4, 0.15, _SPOT_NM, (455, 745),
+        _said("Astrium, SPOT 6 & SPOT 7 Imagery User Guide (SI/DC/13034)", _RESTORED), ("SPOT7",),
+    ),
+    Sensor(
+        "L7", "Landsat 7 ETM+", _ETM, 2, 8, (0.30,) * 6, 0.15, _ETM_NM, (515, 896),
+        _said(_HANDBOOK, _VARYING), ("Landsat7", "LE07", "LE7", "ETM+"),
+    ),
+    Sensor(
+        "L8", "Landsat 8 OLI", _ETM, 2, 16, (0.30,) * 6, 0.15, _OLI_NM, (503, 676),
+        Sources(_HANDBOOK, _OLI_BITS.format("Landsat 8", 12), _GENERIC, _GENERIC),
+        ("Landsat8", "LC08", "LC8", "LO08", "LO8"),
+    ),
+    Sensor(
+        "L9", "Landsat 9 OLI-2", _ETM, 2, 16, (0.30,) * 6, 0.15, _OLI2_NM, (500, 680),
+        Sources(
+            "USGS, Landsat 9 Data Users Handbook (LSDS-2082)", _OLI_BITS.format("Landsat 9", 14), _GENERIC, _GENERIC
+        ),
+        ("Landsat9", "LC09", "LC9", "LO09", "LO9"),
+    ),
+)  # fmt: skip
 
+SENSORS: dict[str, Sensor] = {sensor.name: sensor for sensor in _TABLE}
+"""The table, by short name."""
 
-def find_sensor(name: str | None) -> Sensor:
-    """Return the sensor called ``name`` (any case); the generic one for ``None``.
-
-    Raises:
-        KsdiffError: no such sensor; the message names the nearest ones.
-    """
-    if name is None:
-        return SENSORS["generic"]
-    by_lower = {known.lower(): sensor for known, sensor in SENSORS.items()}
-    if name.lower() in by_lower:
-        return by_lower[name.lower()]
-    near = get_close_matches(name.lower(), by_lower, n=1)
-    hint = f"did you mean {by_lower[near[0]].name}?" if near else "known: " + " ".join(SENSORS)
-    raise KsdiffError(f"no sensor is called {name!r}: {hint}")
+_NAMES = {fold_name(name): sensor for sensor in _TABLE for name in (sensor.name, sensor.title, *sensor.aliases)}
