@@ -54,6 +54,37 @@ class GridMap:
         """Return the map for a PAN cut whose first pixel is (``row``, ``col``)."""
         return GridMap(self.rows.shifted(row), self.cols.shifted(col))
 
+    def moved(self, rows: float, cols: float) -> "GridMap":
+        """Return the map for an MS image that shows everything so many MS pixels further down and right."""
+        return GridMap(
+            Axis(self.rows.scale, self.rows.offset + rows),
+            Axis(self.cols.scale, self.cols.offset + cols),
+        )
+
+
+def reach(axis: Axis, count: int, size: int, margin: int) -> tuple[int, int]:
+    """Find the MS pixels [start, stop) that bicubic interpolation onto PAN pixels 0 to ``count`` touches.
+
+    Args:
+        axis: from those PAN pixels to MS pixels.
+        count: number of PAN pixels.
+        size: number of MS pixels there are; at least one of them is returned.
+        margin: MS pixels more on each side.
+    """
+    ends = [axis.to_ms(0), axis.to_ms(count - 1)]
+    start = math.floor(min(ends)) - 1 - margin
+    stop = math.floor(max(ends)) + 3 + margin
+    start = min(max(start, 0), size - 1)
+    return start, max(min(stop, size), start + 1)
+
+
+def nearest(axis: Axis, count: int, start: int, stop: int) -> Array:
+    """Return the index, within [start, stop), of the MS pixel that holds each PAN pixel's centre, (count,)."""
+    # half-pixel grid offsets put centres exactly between two MS pixels: the epsilon makes all windows choose alike
+    index = np.floor(axis.to_ms(np.arange(count)) + 0.5 + 1e-6).astype(np.int64)
+    inside: Array = np.clip(index, start, stop - 1) - start
+    return inside
+
 
 def corner_aligned(ratio: float) -> GridMap:
     """Return the map of two grids that share their outer corner: MS pixel k sits on PAN pixel r*k + (r-1)/2."""

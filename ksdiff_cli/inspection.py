@@ -1,5 +1,7 @@
 """What is in a file: facts about a raster, a scene folder, a checkpoint or an HDF5 file, as plain values."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ def describe(path: str, sensor: str | None = None) -> Facts:
     """Return facts about whatever ``path`` is; the key ``kind`` says what that is.
 
     Args:
-        path: a raster (anything GDAL opens), a folder of scenes, ``.safetensors`` or ``.h5``.
+        path: a raster (anything GDAL opens), a folder of scenes, ``.safetensors``, ``.h5`` or a sensor's ``.toml``;
+            where there is no such file also a sensor's name, or ``sensors`` for all of them.
         sensor: of a folder's scenes, where the product does not say it.
 
     Returns:
@@ -23,10 +26,6 @@ def describe(path: str, sensor: str | None = None) -> Facts:
         ModelError: the checkpoint was not written by ksdiff.
     """
     suffix = Path(path).suffix.lower()
-    if Path(path).is_dir():
-        from ksdiff_cli.products import find_scenes
-
-        return {"kind": "scenes", "path": path, "scenes": [_scene(scene) for scene in find_scenes(Path(path), sensor)]}
     if suffix == ".safetensors":
         from ksdiff_cli.models.checkpoint import read_header, weights_hash
 
@@ -34,7 +33,43 @@ def describe(path: str, sensor: str | None = None) -> Facts:
         return {"kind": "checkpoint", "path": path, "weights": weights_hash(path), **header}
     if suffix in {".h5", ".hdf5"}:
         return _h5(path)
-    return _raster(path)
+    from ksdiff_cli.products import find_scenes, names_scenes
+
+    if names_scenes(path):
+        return {"kind": "scenes", "path": path, "scenes": [_scene(scene) for scene in find_scenes(path, sensor)]}
+    return _sensors(path) or _raster(path)
+
+
+def _sensors(path: str) -> Facts | None:
+    """Facts about the sensor that ``path`` names, or about all known ones; None where a file has that name."""
+    from ksdiff_cli.sensors import SENSORS, by_any_name, find_sensor
+
+    if path.lower().endswith(".toml"):
+        return {"kind": "sensor", "path": path, **_sensor(find_sensor(path))}
+    if Path(path).exists():
+        return None
+    if path.lower() == "sensors":
+        return {"kind": "sensors", "sensors": [_sensor(sensor) for sensor in SENSORS.values()]}
+    sensor = by_any_name(path)
+    return {"kind": "sensor", **_sensor(sensor)} if sensor else None
+
+
+def _sensor(sensor: Any) -> Facts:
+    """One sensor's values, band by band."""
+    gains = sensor.ms_gains(len(sensor.bands) or 1)
+    spans = sensor.wavelengths or (None,) * len(gains)
+    names = sensor.bands or ("any",)
+    values = sensor.to_dict()
+    return {
+        **{key: values[key] for key in ("name", "title", "ratio", "bits")},
+        **({"aliases": list(sensor.aliases)} if sensor.aliases else {}),
+        "bands": [
+            {"name": name, "wavelengths_nm": span and list(span), "mtf": gain}
+            for name, span, gain in zip(names, spans, gains, strict=True)
+        ],
+        "pan": {"wavelengths_nm": sensor.pan_wavelengths and list(sensor.pan_wavelengths), "mtf": sensor.mtf_pan},
+        "sources": values["sources"],
+    }
 
 
 def _raster(path: str) -> Facts:
@@ -46,9 +81,9 @@ def _raster(path: str) -> Facts:
 
 def _image(dataset: Any) -> Facts:
     """Size, type and place of one open raster."""
-    from ksdiff_cli.raster_layout import crs_name, georeferenced
+    from ksdiff_cli.raster_layout import crs_name, has_geotransform, sensor_geometry
 
-    located = georeferenced(dataset)
+    located = has_geotransform(dataset)
     nodata = dataset.nodata
     return {
         "width": dataset.width,
@@ -57,26 +92,22 @@ def _image(dataset: Any) -> Facts:
         "dtype": " ".join(dict.fromkeys(dataset.dtypes)),
         "pixel_size": list(dataset.res) if located else None,
         "origin": [dataset.transform.c, dataset.transform.f] if located else None,
+        # clockwise, of the image's rows against the CRS's east
+        "rotation_degrees": round(-math.degrees(math.atan2(dataset.transform.d, dataset.transform.a)), 6) + 0.0
+        if located
+        else None,
         "crs": crs_name(dataset) or None,
         # JSON has no NaN
         "nodata": "nan" if nodata is not None and nodata != nodata else nodata,
         "descriptions": list(dataset.descriptions),
         "colours": [colour.name for colour in dataset.colorinterp],
         "compression": dataset.compression.value if dataset.compression else None,
-        "sensor_geometry": _sensor_geometry(dataset),
+        "sensor_geometry": sensor_geometry(dataset),
     }
-
-
-def _sensor_geometry(dataset: Any) -> str | None:
-    """Name what stands in for a geotransform: RPC, GCPs or nothing."""
-    points, _ = dataset.gcps
-    return "RPC" if dataset.rpcs else f"{len(points)} GCPs" if points else None
 
 
 def _scene(scene: Any) -> Facts:
     """How PAN and MS of one scene lie on each other; what keeps them from being fused stands under ``problem``."""
-    from ksdiff_cli.raster import open_pair
-
     facts: Facts = {
         "name": scene.name,
         "sensor": scene.sensor.name,
@@ -84,26 +115,58 @@ def _scene(scene: Any) -> Facts:
         "ms": [{"file": source.path, "band": source.band, "name": source.name or None} for source in scene.ms],
     }
     try:
-        with open_pair(scene) as pair:
-            grid = pair.grid
-            return facts | {
-                "pan_size": [pair.pan.width, pair.pan.height],
-                "ms_size": [pair.ms[0].width, pair.ms[0].height],
-                "crs": _image(pair.pan)["crs"],
-                "dtype": " ".join(dict.fromkeys(kind for dataset in (pair.pan, *pair.ms) for kind in dataset.dtypes)),
-                "ratio": [1 / abs(grid.cols.scale), 1 / abs(grid.rows.scale)],
-                # where the centre of the area's first PAN pixel lies; corner-aligned grids have (1 / ratio - 1) / 2
-                "offset_ms_pixels": [grid.cols.offset, grid.rows.offset],
-                "common_area": {
-                    "column": pair.origin[1],
-                    "row": pair.origin[0],
-                    "width": pair.shape[1],
-                    "height": pair.shape[0],
-                },
-                "notes": list(pair.notes),
-            }
+        return facts | _geometry(scene)
     except KsdiffError as error:
-        return facts | {"problem": str(error)}
+        problem = str(error)
+    try:
+        return facts | _geometry(replace(scene, warp=True)) | {"problem": problem}
+    except KsdiffError:
+        return facts | {"problem": problem}
+
+
+def _geometry(scene: Any) -> Facts:
+    """How PAN and MS lie on each other, MS as it is read: warped where it has to be."""
+    from ksdiff_cli.raster import open_pair
+    from ksdiff_cli.raster_warp import rotation
+
+    with open_pair(scene) as pair:
+        grid, turn = pair.grid, rotation(pair.pan, pair.ms[0])
+        return {
+            "pan_size": [pair.pan.width, pair.pan.height],
+            "ms_size": [pair.ms[0].width, pair.ms[0].height],
+            "crs": _image(pair.pan)["crs"],
+            "dtype": " ".join(dict.fromkeys(kind for dataset in (pair.pan, *pair.ms) for kind in dataset.dtypes)),
+            "ratio": [1 / abs(grid.cols.scale), 1 / abs(grid.rows.scale)],
+            # where the centre of the area's first PAN pixel lies; corner-aligned grids have (1 / ratio - 1) / 2
+            "offset_ms_pixels": [grid.cols.offset, grid.rows.offset],
+            # clockwise, of MS against PAN; none without geotransforms
+            "rotation_degrees": None if turn is None else round(turn, 6) + 0.0,
+            "needs_warp": bool(pair.warped),
+            "common_area": {
+                "column": pair.origin[1],
+                "row": pair.origin[0],
+                "width": pair.shape[1],
+                "height": pair.shape[0],
+            },
+            "registration": _registration(pair),
+            "notes": list(pair.notes),
+        }
+
+
+def _registration(pair: Any) -> Facts:
+    """How far MS lies off PAN by what the two show, in MS pixels."""
+    from ksdiff_cli.registration import measure_shift
+
+    found = measure_shift(pair)
+    # JSON has no NaN
+    rows, cols = (None if value != value else round(value, 3) for value in (found.rows, found.cols))
+    return {
+        "rows": rows,
+        "columns": cols,
+        "windows": found.windows,
+        "spread": round(found.spread, 3),
+        "reliable": found.reliable,
+    }
 
 
 def _h5(path: str) -> Facts:

@@ -1,8 +1,8 @@
 """Measuring a raster: against a reference image, or at full resolution against its own PAN and MS; block by block."""
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from ksdiff_cli.degrade import is_power_of_two
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import Axis
 from ksdiff_cli.measuring_maps import map_paths, open_maps
+from ksdiff_cli.measuring_pictures import Overview, View, choose_bands
+from ksdiff_cli.measuring_results import Measurement
 from ksdiff_cli.measuring_sources import Area, FullSource, GridSource, common_area
-from ksdiff_cli.metrics import ABOUT, FullGatherer, Gatherer, Settings, crop_slices, guess_peak
+from ksdiff_cli.metrics import FullGatherer, Gatherer, Settings, crop_slices, guess_peak
 from ksdiff_cli.metrics.blocks import CELL, Block, Span, make_block, split
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair, open_raster
+from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair
+from ksdiff_cli.raster_open import alpha_is_data, data_bands, open_raster
 from ksdiff_cli.sensors import Sensor, find_sensor
 
 Array = NDArray[Any]
@@ -30,63 +33,6 @@ _OFF_GRID = 0.05
 """Largest misfit, in PAN pixels, of MS pixels that are taken to lie exactly on PAN's."""
 
 
-@dataclass
-class Measurement:
-    """What was measured, how, and on what."""
-
-    protocol: str
-    """``reduced`` (against a reference) or ``full`` (against PAN and MS)."""
-    size: tuple[int, int]
-    """(width, height) of the part measured, pixels."""
-    bands: int
-    ratio: float
-    """PAN pixels per MS pixel along a side."""
-    settings: dict[str, Any]
-    """What else the figures depend on: crop and peak, or sensor and upsampling."""
-    values: dict[str, float] = field(default_factory=dict)
-    """The figures by name; NaN where undefined, infinite PSNR for equal images."""
-    left_out: int = 0
-    """Pixels of that part left out as nodata or, at full resolution, as filtered from nodata."""
-    notes: list[str] = field(default_factory=list)
-    """What a person must know to read the figures."""
-    maps: list[Path] = field(default_factory=list)
-    """Maps written."""
-
-    def finish(self, values: dict[str, float], notes: list[str]) -> None:
-        """Take the figures in and explain what is missing.
-
-        Raises:
-            KsdiffError: no pixel was left to measure.
-        """
-        total = self.size[0] * self.size[1]
-        if self.left_out == total:
-            raise KsdiffError("nothing to measure: every pixel is nodata in one of the images, or next to nodata")
-        if self.left_out:
-            self.notes.append(f"{self.left_out} of {total} pixels ({self.left_out / total:.2%}) left out as nodata")
-        self.values = values
-        self.notes += notes
-        explained = {note.split(":")[0] for note in notes}
-        for name, value in values.items():
-            if not math.isfinite(value) and name not in explained:
-                why = "infinite, the images are equal" if name == "PSNR" and value > 0 else ABOUT[name].undefined
-                self.notes.append(f"{name}: undefined ({why})" if not why.startswith("infinite") else f"{name}: {why}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON values; a figure that is undefined or infinite is ``None``."""
-        return {
-            "protocol": self.protocol,
-            **{name: value if math.isfinite(value) else None for name, value in self.values.items()},
-            "width": self.size[0],
-            "height": self.size[1],
-            "bands": self.bands,
-            "ratio": self.ratio,
-            **self.settings,
-            "pixels_left_out": self.left_out,
-            "notes": self.notes,
-            "maps": [str(path) for path in self.maps],
-        }
-
-
 def measure_against_reference(
     fused: Path,
     reference: Path,
@@ -95,6 +41,7 @@ def measure_against_reference(
     sensor: str | None = None,
     crop: str = "full",
     maps: Path | None = None,
+    pictures: bool = False,
     overwrite: bool = False,
     progress: ProgressCallback = silent,
 ) -> Measurement:
@@ -107,6 +54,7 @@ def measure_against_reference(
         sensor: short name; its bit depth gives the peak of PSNR and SSIM, else the reference's largest value does.
         crop: ``full``, ``cut21`` or ``cut30``.
         maps: folder for ``sam.tif`` and ``q2n.tif``; ``None`` for no maps.
+        pictures: keep an overview and a few windows as examples for a report.
         overwrite: replace existing maps.
         progress: told the blocks done.
 
@@ -126,7 +74,7 @@ def measure_against_reference(
             )
         (height, width), bands = truth.shape, len(truth.bands)
         found = Measurement("reduced", (width, height), bands, ratio, {"crop": crop, "peak": peak}, notes=notes)
-        gatherer = Gatherer(Settings(ratio, peak))
+        gatherer, overview = Gatherer(Settings(ratio, peak)), Overview(truth.shape)
         spans = [(rows, cols) for rows in split(height, _STEP[0]) for cols in split(width, _STEP[1])]
         with open_maps(paths, truth) as writer:
             for done, (rows, cols) in enumerate(spans):
@@ -134,10 +82,18 @@ def measure_against_reference(
                 gatherer.update(block)
                 found.left_out += int(np.count_nonzero(~block.view(0, 0).valid))
                 writer.write_reference(block, with_q2n="Q2n" not in gatherer.refused)
+                if pictures:
+                    overview.add(View.of(block), rows, cols)
                 progress(done + 1, len(spans))
             found.finish(*gatherer.results())
             if math.isnan(found.values["Q2n"]):
                 writer.drop("q2n")
+            if pictures:
+                found.examples = overview.examples(
+                    fused.name,
+                    lambda rows, cols: View.of(_read_block(truth, judged, rows, cols)),
+                    choose_bands(first),
+                )
             found.maps = list(writer.paths.values())
     return found
 
@@ -148,7 +104,9 @@ def measure_at_full_resolution(
     ms: Path,
     *,
     sensor: str | None = None,
+    warp: bool = False,
     maps: Path | None = None,
+    pictures: bool = False,
     overwrite: bool = False,
     progress: ProgressCallback = silent,
 ) -> Measurement:
@@ -162,7 +120,9 @@ def measure_at_full_resolution(
         pan: the panchromatic raster.
         ms: the multispectral raster, same bands as ``fused``.
         sensor: short name, for its MTF gains; ``None`` takes 0.3 for every band.
+        warp: warp MS to PAN's grid where its CRS differs or it is rotated against PAN.
         maps: folder for ``q2n_d_lambda.tif``; ``None`` for no map.
+        pictures: keep an overview and a few windows as examples for a report.
         overwrite: replace an existing map.
         progress: told the blocks done.
 
@@ -175,19 +135,21 @@ def measure_at_full_resolution(
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_MB))
         dataset = stack.enter_context(open_raster(fused))
+        count = len(data_bands(dataset))
         with open_raster(ms) as ms_dataset:
-            if dataset.count != ms_dataset.count:
-                raise KsdiffError(f"{fused}: has {dataset.count} bands but MS {ms} has {ms_dataset.count}")
-        gains = known.ms_gains(dataset.count)
-        pair = stack.enter_context(open_pair(_scene(pan, ms, dataset.count, known)))
+            bands, as_data = data_bands(ms_dataset), alpha_is_data(ms_dataset)
+        if count != len(bands):
+            raise KsdiffError(f"{fused}: has {count} bands but MS {ms} has {len(bands)}")
+        gains = known.ms_gains(count)
+        pair = stack.enter_context(open_pair(_scene(pan, ms, bands, as_data, known, warp)))
         source, notes = _lay_full(dataset, pair, gains)
         if sensor is None:
             notes.append("no --sensor: MTF gain 0.3 for every band")
         height, width = source.shape
         ratio = round(math.sqrt(1 / abs(pair.grid.rows.scale * pair.grid.cols.scale)), 6)
         settings = {"sensor": known.name, "upsampling": source.upsampling}
-        found = Measurement("full", (width, height), dataset.count, ratio, settings, notes=notes)
-        gatherer = FullGatherer()
+        found = Measurement("full", (width, height), count, ratio, settings, notes=notes)
+        gatherer, overview = FullGatherer(), Overview(source.shape)
         spans = [(rows, cols) for rows in split(height, _STEP[0], 0, 0) for cols in split(width, _STEP[1], 0, 0)]
         writer = stack.enter_context(open_maps(paths, source.fused))
         for done, (rows, cols) in enumerate(spans):
@@ -195,33 +157,42 @@ def measure_at_full_resolution(
             gatherer.update(block)
             found.left_out += int(np.count_nonzero(~block.valid))
             writer.write_full(block, rows, cols)
+            if pictures:
+                overview.add(View.of(block), rows, cols)
             progress(done + 1, len(spans))
         found.finish(*gatherer.results())
         if math.isnan(found.values["D_lambda"]):
             writer.drop("q2n_d_lambda")
+        if pictures:
+            found.examples = overview.examples(
+                fused.name, lambda rows, cols: View.of(source.block(rows, cols)), choose_bands(dataset)
+            )
         found.maps = list(writer.paths.values())
     return found
 
 
 def _common_areas(reference: Any, fused: Any, crop: str) -> tuple[Area, Area, list[str]]:
     """Find the part of two open rasters to compare, and what to say about it."""
-    if reference.count != fused.count:
-        raise KsdiffError(
-            f"{fused.name}: has {fused.count} bands but the reference {reference.name} has {reference.count}"
-        )
+    bands, own = data_bands(reference), data_bands(fused)
+    if len(bands) != len(own):
+        raise KsdiffError(f"{fused.name}: has {len(own)} bands but the reference {reference.name} has {len(bands)}")
     at_reference, at_fused, shape, notes = common_area(reference, fused)
     rows, cols = crop_slices(*shape, crop)
-    shape, bands = (rows.stop - rows.start, cols.stop - cols.start), tuple(range(1, reference.count + 1))
+    shape = rows.stop - rows.start, cols.stop - cols.start
     truth, judged = (
-        Area(dataset, at[0] + rows.start, at[1] + cols.start, shape, bands)
-        for dataset, at in ((reference, at_reference), (fused, at_fused))
+        _area(dataset, at[0] + rows.start, at[1] + cols.start, shape, numbers)
+        for dataset, at, numbers in ((reference, at_reference, bands), (fused, at_fused, own))
     )
     return truth, judged, notes
 
 
-def _scene(pan: Path, ms: Path, bands: int, sensor: Sensor) -> Scene:
-    sources = tuple(BandSource(str(ms), band) for band in range(1, bands + 1))
-    return Scene(pan.stem, BandSource(str(pan)), sources, sensor)
+def _area(dataset: Any, row: int, col: int, shape: tuple[int, int], bands: Sequence[int]) -> Area:
+    return Area(dataset, row, col, shape, tuple(bands), alpha_is_data(dataset))
+
+
+def _scene(pan: Path, ms: Path, bands: Sequence[int], as_data: bool, sensor: Sensor, warp: bool) -> Scene:
+    sources = tuple(BandSource(str(ms), band, alpha_is_data=as_data) for band in bands)
+    return Scene(pan.stem, BandSource(str(pan)), sources, sensor, warp=warp)
 
 
 def _read_block(truth: Area, judged: Area, rows: Span, cols: Span) -> Block:
@@ -256,8 +227,7 @@ def _lay_full(fused: Any, pair: ScenePair, gains: tuple[float, ...]) -> tuple[Fu
     axes, sizes = (pair.grid.rows, pair.grid.cols), pair.ms_shape
     laid = [_lay_axis(*axis) for axis in zip(axes, starts, stops, sizes, strict=True)]
     ratio, notes = pair.grid.ratio, list(pair.notes)
-    bands = tuple(range(1, fused.count + 1))
-    exact = all(one is not None for one in laid)
+    exact = all(one is not None for one in laid) and not pair.warped
     if exact:
         starts = [one[0] for one in laid if one]
         stops = [one[0] + one[2] * ratio for one in laid if one]
@@ -269,7 +239,7 @@ def _lay_full(fused: Any, pair: ScenePair, gains: tuple[float, ...]) -> tuple[Fu
         notes.append(f"measured on {width} x {height} of the fused image's {fused.width} x {fused.height} pixels")
     pan_at = [start + origin for start, origin in zip(starts, pair.origin, strict=True)]
     fused_at = [of_pan - a + b for of_pan, a, b in zip(pan_at, at_pan, at_fused, strict=True)]
-    fused_area = Area(fused, fused_at[0], fused_at[1], (height, width), bands)
+    fused_area = _area(fused, fused_at[0], fused_at[1], (height, width), data_bands(fused))
     if not exact:
         notes.append(
             "MS pixels do not lie exactly on PAN pixels at a ratio of 2, 4, 8 …: MS is upsampled by bicubic resampling "
@@ -278,7 +248,8 @@ def _lay_full(fused: Any, pair: ScenePair, gains: tuple[float, ...]) -> tuple[Fu
         return GridSource(fused_area, pair, starts[0], starts[1], gains, (height, width)), notes
     ms_rows, ms_cols = (one[1] for one in laid if one)
     pan_area = Area(pair.pan, pan_at[0], pan_at[1], (height, width), (pair.scene.pan.band,))
-    ms_area = Area(pair.ms[0], ms_rows, ms_cols, (height // ratio, width // ratio), bands)
+    ms_bands = [source.band for source in pair.scene.ms]
+    ms_area = _area(pair.ms[0], ms_rows, ms_cols, (height // ratio, width // ratio), ms_bands)
     return FullSource(fused_area, pan_area, ms_area, gains, ratio), notes
 
 

@@ -38,6 +38,8 @@ class Area:
     shape: tuple[int, int]
     bands: tuple[int, ...]
     """Band numbers, from 1."""
+    alpha_is_data: bool = False
+    """Whether what the file calls alpha is one of these bands and masks nothing."""
 
     def read(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
         """Read a window that lies inside the area; a :data:`Reader`. NaN, nodata and masked pixels are not valid.
@@ -50,8 +52,7 @@ class Area:
             values = self.dataset.read(self.bands, window=window)
             flags = [self.dataset.mask_flag_enums[band - 1] for band in self.bands]
             valid = np.ones(values.shape[1:], bool)
-            # GDAL calls the fourth band of a plain 8-bit file "alpha"; here every band is data
-            data_only = (MaskFlags.all_valid, MaskFlags.alpha)
+            data_only = [MaskFlags.all_valid, *([MaskFlags.alpha] if self.alpha_is_data else [])]
             if not all(any(flag in data_only for flag in band) for band in flags):
                 valid = (self.dataset.read_masks(self.bands, window=window) > 0).all(0)
         except RasterioError as error:

@@ -18,9 +18,27 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N
 Seed = Annotated[int, typer.Option("--seed", help="Seed of every random number; the same seed gives the same bytes.")]
 SensorName = Annotated[
     str | None,
-    typer.Option("--sensor", help="Sensor by short name (WV2 WV3 QB GE1 IKONOS GF2 L7 L8 …): its MTF gains are used."),
+    typer.Option(
+        "--sensor",
+        help="Sensor by name (WV3, worldview-3, LC08 …; all: ksdiff info sensors) or a sensor file (my.toml): "
+        "its MTF gains are used.",
+    ),
+]
+Register = Annotated[
+    bool, typer.Option("--register", help="Correct the shift between PAN and MS that their georeference leaves.")
+]
+NoRegistrationCheck = Annotated[
+    bool,
+    typer.Option("--no-registration-check", help="Do not measure that shift; over 1 MS pixel is refused otherwise."),
+]
+Warp = Annotated[
+    bool, typer.Option("--warp", help="Warp MS to PAN's grid where its CRS differs or it is rotated against PAN.")
 ]
 Checkpoint = Annotated[
     Path | None,
     typer.Option("--checkpoint", help="Weights to use (.safetensors); without it the weights shipped with ksdiff."),
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="OUT.html", help="Write a page with tables, pictures and error maps."),
 ]

@@ -1,27 +1,41 @@
-"""Opening rasters, and the PAN/MS pair as one thing that is read window by window on the PAN grid."""
+"""The PAN/MS pair as one thing that is read window by window on the PAN grid."""
 
-import math
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import Axis, GridMap, upsample
+from ksdiff_cli.grids import GridMap, nearest, reach, upsample
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster_layout import check_pair, georeferenced, intersection, lay
+from ksdiff_cli.raster_layout import check_pair, check_quality, crs_notes, georeferenced, intersection, lay, warp_reason
+from ksdiff_cli.raster_open import alpha_is_data, first_line, open_raster, unreadable
 from ksdiff_cli.raster_values import FILL_STEPS, Moments, fill_invalid
+from ksdiff_cli.raster_warp import warp_bands, warp_flags, warp_grid
 from ksdiff_cli.sensors import Sensor
+
+__all__ = [
+    "BandSource",
+    "QualityBand",
+    "Scene",
+    "ScenePair",
+    "SceneStatistics",
+    "Tile",
+    "alpha_is_data",
+    "fill_invalid",
+    "first_line",
+    "open_pair",
+    "open_raster",
+    "read_band",
+]
 
 Array = NDArray[Any]
 
@@ -43,6 +57,22 @@ class BandSource:
 
 
 @dataclass(frozen=True)
+class QualityBand:
+    """A band of flags on the MS grid, e.g. Landsat's QA_PIXEL.
+
+    A flag is (mask, value): it is raised where ``flags & mask == value``.
+    """
+
+    path: str
+    """Anything GDAL opens."""
+    fill: tuple[tuple[int, int], ...]
+    """Flags of pixels that hold no data."""
+    cloud: tuple[tuple[int, int], ...]
+    """Flags of clouds, cirrus and cloud shadows: data, but not of the ground."""
+    band: int = 1
+
+
+@dataclass(frozen=True)
 class Scene:
     """One acquisition, as a product reader found it: where its bands are and which sensor took them."""
 
@@ -50,6 +80,12 @@ class Scene:
     pan: BandSource
     ms: tuple[BandSource, ...]
     sensor: Sensor
+    quality: QualityBand | None = None
+    """What the product says about its pixels, if it does."""
+    shift: tuple[float, float] = (0.0, 0.0)
+    """MS rows and columns by which MS shows the ground further down and right than its georeference says."""
+    warp: bool = False
+    """Whether MS is warped to PAN's grid where it is in another CRS or rotated against PAN; else such MS is refused."""
 
 
 @dataclass(frozen=True)
@@ -78,58 +114,6 @@ class Tile:
     """(H, W) bool; True where PAN and all MS bands hold data."""
 
 
-def open_raster(path: str | Path) -> Any:
-    """Open a raster for reading.
-
-    Args:
-        path: a file or anything else GDAL opens.
-
-    Returns:
-        The open rasterio dataset.
-
-    Raises:
-        KsdiffError: there is no such file, or it is not a raster.
-    """
-    try:
-        with warnings.catch_warnings():
-            # many pairs have no georeference: open_pair says so
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(path)
-    except RasterioError as error:
-        remote = "://" in str(path) or str(path).startswith("/vsi")
-        if not remote and not Path(path).exists():
-            raise KsdiffError(f"{path}: no such file; check the path") from None
-        if not remote and Path(path).is_dir():
-            raise KsdiffError(f"{path}: is a folder, not a raster file; name the file inside it") from None
-        raise KsdiffError(f"{path}: cannot be opened as a raster ({first_line(error)})") from None
-    if dataset.count == 0 or dataset.width == 0 or dataset.height == 0:
-        dataset.close()
-        raise KsdiffError(f"{path}: holds no bands; name the image file itself")
-    return dataset
-
-
-def alpha_is_data(dataset: Any) -> bool:
-    """Say whether the band called alpha holds data: GDAL calls the fourth band of every plain 8-bit file alpha.
-
-    A real alpha band is transparent or opaque; anything between, on a sample of the band, is an image.
-    """
-    colours = [colour.name for colour in dataset.colorinterp]
-    if "alpha" not in colours:
-        return False
-    shape = tuple(min(side, 512) for side in dataset.shape)
-    try:
-        sample = dataset.read(colours.index("alpha") + 1, out_shape=shape)
-    except RasterioError as error:
-        raise _damaged(dataset, error) from None
-    return bool(((sample != 0) & (sample != np.iinfo(sample.dtype).max)).any()) if sample.dtype.kind in "iu" else False
-
-
-def _damaged(dataset: Any, error: Exception) -> KsdiffError:
-    return KsdiffError(
-        f"{dataset.name}: cannot be read ({first_line(error)}); the file is damaged or incomplete, fetch it again"
-    )
-
-
 def read_band(dataset: Any, source: BandSource, window: Window) -> tuple[Array, Array]:
     """Read one band of a window as float32, with its validity mask (nodata, mask band, alpha, NaN, the fill value).
 
@@ -143,23 +127,18 @@ def read_band(dataset: Any, source: BandSource, window: Window) -> tuple[Array, 
         values = dataset.read(source.band, window=window)
         # dataset.read_masks costs a second decode of the window: skip it where there is nothing to mask
         flags = dataset.mask_flag_enums[source.band - 1]
-        no_mask = MaskFlags.all_valid in flags or (MaskFlags.alpha in flags and source.alpha_is_data)
+        warped = isinstance(dataset, WarpedVRT)  # then it is NaN wherever it is invalid
+        no_mask = warped or MaskFlags.all_valid in flags or (MaskFlags.alpha in flags and source.alpha_is_data)
         valid = np.ones(values.shape, bool) if no_mask else dataset.read_masks(source.band, window=window) > 0
-        if source.fill is not None:
+        if source.fill is not None and not warped:
             valid &= values != source.fill
     except RasterioError as error:
-        raise _damaged(dataset, error) from None
+        raise unreadable(source.path, error) from None
     values = values.astype(np.float32)
     if not np.isfinite(values).all():
         valid &= np.isfinite(values)
         values = np.where(valid, values, np.float32(0))
     return values, valid
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of what a library says went wrong, its cause before itself."""
-    cause = error.__cause__ or error
-    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(error).__name__
 
 
 @dataclass
@@ -173,13 +152,17 @@ class ScenePair:
     pan: Any
     """The open PAN dataset."""
     ms: tuple[Any, ...]
-    """One open dataset per MS band (the same object for bands of one file)."""
+    """One open file per MS band (the same object for bands of one file); :meth:`read_ms` may read them warped."""
     grid: GridMap
     """Output pixels -> MS pixels."""
     origin: tuple[int, int]
     """PAN row and column of the output's first pixel."""
     shape: tuple[int, int]
     """(height, width) of the output in PAN pixels."""
+    quality: Any = None
+    """The open dataset of the scene's quality band, if it has one, pixel on pixel on MS."""
+    warped: tuple[Any, ...] = ()
+    """What is read in place of ``ms`` where MS had to be warped: one dataset per band, all on one grid along PAN's."""
     notes: list[str] = field(default_factory=list)
     """What a person should know about how the two images were laid on each other."""
 
@@ -190,8 +173,9 @@ class ScenePair:
 
     @property
     def ms_shape(self) -> tuple[int, int]:
-        """(height, width) of the MS image."""
-        return int(self.ms[0].height), int(self.ms[0].width)
+        """(height, width) of the MS image, as it is read."""
+        first = (self.warped or self.ms)[0]
+        return int(first.height), int(first.width)
 
     @property
     def transform(self) -> Affine:
@@ -213,10 +197,18 @@ class ScenePair:
         """Read an MS window, in MS pixels: ((bands, h, w) float32, (h, w) bool, all bands valid)."""
         values = np.empty((self.bands, height, width), np.float32)
         valid = np.ones((height, width), bool)
-        for index, (dataset, source) in enumerate(zip(self.ms, self.scene.ms, strict=True)):
+        for index, (dataset, source) in enumerate(zip(self.warped or self.ms, self.scene.ms, strict=True)):
             values[index], mask = read_band(dataset, source, Window(col, row, width, height))
             valid &= mask
+        if self.scene.quality is not None:
+            valid &= ~self._flagged(self.scene.quality.fill, row, col, height, width)
         return values, valid
+
+    def read_cloud(self, row: int, col: int, height: int, width: int) -> Array:
+        """Read where the product sees clouds or their shadows, in MS pixels: (h, w) bool; none if it does not say."""
+        if self.scene.quality is None:
+            return np.zeros((height, width), bool)
+        return self._flagged(self.scene.quality.cloud, row, col, height, width)
 
     def read(self, row: int, col: int, height: int, width: int) -> Tile:
         """Read a window of the output grid, MS upsampled onto it. See :class:`Tile`."""
@@ -225,7 +217,7 @@ class ScenePair:
         (top, bottom), (left, right) = self._ms_area(grid, (height, width), FILL_STEPS)
         ms, ms_valid = self.read_ms(top, left, bottom - top, right - left)
         ms_up = upsample(fill_invalid(ms, ms_valid), grid, (height, width), (top, left))
-        rows, cols = _nearest(grid.rows, height, top, bottom), _nearest(grid.cols, width, left, right)
+        rows, cols = nearest(grid.rows, height, top, bottom), nearest(grid.cols, width, left, right)
         valid = pan_valid & ms_valid[np.ix_(rows, cols)]
         return Tile(fill_invalid(pan, pan_valid), ms_up, valid)
 
@@ -251,10 +243,22 @@ class ScenePair:
         (pan_mean, pan_std), (ms_mean, ms_std) = pan.result(), ms.result()
         return SceneStatistics(float(pan_mean[0]), float(pan_std[0]), ms_mean, ms_std, holes)
 
+    def _flagged(self, flags: tuple[tuple[int, int], ...], row: int, col: int, height: int, width: int) -> Array:
+        assert self.scene.quality is not None
+        try:
+            values = self.quality.read(self.scene.quality.band, window=Window(col, row, width, height))
+        except RasterioError as error:
+            raise unreadable(self.scene.quality.path, error) from None
+        values = values.astype(np.int64)  # a mask may need a bit more than the band's type holds
+        raised = np.zeros(values.shape, bool)
+        for mask, value in flags:
+            raised |= (values & mask) == value
+        return raised
+
     def _ms_area(self, grid: GridMap, shape: tuple[int, int], margin: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """MS rows and columns [start, stop) under a PAN window, with the interpolation's reach and a margin."""
         rows, cols = (
-            _reach(axis, count, size, margin)
+            reach(axis, count, size, margin)
             for axis, count, size in zip((grid.rows, grid.cols), shape, self.ms_shape, strict=True)
         )
         return rows, cols
@@ -267,30 +271,13 @@ def _blocks(top: int, left: int, height: int, width: int, side: int = 1024) -> I
             yield top + row, left + col, min(side, height - row), min(side, width - col)
 
 
-def _reach(axis: Axis, count: int, size: int, margin: int) -> tuple[int, int]:
-    """MS pixels [start, stop) that bicubic interpolation onto ``count`` PAN pixels touches, and ``margin`` more."""
-    ends = [axis.to_ms(0), axis.to_ms(count - 1)]
-    start = math.floor(min(ends)) - 1 - margin
-    stop = math.floor(max(ends)) + 3 + margin
-    start = min(max(start, 0), size - 1)
-    return start, max(min(stop, size), start + 1)
-
-
-def _nearest(axis: Axis, count: int, start: int, stop: int) -> Array:
-    """Index, within [start, stop), of the MS pixel that holds each PAN pixel's centre."""
-    # half-pixel grid offsets put centres exactly between two MS pixels: the epsilon makes all windows choose alike
-    index = np.floor(axis.to_ms(np.arange(count)) + 0.5 + 1e-6).astype(np.int64)
-    inside: Array = np.clip(index, start, stop - 1) - start
-    return inside
-
-
 @contextmanager
 def open_pair(scene: Scene) -> Iterator[ScenePair]:
     """Open a scene's files, lay the two grids on each other and check that they can be fused.
 
     Raises:
-        KsdiffError: a file is missing or no raster, the images do not overlap, their CRS differ, PAN and MS look
-            swapped, or their sizes cannot be matched.
+        KsdiffError: a file is missing or no raster, the images do not overlap, their CRS or directions differ and
+            the scene is not to be warped, PAN and MS look swapped, or their sizes cannot be matched.
     """
     with ExitStack() as stack:
         opened: dict[str, Any] = {}
@@ -302,11 +289,26 @@ def open_pair(scene: Scene) -> Iterator[ScenePair]:
                 raise KsdiffError(f"{source.path}: has no band {source.band}, only {count}; choose with -b")
         pan, ms = opened[scene.pan.path], tuple(opened[source.path] for source in scene.ms)
         check_pair(pan, ms)
-        whole, notes = lay(pan, ms[0])
-        origin, shape = intersection(whole, pan, ms[0])
+        quality = None
+        if scene.quality is not None:
+            quality = stack.enter_context(open_raster(scene.quality.path))
+            check_quality(quality, ms[0])
+        warped: tuple[Any, ...] = ()
+        if scene.warp and (why := warp_reason(pan, ms[0])):
+            target = warp_grid(pan, ms[0])
+            whole = target.map
+            notes = [f"MS is warped to PAN's grid at ratio {target.ratio}: {why}", *crs_notes(pan, ms[0])]
+            warped = tuple(warp_bands(stack, target, pan, ms, scene.ms))
+            quality = quality and warp_flags(stack, target, pan, quality)
+        else:
+            whole, notes = lay(pan, ms[0])
+        if any(scene.shift):
+            whole = whole.moved(*scene.shift)
+        ms_shape = (warped or ms)[0].shape
+        origin, shape = intersection(whole, pan, ms[0], ms_shape)
         if shape != (pan.height, pan.width):
             notes.append(
                 f"PAN and MS cover different areas: the output is their common part, {shape[1]} x {shape[0]} "
                 f"of PAN's {pan.width} x {pan.height} pixels"
             )
-        yield ScenePair(scene, pan, ms, whole.shifted(*origin), origin, shape, notes)
+        yield ScenePair(scene, pan, ms, whole.shifted(*origin), origin, shape, quality, warped, notes)

@@ -12,12 +12,14 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, Interleaving
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.raster import ScenePair, first_line
+from ksdiff_cli.raster import ScenePair
 from ksdiff_cli.raster_format import PixelFormat, ms_bands
+from ksdiff_cli.raster_layout import has_geotransform
+from ksdiff_cli.raster_open import first_line, is_from_gdal
 
 Array = NDArray[Any]
 
@@ -85,11 +87,8 @@ def new_raster(
                 _write_metadata(dataset, pair, tags)
                 yield dataset
             _check_whole(partial, sparse="SPARSE_OK" in profile)
-        except (RasterioError, OSError) as error:
-            raise KsdiffError(f"{output}: cannot be written ({first_line(error)})") from error
         except Exception as error:
-            # GDAL's own errors have no public class in rasterio
-            if not type(error).__name__.startswith("CPLE_"):
+            if not isinstance(error, OSError) and not is_from_gdal(error):
                 raise
             raise KsdiffError(f"{output}: cannot be written ({first_line(error)})") from error
         for suffix in _SIDECARS:
@@ -171,9 +170,10 @@ def _profile(pair: ScenePair, pixels: PixelFormat, creation: Mapping[str, str]) 
         "dtype": pixels.dtype.name,
         "nodata": pixels.nodata,
     }
-    gcps, _ = pair.pan.gcps
-    if pair.georeferenced and not gcps:
+    if has_geotransform(pair.pan):
         profile |= {"crs": pair.pan.crs, "transform": pair.transform}
+    elif not _only_gcps(pair):
+        profile["crs"] = pair.pan.crs
     return profile | defaults | given
 
 
@@ -182,7 +182,9 @@ def _write_metadata(dataset: Any, pair: ScenePair, tags: Mapping[str, str]) -> N
     bands = ms_bands(pair)
     shared = set.intersection(*(set(source.tags().items()) for source in pair.ms))
     kept = {name: value for name, value in shared if not name.startswith(_STALE_TAGS)}
-    if point := pair.pan.tags().get("AREA_OR_POINT"):
+    point = pair.pan.tags().get("AREA_OR_POINT")
+    # GDAL moves the GCPs of a file whose pixels are points by a pixel, each time that it writes them
+    if point and not _only_gcps(pair):
         kept["AREA_OR_POINT"] = point
     dataset.update_tags(**kept, **tags)
     dataset.descriptions = tuple(
@@ -205,10 +207,15 @@ def _write_sensor_geometry(dataset: Any, pair: ScenePair) -> None:
         rpcs.line_off -= row
         rpcs.samp_off -= col
         dataset.rpcs = rpcs
-    gcps, crs = pair.pan.gcps
-    if gcps:
+    if _only_gcps(pair):
+        gcps, crs = pair.pan.gcps
         moved = [GroundControlPoint(p.row - row, p.col - col, p.x, p.y, p.z, p.id, p.info) for p in gcps]
         dataset.gcps = (moved, crs)
+
+
+def _only_gcps(pair: ScenePair) -> bool:
+    """Say whether PAN has GCPs and no geotransform: a GeoTIFF cannot hold both."""
+    return bool(pair.pan.gcps[0]) and not has_geotransform(pair.pan)
 
 
 def _colours(pair: ScenePair) -> tuple[ColorInterp, ...]:

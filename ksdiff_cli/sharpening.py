@@ -173,4 +173,6 @@ def _provenance(scene: Scene, fuser: Fuser, options: SharpenOptions) -> dict[str
         "TILE": str(options.tile),
         "OVERLAP": str(options.overlap),
     }
+    if any(scene.shift):
+        facts["SHIFT"] = "{:+.3f} {:+.3f}".format(*scene.shift)
     return {"TIFFTAG_SOFTWARE": f"ksdiff {__version__}", **{f"KSDIFF_{name}": value for name, value in facts.items()}}

@@ -16,7 +16,7 @@ FILES = {"rasterio", "h5py", "safetensors"}
 # arrays in, arrays out: these know neither files nor networks
 NO_FILES = ("errors", "sensors", "grids", "tiling", "degrade", "raster_values", "metrics", "classical")
 # each tool is a module or a family of them (measuring, measuring_maps, …); no family imports another
-FAMILIES = ("patches", "training", "sharpening", "evaluation", "measuring", "simulation", "inspection", "report")
+FAMILIES = ("patches", "training", "sharpening", "evaluation", "measuring", "simulation", "inspection")
 # these run on a bare GPU machine, which has no GDAL
 NO_RASTERIO = ("ksdiff_cli.dataset", "ksdiff_cli.training", "ksdiff_cli.models.ksdiff", "ksdiff_cli.models.checkpoint")
 
@@ -114,6 +114,19 @@ def test_arithmetic_knows_no_files_and_no_networks(name: str) -> None:
 def test_tools_do_not_import_each_other(name: str) -> None:
     others = {found: family(found) for found in imports(name) if found in MODULES}
     assert {found for found, own in others.items() if own not in (None, family(name))} == set()
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if short(name).partition(".")[0] == "report"])
+def test_the_report_knows_figures_and_arrays_not_where_they_come_from(name: str) -> None:
+    own = {short(found).partition(".")[0] for found in imports(name) if found.startswith("ksdiff_cli")}
+    assert own <= {"errors", "metrics", "report"}
+    assert not top(imports(name)) & {"torch", "h5py", "safetensors"}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if short(name).startswith("registration")])
+def test_registration_is_used_by_the_tools_and_uses_none(name: str) -> None:
+    own = {short(found) for found in imports(name) if found.startswith("ksdiff_cli")}
+    assert own <= {"errors", "grids", "progress", "raster", "raster_values", "registration_windows"}
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not short(name).startswith(("commands", "main"))])

@@ -1,7 +1,9 @@
 """`ksdiff metrics` on files: the figures of the arrays, whatever the extent, the blocks and the nodata."""
 
+import base64
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
-from ksdiff_cli import measuring, metrics
+from ksdiff_cli import measuring, measuring_pictures, metrics
 from ksdiff_cli.degrade import interp23tap, mtf_filter
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.main import app
@@ -137,6 +139,15 @@ def test_four_bytes_a_pixel_are_four_bands(folder):
     assert measure_against_reference(path, path).left_out == 0
 
 
+def test_a_real_alpha_band_masks_and_is_no_band(folder):
+    truth = np.random.default_rng(8).integers(1, 255, (3, 64, 64), dtype=np.uint8)
+    alpha = np.full((1, 64, 64), 255, np.uint8)
+    alpha[0, :9] = 0
+    path, plain = folder.write("rgba.tif", np.concatenate([truth, alpha])), folder.write("rgb.tif", truth)
+    found = measure_against_reference(path, plain)
+    assert found.bands == 3 and found.left_out == 9 * 64
+
+
 def test_all_nodata_is_an_error(folder, images):
     fused = folder.write("fused.tif", np.zeros_like(images["fused"]), nodata=0)
     truth = folder.write("truth.tif", images["truth"])
@@ -228,6 +239,17 @@ def test_full_nodata_is_left_out(folder, images, small_steps):
     assert found.values["D_lambda"] != clean.values["D_lambda"]
     with rasterio.open(found.maps[0]) as file:
         assert math.isnan(file.read(1)[0, 0])
+
+
+def test_full_warps_ms_when_told_to(folder, images):
+    pan, fused = folder.write("pan.tif", images["pan"]), folder.write("fused.tif", images["fused"])
+    turned = CORNER @ Affine.rotation(3) @ Affine.scale(4)
+    ms = folder.write("ms.tif", images["ms"], transform=turned)
+    with pytest.raises(KsdiffError, match="--warp"):
+        measure_at_full_resolution(fused, pan, ms)
+    found = measure_at_full_resolution(fused, pan, ms, warp=True)
+    # warped MS lies exactly on PAN's grid, yet the original file is not what the reference's filter may read
+    assert "bicubic" in found.settings["upsampling"] and found.left_out > 0
 
 
 @pytest.mark.parametrize(("ratio", "shift"), [(4, 1.5), (3, 0.0), (2.5, 0.3)])
@@ -327,3 +349,97 @@ def test_command_bad_usage_is_exit_2(folder, images):
         (truth, "--reference", truth, "--crop", "cut99"),
     ):
         assert run(*arguments).exit_code == 2
+
+
+# ---- the report
+
+
+def pixels_of(picture):
+    with rasterio.io.MemoryFile(base64.b64decode(picture)) as memory, memory.open() as file:
+        return file.read()
+
+
+def test_report_against_a_reference(folder, images):
+    truth, fused = folder.write("truth.tif", images["truth"]), folder.write("fu<s>ed.tif", images["fused"])
+    page = folder.path / "out.html"
+    result = run(fused, "--reference", truth, "--sensor", "QB", "--report", page)
+    assert result.exit_code == 0 and f"written: {page}" in result.stderr
+    text = page.read_text("utf-8")
+    values = json.loads(run(fused, "--reference", truth, "--sensor", "QB", "--json").stdout)
+    assert all(f">{values[name]:.4f}</td>" in text for name in metrics.REDUCED)
+    assert "fu&lt;s&gt;ed.tif against truth.tif" in text and "192 × 160 pixels, 0 left out as nodata" in text
+    pictures = re.findall(r'base64,([^"]+)" alt="([^"]+)"', text)
+    assert [alt for _, alt in pictures if "overview" in alt] == [
+        "fu&lt;s&gt;ed.tif: overview of fu&lt;s&gt;ed.tif, whole image",
+        "truth: overview of fu&lt;s&gt;ed.tif, whole image",
+    ]
+    red = pixels_of(pictures[1][0])[0].astype(float)
+    assert np.corrcoef(red.ravel(), images["truth"][2].ravel())[0, 1] > 0.97
+    before = page.read_bytes()
+    assert "exists already" in run(fused, "--reference", truth, "--report", page).stderr
+    run(fused, "--reference", truth, "--sensor", "QB", "--report", page, "--overwrite")
+    assert page.read_bytes() == before
+    failed = folder.path / "failed.html"
+    assert run(folder.path / "none.tif", "--reference", truth, "--report", failed).exit_code == 1
+    assert not failed.exists()
+
+
+@pytest.mark.parametrize("ratio", [4, 3])
+def test_report_at_full_resolution(folder, images, ratio):
+    """On grids that the reference's upsampling takes, and on others."""
+    ms = images["ms"] if ratio == 4 else images["truth"][:, 1::3, 1::3]
+    paths = folder.write("pan.tif", images["pan"]), folder.write("ms.tif", ms, cell=ratio)
+    found = measure_at_full_resolution(folder.write("fused.tif", images["fused"]), *paths, pictures=True)
+    (example,) = found.examples
+    height, width = found.size[::-1]
+    assert example.fused["fused.tif"].shape == (4, height, width) and example.truth is None
+    np.testing.assert_array_equal(example.pan, images["pan"][:height, :width])
+    np.testing.assert_allclose(example.fused["fused.tif"], images["fused"][:, :height, :width])
+    assert np.corrcoef(example.ms_up.ravel(), images["truth"][:, :height, :width].ravel())[0, 1] > 0.8
+    page = found.to_report("ksdiff", Path("fused.tif"), {"PAN": paths[0], "MS": paths[1]})
+    assert page.title == "fused.tif against pan.tif and ms.tif" and page.facts["MS"] == str(paths[1])
+    assert page.values == {"fused.tif": {name: [value] for name, value in found.values.items()}}
+
+
+@pytest.mark.parametrize("protocol", ["reduced", "full"])
+def test_a_large_image_is_shown_by_an_overview_and_windows(folder, images, small_steps, monkeypatch, protocol):
+    """Gathered block by block: means of the valid pixels; windows pixel by pixel, where data are valid."""
+    monkeypatch.setattr(measuring_pictures, "WINDOW", 48)
+    fused = images["fused"].copy()
+    fused[:, :64, :64] = 0
+    path = folder.write("fused.tif", fused, nodata=0)
+    if protocol == "reduced":
+        found = measure_against_reference(path, folder.write("truth.tif", images["truth"]), pictures=True)
+    else:
+        pan, ms = folder.write("pan.tif", images["pan"]), folder.write("ms.tif", images["ms"], cell=4)
+        found = measure_at_full_resolution(path, pan, ms, pictures=True)
+    overview, *windows = found.examples
+    assert overview.reduction == 4 and overview.shape == (4, 40, 48) and len(windows) == 3
+    means = fused.reshape(4, 40, 4, 48, 4).mean((2, 4))
+    inside = np.s_[:, 24:, 24:]
+    np.testing.assert_allclose(overview.fused["fused.tif"][inside], means[inside], rtol=1e-5)
+    assert not overview.valid[:16, :16].any() and overview.valid[24:, 24:].all()
+    counted = found.size[0] * found.size[1] - found.left_out
+    assert abs(int(overview.valid.sum()) * 16 - counted) < 0.05 * counted
+    for box, window in zip(overview.boxes, windows, strict=True):
+        row, col = (int(re.search(rf"{side} (\d+)", window.note).group(1)) for side in ("rows", "columns"))
+        assert (box.row, box.col, box.height, box.width) == (row // 4, col // 4, 12, 12)
+        assert window.valid.mean() > 0.8
+        cut = fused[:, row : row + 48, col : col + 48]
+        np.testing.assert_allclose(window.fused["fused.tif"][:, window.valid], cut[:, window.valid], rtol=1e-6)
+
+
+def test_bands_to_show_go_by_name(folder, images):
+    path = folder.write("fused.tif", images["fused"])
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = ("Red", "Green", "nir", "Blue")
+    truth = folder.write("truth.tif", images["truth"])
+    found = measure_at_full_resolution(
+        path,
+        folder.write("pan.tif", images["pan"]),
+        folder.write("ms.tif", images["ms"], cell=4),
+        pictures=True,
+    )
+    assert found.examples[0].bands == (0, 1, 3)
+    assert measure_against_reference(path, truth, pictures=True).examples[0].bands == (2, 1, 0)
+    assert measure_against_reference(path, truth).examples == []

@@ -53,6 +53,7 @@ def test_wheel_holds_every_module_and_the_weights(wheel: Path) -> None:
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "ksdiff_cli").rglob("*.py")}
     expected |= {f"ksdiff_cli/models/{path.name}" for path in (ROOT / "models").glob("*.py")}
     expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "ksdiff_cli" / "weights").glob("*.safetensors")}
+    expected |= {f"ksdiff_cli/report/page.{kind}" for kind in ("css", "js")}
     expected |= {"ksdiff_cli/py.typed"}
     assert expected - inside == set()
     assert {name.split("/")[0] for name in inside if not name.startswith("ksdiff-")} == {"ksdiff_cli"}

@@ -1,6 +1,7 @@
 """The file that sharpening writes: metadata, nodata, rounding, creation options."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,37 @@ def test_rpc_and_gcps_move_with_the_first_pixel(make_pair: Any) -> None:
         kept, crs = out.gcps
         assert crs.to_epsg() == 4326
         assert [(p.row, p.col, p.x, p.y) for p in kept] == [(p.row, p.col, p.x, p.y) for p in points]
+
+
+@pytest.mark.parametrize("tags", [{}, {"AREA_OR_POINT": "Point"}], ids=["area", "point"])
+@pytest.mark.parametrize("kind", ["rpcs", "gcps"])
+def test_sensor_geometry_is_kept_and_cut(kind: str, tags: dict[str, str], make_pair: Any) -> None:
+    """PAN and MS in sensor geometry; MS is said to lie too far down and right, so that PAN's first pixels are cut."""
+    files = make_pair(crs=None, pan_profile={"tags": tags}, ms_profile={"tags": tags})
+    with rasterio.open(files.pan, "r+") as pan:
+        if kind == "rpcs":
+            one = [1.0] * 20
+            pan.rpcs = RPC(1, 1, 1, 1, one, one, 48, 48, 1, 1, one, one, 64.5, 64, None, None)
+        else:
+            points = [
+                GroundControlPoint(row + 0.5, col, 5 + col, 40 - row, 0) for row, col in ((0, 0), (0, 90), (90, 5))
+            ]
+            pan.gcps = points, rasterio.crs.CRS.from_epsg(4326)
+    scene = replace(scene_of(str(files.pan), [str(files.ms)]), shift=(-3.0, -5.25))
+    made = sharpen_scene(scene, files.folder / "out.tif", Upsampling())
+    with rasterio.open(made.output) as out, rasterio.open(files.pan) as pan:
+        # the first pixel less than half an MS pixel beside MS, as everywhere
+        row, col = 10, 19
+        assert out.shape == (96 - row, 128 - col)
+        assert out.transform == Affine.identity()
+        assert any("kept in sensor geometry" in note for note in made.notes)
+        if kind == "rpcs":
+            expected = pan.rpcs.to_dict() | {"line_off": 48 - row, "samp_off": 64.5 - col}
+            assert out.rpcs.to_dict() == expected
+        else:
+            assert out.gcps[1] == pan.gcps[1]
+            moved = [(p.row - row, p.col - col, p.x, p.y, p.z) for p in pan.gcps[0]]
+            assert [(p.row, p.col, p.x, p.y, p.z) for p in out.gcps[0]] == moved
 
 
 def test_valid_zeros_do_not_become_nodata(make_pair: Any) -> None:

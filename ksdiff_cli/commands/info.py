@@ -11,14 +11,18 @@ from ksdiff_cli.console import print_json
 
 def info(
     path: Annotated[
-        str, typer.Argument(metavar="FILE | SCENE", help="Raster, scene folder, .safetensors checkpoint or .h5 file.")
+        str,
+        typer.Argument(
+            metavar="FILE | SCENE | SENSOR",
+            help="Raster, scene folder, .safetensors checkpoint, .h5 file, or a sensor (WV3, my.toml; sensors: all).",
+        ),
     ],
     sensor: options.SensorName = None,
     json: options.Json = False,
 ) -> None:
     """Print what a file holds: size, grids, CRS, bands; how PAN and MS lie on each other; a checkpoint's header.
 
-    Example: ksdiff info scene/
+    Example: ksdiff info scene/, ksdiff info WV3
     """
     from ksdiff_cli.inspection import describe
 
@@ -26,8 +30,15 @@ def info(
     if json:
         print_json(facts)
         return
-    for line in _lines(facts):
+    for line in _sensors(facts) if facts["kind"] == "sensors" else _lines(facts):
         typer.echo(line)
+
+
+def _sensors(facts: dict[str, Any]) -> Iterator[str]:
+    """Write one line a sensor."""
+    for sensor in facts["sensors"]:
+        bands = ", ".join(band["name"] for band in sensor["bands"])
+        yield f"{sensor['name']:<9} {sensor['title']}: {bands}; ratio {sensor['ratio']}, {sensor['bits']} bits"
 
 
 def _lines(facts: dict[str, Any], indent: str = "") -> Iterator[str]:

@@ -1,6 +1,8 @@
 """ksdiff metrics: how good is a sharpened raster?"""
 
 import math
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,7 +12,7 @@ from ksdiff_cli import options
 from ksdiff_cli.console import note, print_json, progress, stdout
 
 if TYPE_CHECKING:
-    from ksdiff_cli.measuring import Measurement
+    from ksdiff_cli.measuring_results import Measurement
 
 
 def metrics(
@@ -29,9 +31,11 @@ def metrics(
         Literal["full", "cut21", "cut30"],
         typer.Option("--crop", help="Measure everything, or leave out a border of 21 or 30 px as the literature does."),
     ] = "full",
+    warp: options.Warp = False,
     maps: Annotated[
         Path | None, typer.Option("--maps", help="Folder for GeoTIFF maps of SAM (degrees) and Q2n (32-pixel cells).")
     ] = None,
+    report: options.ReportFile = None,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -47,10 +51,18 @@ def metrics(
     if reference is None and (crop != "full" or ratio is not None):
         raise typer.BadParameter("--crop and --ratio go with --reference; at full resolution the grids tell the ratio")
 
-    from ksdiff_cli.measuring import measure_against_reference, measure_at_full_resolution
+    if reference is not None and warp:
+        raise typer.BadParameter("--warp goes with --pan and --ms; a reference must lie on the fused image's grid")
 
-    with progress("Measuring", quiet=quiet) as report:
+    from ksdiff_cli.measuring import measure_against_reference, measure_at_full_resolution
+    from ksdiff_cli.report import check_report, write_report
+
+    if report is not None:
+        check_report(report, overwrite)
+    inputs: dict[str, Path] = {}
+    with progress("Measuring", quiet=quiet) as tell:
         if reference is not None:
+            inputs = {"reference": reference}
             found = measure_against_reference(
                 fused,
                 reference,
@@ -58,13 +70,26 @@ def metrics(
                 sensor=sensor,
                 crop=crop,
                 maps=maps,
+                pictures=report is not None,
                 overwrite=overwrite,
-                progress=report,
+                progress=tell,
             )
         elif pan is not None and ms is not None:
+            inputs = {"PAN": pan, "MS": ms}
             found = measure_at_full_resolution(
-                fused, pan, ms, sensor=sensor, maps=maps, overwrite=overwrite, progress=report
+                fused,
+                pan,
+                ms,
+                sensor=sensor,
+                warp=warp,
+                maps=maps,
+                pictures=report is not None,
+                overwrite=overwrite,
+                progress=tell,
             )
+    if report is not None:
+        command = shlex.join(["ksdiff", *sys.argv[1:]])
+        write_report(found.to_report(command, fused, inputs), report, overwrite)
     if json:
         print_json(found.to_dict())
     else:
@@ -73,6 +98,8 @@ def metrics(
         note(line, quiet=quiet)
     for path in found.maps:
         note(f"map written: {path}", quiet=quiet)
+    if report is not None:
+        note(f"written: {report}", quiet=quiet)
 
 
 def _print_table(fused: Path, found: "Measurement") -> None:

@@ -1,10 +1,17 @@
-"""Landsat 7, 8 and 9 level-1 product folders, Collection 1 and 2: one TIFF a band, ``*_B2.TIF``, and ``*_MTL.txt``."""
+"""Landsat 7, 8 and 9 level-1 products, Collection 1 and 2 and before: one TIFF a band, ``*_B2.TIF``, and ``*_MTL.txt``.
+
+Facts are from the USGS data format control books: LSDS-1822 (Landsat 8-9 Collection 2), LSDS-1414 (Landsat 7 Collection
+2), LSDS-809 (Landsat 8 Collection 1), LSDS-272 (Landsat 7 Collection 1).
+"""
 
 import re
 from collections import defaultdict
-from pathlib import Path
+from collections.abc import Mapping
 
-from ksdiff_cli.raster import BandSource, Scene
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.products.folder import Folder
+from ksdiff_cli.products.product import NoPairError, fit_sensor
+from ksdiff_cli.raster import BandSource, QualityBand, Scene
 from ksdiff_cli.sensors import SENSORS, Sensor
 
 LOOKS_FOR = "Landsat 7/8/9 level-1 bands (*_B8.TIF with *_B2.TIF …)"
@@ -14,47 +21,144 @@ _OLI = {2: "blue", 3: "green", 4: "red", 5: "nir", 6: "swir1", 7: "swir2"}
 _ETM = {1: "blue", 2: "green", 3: "red", 4: "nir", 5: "swir1", 7: "swir2"}
 # the reflective 30 m bands, in the order of Sensor.bands
 _MS = {"L7": _ETM, "L8": _OLI, "L9": _OLI}
-_FILL = 0.0  # level-1 fill value (USGS data format control books); most files do not declare it
+_FILL = 0.0  # level-1 fill value; most files do not declare it
 
 _BAND_FILE = re.compile(r"(?P<product>.*)_B(?P<band>\d{1,2})\.TIFF?", re.IGNORECASE)
+_QUALITY_FILE = re.compile(r"(?P<product>.*)_(?P<kind>BQA|QA_PIXEL)\.TIFF?", re.IGNORECASE)
 # LC08_…, LE07_… (Collections), LC8…, LE7… (before them)
-_PRODUCT = re.compile(r"L[CEO]0?(?P<number>[789])", re.IGNORECASE)
-_SPACECRAFT = re.compile(r'SPACECRAFT_ID\s*=\s*"LANDSAT_?(?P<number>[789])"', re.IGNORECASE)
+_PRODUCT = re.compile(r"L[CEOT]0?(?P<number>\d)", re.IGNORECASE)
+_COLLECTION = re.compile(r"_\d{8}_\d{8}_(?P<number>\d\d)_(?:RT|T1|T2|A1|A2)$", re.IGNORECASE)
+_LEVEL_2 = re.compile(r"(?:_L2S[PR]_.*|_S[RT]$)", re.IGNORECASE)
+_GAP_MASK = re.compile(r"_GM$", re.IGNORECASE)
+
+_Flags = tuple[tuple[int, int], ...]
+_FILL_FLAG: _Flags = ((1, 1),)
 
 
-def read(folder: Path, sensor: Sensor | None) -> list[Scene]:
+def _bit(number: int) -> tuple[int, int]:
+    return 1 << number, 1 << number
+
+
+def _high(first: int) -> tuple[int, int]:
+    """Confidence "high" in the two bits from ``first``."""
+    return 3 << first, 3 << first
+
+
+# Dilated cloud (bit 1) counts as cloud: a cloud's hazy edge is not the ground either.
+_QA_PIXEL: _Flags = (_bit(1), _bit(2), _bit(3), _bit(4))  # dilated cloud, cirrus, cloud, cloud shadow
+_BQA: dict[str, _Flags] = {
+    "L7": (_bit(4), _high(7)),  # cloud, cloud shadow
+    "L8": (_bit(4), _high(7), _high(11)),  # and cirrus
+}
+_BEFORE_COLLECTIONS: _Flags = (_high(14), _high(12))  # cloud, cirrus; Landsat 8 only
+
+
+def read(folder: Folder, sensor: Sensor | None) -> list[Scene]:
     """Return the Landsat scenes whose band files lie in ``folder``; [] when there are none.
 
     Args:
-        folder: an existing folder.
+        folder: where to look.
         sensor: stands for what file names and MTL say, if given.
+
+    Raises:
+        KsdiffError: an MTL file is cut short, or contradicts the file names; NoPairError: a product without PAN.
     """
-    products: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in sorted(folder.iterdir()):
-        if match := _BAND_FILE.fullmatch(path.name):
-            products[match["product"]][int(match["band"])] = path
-    scenes = []
+    products: dict[str, dict[int, str]] = defaultdict(dict)
+    for name in folder.files:
+        if (match := _BAND_FILE.fullmatch(name)) and not _GAP_MASK.search(match["product"]):
+            products[match["product"]][int(match["band"])] = name
+    scenes, refusal = [], None
     for product, files in products.items():
-        own = _find_sensor(folder, product) or (sensor if sensor and sensor.name in _MS else None)
-        if own is None or _PAN not in files:
+        try:
+            scene = _read_product(folder, product, files, sensor)
+        except NoPairError as error:
+            refusal = error
             continue
-        ms = tuple(_source(files[band], name) for band, name in _MS[own.name].items() if band in files)
-        if ms:
-            name = folder.resolve().name if len(products) == 1 else product
-            scenes.append(Scene(name, _source(files[_PAN], "pan"), ms, sensor or own))
-    return scenes
+        if scene is not None:
+            scenes.append(scene)
+    if refusal and not scenes:
+        raise refusal
+    return (
+        [Scene(folder.name, one.pan, one.ms, one.sensor, one.quality) for one in scenes] if len(scenes) == 1 else scenes
+    )
 
 
-def _source(path: Path, name: str) -> BandSource:
-    return BandSource(str(path), 1, name, _FILL)
+def _read_product(folder: Folder, product: str, files: Mapping[int, str], sensor: Sensor | None) -> Scene | None:
+    """Return a product's scene, None when nothing says that it is Landsat's."""
+    mtl = _read_mtl(folder, product)
+    number = _number(folder, product, mtl)
+    if number is None:
+        own = sensor if sensor and sensor.name in _MS else None
+    else:
+        own = SENSORS.get(f"L{number}")
+        if own is None:
+            raise NoPairError(f"{folder.at(product)}: is of Landsat {number}, which has no PAN at 15 m")
+    if own is None:
+        return None
+    level = mtl.get("PROCESSING_LEVEL", mtl.get("DATA_TYPE", ""))
+    if _LEVEL_2.search(product) or level.startswith("L2"):
+        raise NoPairError(f"{folder.at(product)}: is a level-2 product, which has no PAN; fetch the level-1 product")
+    if _PAN not in files:
+        raise NoPairError(f"{folder.at(product)}: has no band 8 (PAN, *_B8.TIF); fetch the level-1 product again")
+    bands = {band: name for band, name in _MS[own.name].items() if band in files}
+    if not bands:
+        wanted = ", ".join(f"B{band}" for band in _MS[own.name])
+        raise NoPairError(f"{folder.at(product)}: has none of the MS bands {wanted}; fetch the level-1 product again")
+    ms = tuple(_source(folder, files[band], name) for band, name in bands.items())
+    return Scene(
+        product,
+        _source(folder, files[_PAN], "pan"),
+        ms,
+        fit_sensor(sensor or own, tuple(bands.values())),
+        _quality(folder, product, own, mtl),
+    )
 
 
-def _find_sensor(folder: Path, product: str) -> Sensor | None:
-    """Say which Landsat took a product, by its name or else by its MTL file."""
-    if match := _PRODUCT.match(product):
-        return SENSORS[f"L{match['number']}"]
-    for path in sorted(folder.iterdir()):
-        if path.name.lower() == f"{product}_mtl.txt".lower():
-            match = _SPACECRAFT.search(path.read_text(errors="replace"))
-            return SENSORS[f"L{match['number']}"] if match else None
+def _source(folder: Folder, file: str, name: str) -> BandSource:
+    return BandSource(folder.at(file), 1, name, _FILL)
+
+
+def _read_mtl(folder: Folder, product: str) -> dict[str, str]:
+    """Return the fields of a product's MTL file, {} when it has none."""
+    name = folder.find(f"{product}_MTL.txt")
+    if name is None:
+        return {}
+    fields: dict[str, str] = {}
+    for match in re.finditer(r'^\s*(\w+)\s*=\s*"?([^"\n]*?)"?\s*$', folder.read_text(name), re.MULTILINE):
+        fields.setdefault(match[1], match[2])
+    if "SPACECRAFT_ID" not in fields:
+        raise KsdiffError(f"{folder.at(name)}: has no SPACECRAFT_ID; the MTL file is cut short, fetch it again")
+    return fields
+
+
+def _number(folder: Folder, product: str, mtl: Mapping[str, str]) -> int | None:
+    """Say which Landsat took a product, by its name and its MTL file; None if neither tells."""
+    match = _PRODUCT.match(product)
+    by_name = int(match["number"]) if match else None
+    stated = re.search(r"\d$", mtl.get("SPACECRAFT_ID", ""))
+    by_mtl = int(stated[0]) if stated else None
+    if by_name and by_mtl and by_name != by_mtl:
+        raise KsdiffError(
+            f"{folder.at(product)}_MTL.txt: names LANDSAT_{by_mtl}, but the files are of Landsat {by_name} by their "
+            "names; they do not belong together, fetch the product again"
+        )
+    return by_name or by_mtl
+
+
+def _quality(folder: Folder, product: str, own: Sensor, mtl: Mapping[str, str]) -> QualityBand | None:
+    for name in folder.files:
+        match = _QUALITY_FILE.fullmatch(name)
+        if match and match["product"] == product:
+            return QualityBand(folder.at(name), _FILL_FLAG, _cloud_flags(match["kind"].upper(), product, own, mtl))
     return None
+
+
+def _cloud_flags(kind: str, product: str, own: Sensor, mtl: Mapping[str, str]) -> _Flags:
+    """Say which bits mean clouds; none where nothing says what generation of product it is."""
+    if kind == "QA_PIXEL":
+        return _QA_PIXEL
+    match = _COLLECTION.search(product)
+    if match or "COLLECTION_NUMBER" in mtl:
+        return _BQA.get(own.name, ())
+    named = re.match(r"L[CO]8\d", product, re.IGNORECASE) is not None
+    return _BEFORE_COLLECTIONS if own.name == "L8" and (mtl or named) else ()

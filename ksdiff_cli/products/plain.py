@@ -2,42 +2,42 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from pathlib import PurePath
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.raster import BandSource, Scene, alpha_is_data, open_raster
+from ksdiff_cli.products.folder import Folder
+from ksdiff_cli.products.product import fit_sensor
+from ksdiff_cli.raster import BandSource, Scene
 from ksdiff_cli.raster_layout import georeferenced
+from ksdiff_cli.raster_open import alpha_is_data, data_bands, open_raster
 from ksdiff_cli.sensors import Sensor, find_sensor
 
 LOOKS_FOR = "a PAN and an MS raster (pan.tif and ms.tif, or one single-band raster finer than the others)"
 
-_SUFFIXES = {".tif", ".tiff", ".vrt", ".img", ".jp2"}
+_SUFFIXES = (".tif", ".tiff", ".vrt", ".img", ".jp2")
 _FINER = 2.25  # an MS pixel covers at least 1.5 x 1.5 PAN pixels
 _PAN_WORDS = {"pan", "panchromatic"}
 _MS_WORDS = {"ms", "msi", "mss", "mul", "multi", "multiband", "multispectral", "mux"}
 
 
-def read(folder: Path, sensor: Sensor | None) -> list[Scene]:
+def read(folder: Folder, sensor: Sensor | None) -> list[Scene]:
     """Return the one scene of ``folder``, or [] when it holds no PAN with MS.
 
     Args:
-        folder: an existing folder.
+        folder: where to look.
         sensor: who took it, if known.
 
     Raises:
         KsdiffError: several files could be PAN or MS, or one of them cannot be opened.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+    files = [folder.at(name) for name in folder.files if name.lower().endswith(_SUFFIXES)]
     pans, ms = _named(files, _PAN_WORDS, _MS_WORDS), _named(files, _MS_WORDS, _PAN_WORDS)
     if not (pans and ms):
         pans, ms = _by_resolution(files)
     if not (pans and ms):
         return []
-    pan = _one(folder, pans, "PAN")
-    return [
-        Scene(folder.resolve().name, BandSource(str(pan), 1, "pan"), _bands(folder, ms), sensor or find_sensor(None))
-    ]
+    pan, bands = _one(folder, pans, "PAN"), _bands(folder, ms)
+    return [Scene(folder.name, BandSource(pan, 1, "pan"), bands, _fitted(sensor or find_sensor(None), bands))]
 
 
 def from_files(pan: str, ms: Sequence[str], sensor: Sensor) -> Scene:
@@ -52,13 +52,18 @@ def from_files(pan: str, ms: Sequence[str], sensor: Sensor) -> Scene:
         KsdiffError: a file is missing or no raster, or PAN has several bands.
     """
     with open_raster(pan) as dataset:
-        bands = _data_bands(dataset)
+        bands = data_bands(dataset)
         if len(bands) > 1:
             raise KsdiffError(
                 f"{pan}: has {len(bands)} bands, PAN has one; are PAN and MS swapped? PAN comes first, then MS"
             )
     sources = tuple(source for path in ms for source in ms_bands(path))
-    return Scene(Path(pan).stem, BandSource(pan, bands[0], "pan"), sources, sensor)
+    return Scene(PurePath(pan).stem, BandSource(pan, bands[0], "pan"), sources, _fitted(sensor, sources))
+
+
+def _fitted(sensor: Sensor, bands: Sequence[BandSource]) -> Sensor:
+    """Return the sensor with its bands in the file's order, where the file names bands of the sensor."""
+    return fit_sensor(sensor, [source.name for source in bands])
 
 
 def ms_bands(path: str) -> tuple[BandSource, ...]:
@@ -68,37 +73,29 @@ def ms_bands(path: str) -> tuple[BandSource, ...]:
         KsdiffError: the file is missing, no raster, or has nothing but alpha.
     """
     with open_raster(path) as dataset:
-        names = [Path(path).stem] if dataset.count == 1 else [""] * dataset.count
+        names = [PurePath(path).stem] if dataset.count == 1 else [""] * dataset.count
         as_data = alpha_is_data(dataset)
         return tuple(
             BandSource(path, band, dataset.descriptions[band - 1] or names[band - 1], alpha_is_data=as_data)
-            for band in _data_bands(dataset)
+            for band in data_bands(dataset)
         )
 
 
-def _data_bands(dataset: Any) -> list[int]:
-    colours = enumerate((colour.name for colour in dataset.colorinterp), start=1)
-    bands = [band for band, colour in colours if colour != "alpha" or alpha_is_data(dataset)]
-    if not bands:
-        raise KsdiffError(f"{dataset.name}: holds no bands but alpha; name the image file itself")
-    return bands
-
-
-def _named(files: list[Path], words: set[str], others: set[str]) -> list[Path]:
+def _named(files: list[str], words: set[str], others: set[str]) -> list[str]:
     """Files one of whose words (runs of letters) is in ``words`` and none in ``others``."""
     found = []
     for path in files:
-        own = set(re.findall("[a-z]+", path.stem.lower()))
+        own = set(re.findall("[a-z]+", PurePath(path).stem.lower()))
         if own & words and not own & others:
             found.append(path)
     return found
 
 
-def _by_resolution(files: list[Path]) -> tuple[list[Path], list[Path]]:
+def _by_resolution(files: list[str]) -> tuple[list[str], list[str]]:
     """PAN is the single-band raster finer than all others; those are MS. ([], []) when there is no such file."""
-    sizes: dict[Path, tuple[int, float]] = {}
-    areas: dict[Path, float] = {}
-    bands: dict[Path, int] = {}
+    sizes: dict[str, tuple[int, float]] = {}
+    areas: dict[str, float] = {}
+    bands: dict[str, int] = {}
     for path in files if len(files) > 1 else []:
         try:
             with open_raster(path) as dataset:
@@ -118,16 +115,16 @@ def _by_resolution(files: list[Path]) -> tuple[list[Path], list[Path]]:
     return [pan], sorted(ms)
 
 
-def _one(folder: Path, paths: list[Path], role: str) -> Path:
+def _one(folder: Folder, paths: list[str], role: str) -> str:
     """Return the only candidate, or the one called plainly ``pan`` or ``ms`` among several."""
-    plainly = [path for path in paths if path.stem.lower() == role.lower()]
+    plainly = [path for path in paths if PurePath(path).stem.lower() == role.lower()]
     if len(paths) > 1 and len(plainly) != 1:
-        names = ", ".join(path.name for path in paths[:4])
-        raise KsdiffError(f"{folder}: several files could be {role} ({names}); name PAN and MS one by one")
+        names = ", ".join(PurePath(path).name for path in paths[:4])
+        raise KsdiffError(f"{folder.path}: several files could be {role} ({names}); name PAN and MS one by one")
     return (plainly or paths)[0]
 
 
-def _bands(folder: Path, paths: list[Path]) -> tuple[BandSource, ...]:
+def _bands(folder: Folder, paths: list[str]) -> tuple[BandSource, ...]:
     """MS is one file of many bands, or several files of one band each (in the order of their names)."""
     if len(paths) > 1:
         counts = set()
@@ -135,5 +132,5 @@ def _bands(folder: Path, paths: list[Path]) -> tuple[BandSource, ...]:
             with open_raster(path) as dataset:
                 counts.add(dataset.count)
         if counts == {1}:
-            return tuple(source for path in paths for source in ms_bands(str(path)))
-    return ms_bands(str(_one(folder, paths, "MS")))
+            return tuple(source for path in paths for source in ms_bands(path))
+    return ms_bands(_one(folder, paths, "MS"))

@@ -1,0 +1,67 @@
+"""What all product families share: a product without a pair, a sensor cut to the bands at hand, bands of one file."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.products.folder import Folder
+from ksdiff_cli.raster import BandSource, open_raster
+from ksdiff_cli.sensors import Sensor, fold_name
+
+
+class NoPairError(KsdiffError):
+    """A product that is known but holds no PAN with its MS; a search goes on past it, and tells if nothing else is."""
+
+
+class _Placed(Protocol):
+    @property
+    def folder(self) -> Folder: ...
+
+
+_Image = TypeVar("_Image", bound=_Placed)
+
+
+def side_by_side(home: Folder, images: Sequence[_Image], is_pan: Callable[[_Image], bool]) -> list[_Image]:
+    """Leave out images of folders below ``home`` that hold both PAN and MS: such a folder is a product by itself."""
+    roles: dict[str, set[bool]] = {}
+    for image in images:
+        roles.setdefault(image.folder.path, set()).add(is_pan(image))
+    return [image for image in images if image.folder.path == home.path or len(roles[image.folder.path]) == 1]
+
+
+def fit_sensor(sensor: Sensor, names: Sequence[str]) -> Sensor:
+    """Return the sensor with the bands ``names`` only, in that order.
+
+    A sensor that does not know one of the names (the generic one knows none) stays as it is.
+    """
+    known = {fold_name(name) for name in sensor.bands}
+    return sensor.with_bands(names) if {fold_name(name) for name in names} <= known else sensor
+
+
+def file_bands(
+    path: str, names: Sequence[str], metadata: str, size: tuple[int, int] | None = None, fill: float | None = None
+) -> tuple[BandSource, ...]:
+    """Name the bands of one file, all of which are data.
+
+    Args:
+        path: anything GDAL opens.
+        names: what the metadata calls the bands, in the file's order.
+        metadata: the metadata file, for the message.
+        size: (height, width) by the metadata, if it says.
+        fill: DN that means "no data" by the product's format.
+
+    Raises:
+        KsdiffError: the file cannot be opened, or has other bands or another size than the metadata says.
+    """
+    with open_raster(path) as dataset:
+        if dataset.count != len(names):
+            raise KsdiffError(
+                f"{metadata}: names {len(names)} bands ({', '.join(names)}), but {path} has {dataset.count}; "
+                "they do not belong together, fetch the product again"
+            )
+        if size is not None and dataset.shape != size:
+            raise KsdiffError(
+                f"{metadata}: says {size[1]} x {size[0]} pixels, but {path} has {dataset.width} x {dataset.height}; "
+                "they do not belong together, fetch the product again"
+            )
+    return tuple(BandSource(path, band, name, fill, alpha_is_data=True) for band, name in enumerate(names, start=1))

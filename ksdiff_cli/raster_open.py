@@ -1,0 +1,117 @@
+"""Opening rasters, local or remote, and putting GDAL's complaints into one line."""
+
+import os
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+from ksdiff_cli.errors import KsdiffError
+
+_READDIR = "GDAL_DISABLE_READDIR_ON_OPEN"
+_SCHEMES = {"http", "https", "ftp", "s3", "gs", "az", "oss", "swift", "hdfs", "webhdfs"}
+
+
+def open_raster(path: str | Path) -> Any:
+    """Open a raster for reading.
+
+    A remote one (``https://``, ``s3://``, ``/vsicurl/`` …) is opened without listing what lies beside it: a server may
+    refuse that, or answer with thousands of names. Hence its sidecar files (``.aux.xml``, ``.ovr``, ``.RPB``) are not
+    seen, unless the environment sets GDAL_DISABLE_READDIR_ON_OPEN.
+
+    Args:
+        path: a file or anything else GDAL opens.
+
+    Returns:
+        The open rasterio dataset.
+
+    Raises:
+        KsdiffError: there is no such file, it cannot be fetched, or it is not a raster.
+    """
+    remote = is_remote(path)
+    alone = remote and _READDIR not in os.environ
+    try:
+        with warnings.catch_warnings(), rasterio.Env(**{_READDIR: "EMPTY_DIR"}) if alone else nullcontext():
+            # many pairs have no georeference: open_pair says so
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(path)
+    except RasterioError as error:
+        if remote:
+            raise KsdiffError(
+                f"{path}: cannot be fetched as a raster ({first_line(error)}); check the address, or download it first"
+            ) from None
+        if not Path(path).exists() and not _is_virtual(path):
+            raise KsdiffError(f"{path}: no such file; check the path") from None
+        if Path(path).is_dir():
+            raise KsdiffError(f"{path}: is a folder, not a raster file; name the file inside it") from None
+        raise KsdiffError(f"{path}: cannot be opened as a raster ({first_line(error)})") from None
+    if dataset.count == 0 or dataset.width == 0 or dataset.height == 0:
+        dataset.close()
+        raise KsdiffError(f"{path}: holds no bands; name the image file itself")
+    return dataset
+
+
+def is_remote(path: str | Path) -> bool:
+    """Say whether GDAL would fetch this over the network."""
+    name = str(path).lower()
+    scheme, found, _ = name.partition("://")
+    if found and not _SCHEMES.isdisjoint(scheme.split("+")):
+        return True
+    return any(f"/vsi{kind}" in name for kind in ("curl", "s3", "gs", "az", "adls", "oss", "swift", "hdfs", "webhdfs"))
+
+
+def _is_virtual(path: str | Path) -> bool:
+    return "://" in str(path) or str(path).startswith("/vsi")
+
+
+def data_bands(dataset: Any) -> list[int]:
+    """Return the numbers, from 1, of an open raster's bands that hold data: all but a real alpha band.
+
+    Raises:
+        KsdiffError: there is nothing but alpha.
+    """
+    colours = enumerate((colour.name for colour in dataset.colorinterp), start=1)
+    bands = [band for band, colour in colours if colour != "alpha" or alpha_is_data(dataset)]
+    if not bands:
+        raise KsdiffError(f"{dataset.name}: holds no bands but alpha; name the image file itself")
+    return bands
+
+
+def alpha_is_data(dataset: Any) -> bool:
+    """Say whether the band called alpha holds data: GDAL calls the fourth band of every plain 8-bit file alpha.
+
+    A real alpha band is transparent or opaque; anything between, on a sample of the band, is an image.
+    """
+    colours = [colour.name for colour in dataset.colorinterp]
+    if "alpha" not in colours:
+        return False
+    shape = tuple(min(side, 512) for side in dataset.shape)
+    try:
+        sample = dataset.read(colours.index("alpha") + 1, out_shape=shape)
+    except RasterioError as error:
+        raise unreadable(dataset.name, error) from None
+    return bool(((sample != 0) & (sample != np.iinfo(sample.dtype).max)).any()) if sample.dtype.kind in "iu" else False
+
+
+def unreadable(path: str, error: Exception) -> KsdiffError:
+    """Return the error of pixels that cannot be read."""
+    if is_remote(path):
+        return KsdiffError(f"{path}: cannot be fetched ({first_line(error)}); try again, or download it first")
+    return KsdiffError(
+        f"{path}: cannot be read ({first_line(error)}); the file is damaged or incomplete, fetch it again"
+    )
+
+
+def is_from_gdal(error: Exception) -> bool:
+    """Say whether an exception is rasterio's or GDAL's; the latter have no public class in rasterio."""
+    return isinstance(error, RasterioError) or type(error).__name__.startswith("CPLE_")
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what a library says went wrong, its cause before itself."""
+    cause = error.__cause__ or error
+    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(error).__name__

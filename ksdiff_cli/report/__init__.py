@@ -1,0 +1,10 @@
+"""The HTML report: one self-contained page with the table, the pictures and the charts of a comparison.
+
+It knows arrays and figures, not where they come from: evaluating and measuring fill a :class:`Report`.
+"""
+
+from ksdiff_cli.report.colours import rgb_bands
+from ksdiff_cli.report.contents import Box, Example, Report
+from ksdiff_cli.report.writing import check_report, write_report
+
+__all__ = ["Box", "Example", "Report", "check_report", "rgb_bands", "write_report"]

@@ -1,0 +1,179 @@
+"""An example as pictures: the whole image, details and error maps of every method, in rows that can be compared."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksdiff_cli.report.colours import (
+    PERCENTILES,
+    Stretch,
+    encode_errors,
+    encode_picture,
+    find_stretch,
+    reduce,
+    rgb_bands,
+)
+from ksdiff_cli.report.contents import Box, Example
+from ksdiff_cli.report.details import choose_details, relative_errors, show_valid
+
+Array = NDArray[Any]
+
+_WIDEST, _NARROWEST = 512, 160  # sides of a whole image's picture
+_PAGE_BYTES = 22e6
+_ERROR_PERCENTILE = 98  # shown in the last colour
+# bytes of base64 a pixel: colour, grey, and error maps, measured on QuickBird and WorldView-2
+_COLOUR_COST, _GREY_COST, _ERROR_COST = 2.8, 1.3, 0.8
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a row."""
+
+    name: str
+    """What it shows: PAN, a method …"""
+    png: bytes
+    width: int
+    height: int
+    figure: str = ""
+    """A number about it, for its caption."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of pictures of one area, all in the same colours."""
+
+    label: str
+    note: str
+    pictures: list[Picture]
+    kind: str
+    """``whole``, ``detail`` or ``error``."""
+    boxes: tuple[Box, ...] = ()
+    """Drawn on the pictures, in their pixels."""
+    top: float = 0.0
+    """Error shown in the last colour; error maps only."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """All pictures of one example."""
+
+    strips: list[Strip]
+    note: str
+    """How the colours were made."""
+
+
+def whole_limit(examples: Sequence[Example]) -> int:
+    """Return how many pixels the longest side of a whole image's picture may have, so that the page stays handy."""
+    cost = details = 0.0
+    for example in examples:
+        colour = len(example.fused) + (example.ms_up is not None) + (example.truth is not None)
+        grey, maps = example.pan is not None, len(example.fused) * (example.truth is not None)
+        cost += colour * _COLOUR_COST + grey * _GREY_COST + maps * _ERROR_COST
+        details += 2 * _side(example) ** 2 * (colour * _COLOUR_COST + grey * _GREY_COST)
+    side = math.isqrt(int(max(0.0, _PAGE_BYTES - details) / cost)) if cost else _WIDEST
+    return min(_WIDEST, max(_NARROWEST, side))
+
+
+def make_gallery(example: Example, limit: int = _WIDEST) -> Gallery:
+    """Make the pictures of an example.
+
+    All colour pictures share one stretch, taken from the truth, or from MS where there is none: a method that is too
+    bright looks too bright. PAN is another quantity and has its own.
+
+    Args:
+        example: the images.
+        limit: most pixels along a side of a whole image's picture; larger images are averaged.
+    """
+    valid = show_valid(example)
+    bands = example.bands or rgb_bands(example.shape[0])
+    shown = bands[:1] if len(set(bands)) == 1 else bands
+    layers = _layers(example, shown, valid)
+    factor = -(-max(valid.shape) // limit)
+    details = choose_details(example, valid, _side(example)) if example.reduction == 1 else []
+    boxes = (*example.boxes, *(box for box, _ in details))
+    strips = [Strip("Overview", _means(factor * example.reduction), [], "whole", _reduce_boxes(boxes, factor))]
+    strips[0].pictures.extend(_picture(name, *reduce(x, valid, factor), stretch) for name, x, stretch in layers)
+    for box, why in details:
+        part = slice(box.row, box.row + box.height), slice(box.col, box.col + box.width)
+        cut = [_picture(name, image[:, *part], valid[part], stretch) for name, image, stretch in layers]
+        where = f"{why}: rows {part[0].start}–{part[0].stop - 1}, columns {part[1].start}–{part[1].stop - 1}"
+        strips.append(Strip(f"Detail {box.label}", where, cut, "detail"))
+    if example.truth is not None and example.reduction == 1 and valid.any():
+        strips.append(_error_strip(example, example.truth, valid, factor))
+    return Gallery(strips, _describe(example, shown, bool(valid.all())))
+
+
+def _side(example: Example) -> int:
+    """Return the side of a detail, in pixels."""
+    shortest = min(example.shape[1:])
+    return 96 if shortest >= 400 else 64
+
+
+def _layers(example: Example, shown: tuple[int, ...], valid: Array) -> list[tuple[str, Array, Stretch]]:
+    """Return what is shown, in order: name, (1 or 3, H, W) DN, stretch."""
+    chosen = list(shown)
+    known = [image for image in (example.truth, example.ms_up, *example.fused.values()) if image is not None]
+    stretch = find_stretch(known[0][chosen], valid)
+    layers = []
+    if example.pan is not None:
+        layers.append(("PAN", example.pan[None], find_stretch(example.pan[None], valid)))
+    if example.ms_up is not None:
+        layers.append(("MS upsampled", example.ms_up[chosen], stretch))
+    layers += [(name, image[chosen], stretch) for name, image in example.fused.items()]
+    if example.truth is not None:
+        layers.append(("truth", example.truth[chosen], stretch))
+    return layers
+
+
+def _picture(name: str, image: Array, valid: Array, stretch: Stretch) -> Picture:
+    return Picture(name, encode_picture(image, valid, stretch), valid.shape[1], valid.shape[0])
+
+
+def _error_strip(example: Example, truth: Array, valid: Array, factor: int) -> Strip:
+    errors = {name: relative_errors(image, truth, valid) for name, image in example.fused.items()}
+    # the mean over methods: one bad method alone would turn all others dark
+    tops = [float(np.percentile(each[valid], _ERROR_PERCENTILE)) for each in errors.values()]
+    top = _round_up(sum(tops) / len(tops)) or 0.01
+    pictures = []
+    for name, each in errors.items():
+        (small,), seen = reduce(each[None], valid, factor)
+        overall = math.sqrt(float((each[valid] ** 2).mean()))
+        png = encode_errors(small, seen, top)
+        pictures.append(Picture(name, png, seen.shape[1], seen.shape[0], f"RMSE {100 * overall:.1f} %"))
+    note = "root mean square over bands of the difference to the truth, relative to each band's mean; one scale for all"
+    return Strip("Error", note, pictures, "error", top=top)
+
+
+def _round_up(value: float) -> float:
+    """Round up to a number that a legend can carry: 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten."""
+    if value <= 0:
+        return 0.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next((step * power for step in (1, 1.5, 2, 3, 4, 5, 6, 8) if step * power >= value), 10 * power)
+
+
+def _reduce_boxes(boxes: Sequence[Box], factor: int) -> tuple[Box, ...]:
+    """Bring boxes to a picture's pixels; none gets lost by becoming smaller than a pixel."""
+    return tuple(
+        Box(box.label, box.row // factor, box.col // factor, *(-(-side // factor) for side in (box.height, box.width)))
+        for box in boxes
+    )
+
+
+def _means(factor: int) -> str:
+    return f"each pixel is the mean of {factor} × {factor}" if factor > 1 else "not reduced"
+
+
+def _describe(example: Example, shown: tuple[int, ...], whole: bool) -> str:
+    """Say how the colours were made."""
+    low, high = PERCENTILES
+    base = "the truth" if example.truth is not None else "MS" if example.ms_up is not None else "the first method"
+    numbers = ", ".join(str(band + 1) for band in shown)
+    colours = f"bands {numbers} as red, green, blue" if len(shown) == 3 else f"band {numbers} in grey"
+    own = "; PAN has its own" if example.pan is not None else ""
+    hatched = "" if whole else " · hatched: nodata, or left out"
+    return f"{colours} · one stretch for all, {low}–{high} % of {base}{own}{hatched}"

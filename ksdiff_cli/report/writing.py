@@ -1,0 +1,48 @@
+"""Writing the page: refuse early, write beside the target, rename at the end."""
+
+import os
+from pathlib import Path
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.report.contents import Report
+from ksdiff_cli.report.page import make_page
+
+
+def check_report(path: Path, overwrite: bool) -> None:
+    """Refuse a report that could not be written in the end, before any work.
+
+    Raises:
+        KsdiffError: it exists (without ``overwrite``), is no HTML file by its name, or its folder does not exist or
+            cannot be written.
+    """
+    if path.suffix.lower() not in {".html", ".htm"}:
+        raise KsdiffError(f"{path}: the report is a web page; let its name end in .html")
+    folder = path.parent
+    if not folder.is_dir():
+        raise KsdiffError(f"{path}: the folder {folder} does not exist; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise KsdiffError(f"{path}: the folder {folder} cannot be written to; choose another")
+    if path.is_dir():
+        raise KsdiffError(f"{path}: is a folder; name the file to write")
+    if path.exists() and not overwrite:
+        raise KsdiffError(f"{path}: exists already; choose another name or give --overwrite")
+
+
+def write_report(report: Report, path: Path, overwrite: bool = False) -> None:
+    """Write a report as one HTML file that refers to nothing outside itself.
+
+    The same report gives the same bytes. The page is written beside ``path`` and renamed when it is whole.
+
+    Raises:
+        KsdiffError: see :func:`check_report`, or the disk is full.
+    """
+    check_report(path, overwrite)
+    page = make_page(report)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(page, encoding="utf-8", newline="\n", errors="backslashreplace")
+        partial.replace(path)
+    except OSError as error:
+        raise KsdiffError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""What is said of two images' grids: bands that do not share one, images without geotransforms, real scenes."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import write_raster
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
+from rasterio.rpc import RPC
+from rasterio.transform import Affine
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.grids import corner_aligned
+from ksdiff_cli.products import find_scenes
+from ksdiff_cli.products import make_pair as scene_of
+from ksdiff_cli.raster import open_pair
+
+
+def rpcs(line: float, sample: float) -> RPC:
+    """RPCs of an image seen straight from above."""
+    first, line_of, sample_of = [1.0] + [0.0] * 19, [0.0] * 20, [0.0] * 20
+    line_of[2], sample_of[1] = -1.0, 1.0
+    return RPC(
+        height_off=100, height_scale=500, lat_off=48, lat_scale=0.1, long_off=10, long_scale=0.1,
+        line_off=line, line_scale=line, line_num_coeff=line_of, line_den_coeff=first,
+        samp_off=sample, samp_scale=sample, samp_num_coeff=sample_of, samp_den_coeff=first,
+        err_bias=None, err_rand=None,
+    )  # fmt: skip
+
+
+def test_bands_of_ms_on_different_grids_are_refused_by_the_pixel(tmp_path: Path) -> None:
+    degrees = Affine(6e-6, 0, 10, 0, -6e-6, 48), Affine(2.4e-5, 0, 10, 0, -2.4e-5, 48)
+    image = np.ones((1, 60, 70), "uint8")
+    pan = write_raster(tmp_path / "p.tif", np.ones((240, 280), "uint8"), crs="EPSG:4326", transform=degrees[0])
+    first = write_raster(tmp_path / "a.tif", image, crs="EPSG:4326", transform=degrees[1])
+    # a fifth of a pixel, though equal to five digits
+    moved = degrees[1] @ Affine.translation(0.2, 0)
+    for grid, crs, other, why in (
+        (moved, "EPSG:4326", image, "0.20 columns"),
+        (degrees[1], "EPSG:4258", image, "EPSG:4258, not EPSG:4326"),
+        (degrees[1], "EPSG:4326", image[:, :50], "70 x 50 pixels, not 70 x 60"),
+    ):
+        second = write_raster(tmp_path / "b.tif", other, crs=crs, transform=grid)
+        scene = scene_of(str(pan), [str(first), str(second)])
+        with pytest.raises(KsdiffError, match=f"b.tif: lies on another grid than .*{why}"), open_pair(scene):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("pan_geometry", "ms_geometry", "words"),
+    [
+        ("none", "none", "no geotransform: PAN and MS are laid corner on corner at ratio 4"),
+        ("rpcs", "rpcs", "no geotransform, only RPCs: PAN and MS are laid corner on corner at ratio 4 and kept in"),
+        ("gcps", "gcps", "no geotransform, only 4 GCPs: PAN and MS are laid corner on corner at ratio 4 and kept in"),
+        ("rpcs", "none", "PAN has no geotransform, only RPCs; MS has no geotransform: PAN and MS are laid corner"),
+        ("transform", "rpcs", "MS has no geotransform, only RPCs: PAN and MS are laid corner on corner at ratio 4"),
+        ("transform", "none", "MS has no geotransform: PAN and MS are laid corner on corner at ratio 4"),
+        ("crs", "crs", "no geotransform: PAN and MS are laid corner on corner at ratio 4"),
+        ("crs", "transform", "PAN has no geotransform: PAN and MS are laid corner on corner at ratio 4"),
+        ("pixel numbers", "pixel numbers", "no geotransform: PAN and MS are laid corner on corner at ratio 4"),
+    ],
+)
+def test_without_geotransforms_corners_meet(pan_geometry: str, ms_geometry: str, words: str, tmp_path: Path) -> None:
+    profiles: dict[str, dict[str, Any]] = {
+        "none": {},
+        "transform": {"crs": "EPSG:32632", "transform": Affine(0.5, 0, 210_000, 0, -0.5, 5_400_000)},
+        "crs": {"crs": "EPSG:32632"},
+        "pixel numbers": {"transform": Affine.scale(1, -1)},
+    }
+    paths = []
+    for name, kind, shape in (("pan", pan_geometry, (240, 280)), ("ms", ms_geometry, (60, 70))):
+        path = write_raster(tmp_path / f"{name}.tif", np.ones(shape, "uint8"), **profiles.get(kind, {}))
+        with rasterio.open(path, "r+") as dataset:
+            if kind == "rpcs":
+                dataset.rpcs = rpcs(shape[0] / 2, shape[1] / 2)
+            elif kind == "gcps":
+                corners = [(0, 0), (0, shape[1]), shape, (shape[0], 0)]
+                points = [GroundControlPoint(row, col, 10 + col * 1e-5, 48 - row * 1e-5, 0) for row, col in corners]
+                dataset.gcps = points, CRS.from_epsg(4326)
+        paths.append(str(path))
+    for warp in (False, True):  # which has nothing to do here
+        with open_pair(replace(scene_of(paths[0], [paths[1]]), warp=warp)) as pair:
+            assert pair.grid == corner_aligned(4)
+            assert pair.shape == (240, 280)
+            (note,) = pair.notes
+            assert note.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("name", "ratio", "offset"),
+    [
+        ("wv3_georef", (4, 4), (-0.625, -0.875)),
+        ("zhengzhou_noninteger", (2.01 / 0.50062478, 2 / 0.49812506), (-0.0023, -0.0005)),
+        ("landsat_istanbul", (2, 2), (0, 0)),
+        # points: PAN's first centre lies at 452475 E, that of MS at 452490 E, half an MS pixel of 30 m apart
+        ("landsat8_clouds", (2, 2), (-0.5, -0.5)),
+        ("rotterdam/1", (4.00024,) * 2, (-0.375,) * 2),
+    ],
+)
+def test_real_scenes(name: str, ratio: tuple[float, float], offset: tuple[float, float], real_data: Any) -> None:
+    (scene,) = find_scenes(real_data(name))
+    with open_pair(scene) as pair:
+        axes = pair.grid.rows, pair.grid.cols
+        assert [1 / axis.scale for axis in axes] == pytest.approx(ratio, abs=1e-4)
+        assert [axis.offset for axis in axes] == pytest.approx(offset, abs=1e-4)
+        assert pair.shape == pair.pan.shape
