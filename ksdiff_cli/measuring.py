@@ -21,14 +21,13 @@ from ksdiff_cli.metrics import FullGatherer, Gatherer, Settings, crop_slices, gu
 from ksdiff_cli.metrics.blocks import CELL, Block, Span, make_block, split
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair
-from ksdiff_cli.raster_open import alpha_is_data, data_bands, open_raster
+from ksdiff_cli.raster_open import BLOCK_CACHE, alpha_is_data, data_bands, open_raster
 from ksdiff_cli.sensors import Sensor, find_sensor
 
 Array = NDArray[Any]
 
 # Wide and low: the strips of an untiled file are then decoded once, not once a column of blocks
 _STEP = 256, 1024
-_GDAL_CACHE_MB = 96
 _OFF_GRID = 0.05
 """Largest misfit, in PAN pixels, of MS pixels that are taken to lie exactly on PAN's."""
 
@@ -65,7 +64,7 @@ def measure_against_reference(
     known = find_sensor(sensor) if sensor else None
     ratio = ratio or (known.ratio if known else 4)
     paths = map_paths(maps, ("sam", "q2n"), overwrite)
-    with rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_MB), open_raster(reference) as first, open_raster(fused) as second:
+    with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), open_raster(reference) as first, open_raster(fused) as second:
         truth, judged, notes = _common_areas(first, second, crop)
         peak = float(2**known.bits - 1) if known else _find_peak(truth)
         if not known:
@@ -133,7 +132,7 @@ def measure_at_full_resolution(
     known = find_sensor(sensor)
     paths = map_paths(maps, ("q2n_d_lambda",), overwrite)
     with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_MB))
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE))
         dataset = stack.enter_context(open_raster(fused))
         count = len(data_bands(dataset))
         with open_raster(ms) as ms_dataset:

@@ -20,6 +20,7 @@ from scipy.optimize import nnls
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
+from ksdiff_cli.raster_open import BLOCK_CACHE
 from ksdiff_cli.registration_windows import RANGE, CompareWindow, read_windows
 
 Array = NDArray[Any]
@@ -38,7 +39,6 @@ _CLEAR = 1.3  # the best correlation over that of any lag away from it, for a vo
 _HEARD = 4.0  # the best correlation over that by chance, for a vote
 _STRONG = 7.0  # the same for a vote that counts even where fewer than three windows agree
 _AGREE = 0.5  # MS pixels around the median within which a window agrees
-_CACHE_MB = 256  # GDAL's block cache: its size is fixed by the first read, and that is made here
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def guard(scene: Scene, *, correct: bool, progress: ProgressCallback = silent) -
 
 
 def _measure(scene: Scene, progress: ProgressCallback) -> Registration:
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), open_pair(scene) as pair:
+    with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), open_pair(scene) as pair:
         return measure_shift(pair, progress)
 
 

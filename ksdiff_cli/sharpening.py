@@ -15,12 +15,12 @@ from ksdiff_cli.fusers import Fuser, Surveyor
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, SceneStatistics, Tile, open_pair
 from ksdiff_cli.raster_format import choose_format
+from ksdiff_cli.raster_open import BLOCK_CACHE
 from ksdiff_cli.raster_writer import check_output, new_raster, write_rows
 from ksdiff_cli.tiling import Span, Tiling, make_tiling
 
 Array = NDArray[Any]
 
-_CACHE_MB = 256  # GDAL's block cache; its default grows with the machine, a bound must not
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def sharpen_scene(
     """
     options = options or SharpenOptions()
     check_output(output, [source.path for source in (scene.pan, *scene.ms)], options.overwrite)
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), open_pair(scene) as pair:
+    with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), open_pair(scene) as pair:
         fuser.check(pair.bands, pair.grid.ratio)
         tiling = make_tiling(*pair.shape, options.tile, options.overlap)
         statistics = pair.statistics(progress)

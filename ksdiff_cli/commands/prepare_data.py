@@ -1,12 +1,16 @@
 """ksdiff prepare-data: scenes in, patches for training and testing out."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ksdiff_cli import options
 from ksdiff_cli.console import note, print_json, progress, stdout
+
+if TYPE_CHECKING:
+    from ksdiff_cli.patches.dry_run import Forecast
+    from ksdiff_cli.patches.prepare import Prepared
 
 
 def prepare_data(
@@ -19,7 +23,7 @@ def prepare_data(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for train.h5, valid.h5, test.h5 and full.h5.")
+        Path, typer.Option("--output", "-o", help="Folder for train.h5, valid.h5, test.h5, full.h5 and quicklook.png.")
     ] = Path("patches"),
     patch: Annotated[int, typer.Option("--patch", min=8, help="Side of a training patch in MS pixels.")] = 64,
     ratio: Annotated[
@@ -30,8 +34,27 @@ def prepare_data(
         float | None,
         typer.Option("--pan-mtf", min=0.01, max=0.99, help="MTF of the reduced PAN at Nyquist. Default: the sensor's."),
     ] = None,
+    geometry: Annotated[
+        Literal["area", "toolbox"],
+        typer.Option("--geometry", help="Reduced pixels by area, as on the ground, or on 4k+2, as in PanCollection."),
+    ] = "area",
+    max_cloud: Annotated[
+        float,
+        typer.Option("--max-cloud", min=0, max=100, help="Leave out patches with more cloud or shadow, percent."),
+    ] = 5.0,
+    max_saturated: Annotated[
+        float,
+        typer.Option("--max-saturated", min=0, max=100, help="Leave out patches with more saturated pixels, percent."),
+    ] = 5.0,
     sensor: options.SensorName = None,
+    warp: options.Warp = False,
+    register: options.Register = False,
+    no_registration_check: options.NoRegistrationCheck = False,
     seed: options.Seed = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")] = False,
+    no_resume: Annotated[
+        bool, typer.Option("--no-resume", help="Start anew instead of going on where an interrupted run stopped.")
+    ] = False,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
     as_json: options.Json = False,
@@ -40,20 +63,56 @@ def prepare_data(
 
     Example: ksdiff prepare-data scene/ -o patches
     """
+    if register and no_registration_check:
+        raise typer.BadParameter("--register measures the shift: leave out --no-registration-check")
+
+    from ksdiff_cli.patches.dry_run import forecast_patches
     from ksdiff_cli.patches.plan import PatchOptions
     from ksdiff_cli.patches.prepare import prepare_patches
+    from ksdiff_cli.patches.workspace import workspace_folder
 
-    chosen = PatchOptions(tuple(scenes), output, patch=patch, sensor=sensor, ratio=ratio, pan_mtf=pan_mtf, seed=seed)
-    with progress("prepare-data", quiet=quiet) as report:
-        done = prepare_patches(chosen, overwrite=overwrite, progress=report)
+    chosen = PatchOptions(
+        tuple(scenes),
+        output,
+        patch=patch,
+        sensor=sensor,
+        ratio=ratio,
+        pan_mtf=pan_mtf,
+        geometry=geometry,
+        max_cloud=max_cloud,
+        max_saturated=max_saturated,
+        warp=warp,
+        register=register,
+        check_registration=not no_registration_check,
+        seed=seed,
+    )
+    if dry_run:
+        _print_forecast(forecast_patches(chosen, overwrite=overwrite), output, quiet=quiet, as_json=as_json)
+        return
+    try:
+        with progress("prepare-data", quiet=quiet) as report:
+            done = prepare_patches(chosen, overwrite=overwrite, resume=not no_resume, progress=report)
+    except KeyboardInterrupt:
+        if workspace_folder(output).exists():
+            note(f"interrupted: the same command goes on from here ({workspace_folder(output)})", quiet=quiet)
+        raise
+    _print_result(done, quiet=quiet, as_json=as_json)
+
+
+def _print_result(done: "Prepared", *, quiet: bool, as_json: bool) -> None:
     for line in done.notes:
         note(line, quiet=quiet)
-    if done.left_out:
-        note(f"{done.left_out} windows touch nodata and were left out", quiet=quiet)
+    reasons: dict[str, int] = {}
+    for counts in done.left_out.values():
+        for reason, count in counts.items():
+            reasons[reason] = reasons.get(reason, 0) + count
+    if any(reasons.values()):
+        told = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
+        note(f"{sum(reasons.values())} windows were left out: {told}", quiet=quiet)
     if as_json:
         print_json(
             {
-                "output": str(output),
+                "output": str(done.output),
                 "scenes": done.scenes,
                 "bands": done.bands,
                 "ratio": done.ratio,
@@ -65,7 +124,34 @@ def prepare_data(
         return
     parts = [f"{count} {name} ({done.sides[name]} px)" for name, count in done.counts.items() if count]
     stdout.print(
-        f"{output}: {', '.join(parts)} from {len(done.scenes)} scene(s), {done.bands} bands, ratio {done.ratio}",
+        f"{done.output}: {', '.join(parts)} from {len(done.scenes)} scene(s), {done.bands} bands, ratio {done.ratio}",
         markup=False,
         soft_wrap=True,
     )
+
+
+def _print_forecast(found: "Forecast", output: Path, *, quiet: bool, as_json: bool) -> None:
+    for line in found.notes:
+        note(line, quiet=quiet)
+    if as_json:
+        from dataclasses import asdict
+
+        print_json({"output": str(output), "dry_run": True, **asdict(found)})
+        return
+    lines = []
+    for scene in found.scenes:
+        size = f"{scene.shape[1]} x {scene.shape[0]} MS pixels"
+        size = f"{scene.images} tiles of {size}" if scene.images > 1 else size
+        lines.append(f"{scene.name}: {scene.sensor}, {scene.bands} bands, ratio {found.ratio}, {size}")
+        lines += [
+            f"  {name}: {count} patches of {found.sides[name]} px in {scene.blocks[name]} blocks"
+            for name, count in scene.windows.items()
+            if count
+        ]
+    total = sum(found.bytes.values()) / 1e6
+    lines.append(
+        f"{output}: would hold up to {total:.0f} MB before compression; patches that touch nodata, clouds or saturated "
+        "pixels are found, and left out, only when they are made; nothing was written"
+    )
+    for line in lines:
+        stdout.print(line, markup=False, soft_wrap=True)

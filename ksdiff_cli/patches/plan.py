@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.patches.layout import SPLITS, Rect, Regions, Split, check_patch, lay_regions
-from ksdiff_cli.patches.sources import PairSource, Source, TileSource, open_tiles
+from ksdiff_cli.patches.masks import Rule
+from ksdiff_cli.patches.sources import Geometry, PairSource, Source, TileSource, open_tiles
+from ksdiff_cli.patches.toolbox import check_toolbox
 from ksdiff_cli.products import find_scenes
+from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.raster import Scene, open_pair
+from ksdiff_cli.registration import guard
 from ksdiff_cli.sensors import Sensor
 
 _TILES_RATIO = 4  # of PanCollection's sensors
@@ -33,8 +37,25 @@ class PatchOptions:
     """Ratio to degrade by; ``None`` takes the scene's own, and 4 for tiles, whose PAN is at the MS scale already."""
     pan_mtf: float | None = None
     """MTF of the reduced PAN at its Nyquist frequency, (0, 1); ``None`` takes the sensor's. Sharper PAN occurs too."""
+    geometry: Geometry = "area"
+    """Where reduced pixels sit: by pixel areas as on the ground, or on pixels 4k+2 as in PanCollection's files."""
+    max_cloud: float = 5.0
+    """Largest share of cloud and cloud shadow in a window, percent; more and it is left out."""
+    max_saturated: float = 5.0
+    """Largest share of saturated pixels in a window, percent."""
+    warp: bool = False
+    """Whether MS in another CRS than PAN, or rotated against it, is warped to PAN's grid; else it is refused."""
+    register: bool = False
+    """Whether the shift between PAN and MS is corrected."""
+    check_registration: bool = True
+    """Whether that shift is measured, and refused if it is large."""
     seed: int = 0
     """Of the split."""
+
+    @property
+    def rule(self) -> Rule:
+        """Which windows are kept."""
+        return Rule(self.max_cloud, self.max_saturated)
 
 
 @dataclass
@@ -51,6 +72,12 @@ class Plan:
     """Of the scene's images: one, or many tiles."""
     regions: list[Regions]
     """By image."""
+    on_ground: bool
+    """Whether it is a scene pair; tiles have no place on the ground."""
+    full: bool
+    """Whether windows at full resolution can be cut, too."""
+    inputs: list[str]
+    """Files that the scene is made of."""
     notes: list[str] = field(default_factory=list)
 
     def blocks(self, split: Split) -> list[Rect]:
@@ -69,7 +96,9 @@ def plan_patches(options: PatchOptions) -> list[Plan]:
         if path.suffix.lower() in (".h5", ".hdf5"):
             plans.append(_plan_tiles(path, options))
         else:
-            plans += [_plan_scene(scene, options) for scene in find_scenes(path, options.sensor)]
+            plans += [
+                _plan_scene(replace(scene, warp=options.warp), options) for scene in find_scenes(path, options.sensor)
+            ]
     first = plans[0]
     for plan in plans[1:]:
         if (plan.bands, plan.ratio) != (first.bands, first.ratio):
@@ -81,33 +110,41 @@ def plan_patches(options: PatchOptions) -> list[Plan]:
 
 
 def _plan_scene(scene: Scene, options: PatchOptions) -> Plan:
+    scene, found = guard(scene, correct=options.register) if options.check_registration else (scene, [])
+
     @contextmanager
     def reopen() -> Iterator[Sequence[Source]]:
         with open_pair(scene) as pair:
-            yield [PairSource(pair, options.ratio, options.pan_mtf)]
+            yield [PairSource(pair, options.ratio, options.pan_mtf, options.geometry)]
 
     with open_pair(scene) as pair:
-        source = PairSource(pair, options.ratio, options.pan_mtf)
+        source = PairSource(pair, options.ratio, options.pan_mtf, options.geometry)
         check_patch(options.patch, source.ratio)
         # the filters' reach as guard: no value of a block depends on a pixel of another split
         regions = lay_regions(scene.name, source.shape, options.patch, source.ratio, source.reach, options.seed)
-        notes = [f"{scene.name}: {line}" for line in pair.notes]
+        notes = [f"{scene.name}: {line}" for line in (*found, *pair.notes)]
         if source.ratio != pair.grid.ratio:
             notes.append(
                 f"{scene.name}: degraded by {source.ratio} though its own ratio is {pair.grid.ratio}, "
                 "hence no full-resolution patches"
             )
-    return _plan(scene.name, source, reopen, [source.shape], [regions], notes)
+        datasets = [dataset for dataset in (pair.pan, *pair.ms, pair.quality) if dataset]
+        inputs = sorted({path for dataset in datasets for path in dataset.files if not is_mosaic(path)})
+        full = source.ratio == pair.grid.ratio
+    return Plan(*_about(scene.name, source), reopen, [source.shape], [regions], True, full, inputs, notes)
 
 
 def _plan_tiles(path: Path, options: PatchOptions) -> Plan:
+    ratio = options.ratio or _TILES_RATIO
+
     @contextmanager
     def reopen() -> Iterator[Sequence[TileSource]]:
-        file, sources = open_tiles(path, options.ratio or _TILES_RATIO, options.sensor)
+        file, sources = open_tiles(path, ratio, options.sensor, options.geometry)
         with file:
             yield sources
 
-    ratio = options.ratio or _TILES_RATIO
+    if options.geometry == "toolbox":
+        check_toolbox(str(path), ratio)
     check_patch(options.patch, ratio)
     with reopen() as sources:
         first = sources[0] if sources else None
@@ -124,15 +161,8 @@ def _plan_tiles(path: Path, options: PatchOptions) -> Plan:
             regions.append({split: [Rect(0, 0, *first.shape)] if split == own else [] for split in SPLITS})
         shapes = [first.shape] * len(sources)
         note = f"{path.stem}: tiles at the MS scale, hence no full-resolution patches"
-        return _plan(path.stem, first, reopen, shapes, regions, [note])
+        return Plan(*_about(path.stem, first), reopen, shapes, regions, False, False, [str(path)], [note])
 
 
-def _plan(
-    name: str,
-    source: Source,
-    reopen: Callable[[], AbstractContextManager[Sequence[Source]]],
-    shapes: list[tuple[int, int]],
-    regions: list[Regions],
-    notes: list[str],
-) -> Plan:
-    return Plan(name, source.sensor, source.ratio, source.bands, source.band_names, reopen, shapes, regions, notes)
+def _about(name: str, source: Source) -> tuple[str, Sensor, int, int, tuple[str, ...]]:
+    return name, source.sensor, source.ratio, source.bands, source.band_names

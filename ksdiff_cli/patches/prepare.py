@@ -1,31 +1,39 @@
 """Scenes to patches: Wald's protocol, the split into train, valid and test, and the HDF5 files of a training run.
 
-A patch is left out if any pixel that its gt, pan, ms or lms depend on is nodata (or NaN): the filters' reach around the
-patch included, so that no filled value ever enters training.
+A patch is left out if any pixel that its gt, pan, ms or lms depend on is nodata (or NaN), the filters' reach around the
+patch included, so that no filled value ever enters training; or if too much of it is cloud or saturated
+(:class:`masks.Rule`).
+
+Work is done part by part in a hidden folder beside the output (:mod:`workspace`). A run that was killed is taken up by
+the same command and ends with the same bytes.
 """
 
-import math
-import shutil
-import signal
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from tempfile import mkdtemp
-from threading import current_thread, main_thread
 from typing import Any
+
+import rasterio
 
 from ksdiff_cli import __version__
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.patches.layout import SPLITS, common_side
+from ksdiff_cli.patches.counter import StepCounter
+from ksdiff_cli.patches.cutting import cut_full, cut_windows
+from ksdiff_cli.patches.layout import SPLITS
+from ksdiff_cli.patches.masks import REASONS
+from ksdiff_cli.patches.parts import FILES, Cut, FileName, Part, choose_cut, lay_parts
 from ksdiff_cli.patches.plan import PatchOptions, Plan, plan_patches
-from ksdiff_cli.patches.sources import PairSource, reduced_statistics, statistics_blocks
-from ksdiff_cli.patches.writer import FORMAT_VERSION, PatchWriter, cut_full, cut_windows, groups
+from ksdiff_cli.patches.quicklook import QUICKLOOK, draw_quicklook
+from ksdiff_cli.patches.sources import PairSource, Source, reduced_statistics, statistics_blocks
+from ksdiff_cli.patches.workspace import Workspace, open_workspace, workspace_folder
+from ksdiff_cli.patches.writer import FORMAT_VERSION, gather_lists, join_parts, new_part
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import SceneStatistics
+from ksdiff_cli.raster_open import BLOCK_CACHE
 
-_TEST_SIDE = 256  # PanCollection's
-_FULL_SIDE = 512  # PAN pixels, PanCollection's
-_FILES = ("train.h5", "valid.h5", "test.h5", "full.h5")
+_OWN = {*(f"{name}.h5" for name in FILES), QUICKLOOK}
 
 
 @dataclass
@@ -35,46 +43,50 @@ class Prepared:
     output: Path
     ratio: int
     bands: int
-    counts: dict[str, int]
-    """Images by split, ``full`` included."""
-    sides: dict[str, int]
-    """Side of gt (of PAN for ``full``) by split, in pixels."""
+    counts: dict[FileName, int]
+    """Images by file."""
+    sides: dict[FileName, int]
+    """Side of gt (of PAN for ``full``) by file, in pixels."""
     scenes: list[str]
-    left_out: int = 0
-    """Windows left out for nodata."""
+    left_out: dict[FileName, dict[str, int]] = field(default_factory=dict)
+    """Windows left out by file and reason."""
     notes: list[str] = field(default_factory=list)
 
 
-def prepare_patches(options: PatchOptions, *, overwrite: bool = False, progress: ProgressCallback = silent) -> Prepared:
+def prepare_patches(
+    options: PatchOptions, *, overwrite: bool = False, resume: bool = True, progress: ProgressCallback = silent
+) -> Prepared:
     """Make train, valid, test and full-resolution files from scenes.
 
     Args:
         options: the scenes and how to cut them.
         overwrite: replace an earlier set of patches.
+        resume: go on where an interrupted run of the same command stopped.
         progress: told after every block of work.
 
     Returns:
         Counts, sizes and notes for people.
 
     Raises:
-        KsdiffError: no scene found, scenes that do not go into one file, too small a scene, only nodata, or an output
-            that exists.
+        KsdiffError: no scene found, scenes that do not go into one file, too small a scene, only nodata, an output
+            that exists, or that another process is making.
     """
     check_output(options.output, overwrite)
     plans = plan_patches(options)
     output = options.output.resolve()
-    partial = None
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
-        prepared = _write(options, plans, partial, progress)
-        partial.chmod(0o755)  # mkdtemp's folders are for their owner alone
-        _replace(partial, output)
+        with (
+            rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE),
+            open_workspace(options.output, _made_of(options, plans), resume=resume) as workspace,
+        ):
+            check_output(options.output, overwrite)  # another process may have ended meanwhile
+            prepared = _make(options, plans, workspace, progress)
+            workspace.publish(output)
     except OSError as error:
-        raise KsdiffError(f"{options.output}: cannot be written ({error.strerror or error})") from None
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+        problem = f"{options.output}: cannot be written ({error.strerror or error})"
+        goes_on = workspace_folder(options.output).exists()
+        raise KsdiffError(f"{problem}; the same command then goes on from here" if goes_on else problem) from None
     return prepared
 
 
@@ -86,7 +98,7 @@ def check_output(output: Path, overwrite: bool) -> None:
     """
     if output.is_dir():
         found = {entry.name for entry in output.iterdir()}
-        if foreign := sorted(found - set(_FILES)):
+        if foreign := sorted(found - _OWN):
             raise KsdiffError(f"{output}: holds other files ({foreign[0]}, …); choose another folder with -o")
         if found and not overwrite:
             raise KsdiffError(f"{output}: holds patches already; choose another folder with -o, or --overwrite")
@@ -94,109 +106,147 @@ def check_output(output: Path, overwrite: bool) -> None:
         raise KsdiffError(f"{output}: is a file; choose a folder with -o")
 
 
-class _Counter:
-    """Turns steps of work into progress reports, and Ctrl-C into an interrupt between two steps.
-
-    Most of the time goes into HDF5 calls, after which the interpreter first runs weak references' callbacks. A
-    KeyboardInterrupt raised there is lost ("Exception ignored in …") and the work would go on.
-    """
-
-    def __init__(self, total: int, progress: ProgressCallback) -> None:
-        self.done, self.total, self.progress, self.note = 0, total, progress, ""
-        self.interrupted = False
-
-    def __enter__(self) -> "_Counter":
-        self._handler = signal.getsignal(signal.SIGINT)
-        # only the usual handler, and only where Python allows it: an embedding program's own is left alone
-        self._ours = self._handler is signal.default_int_handler and current_thread() is main_thread()
-        if self._ours:
-            signal.signal(signal.SIGINT, self._remember)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._ours:
-            signal.signal(signal.SIGINT, self._handler)
-
-    def _remember(self, *_: object) -> None:
-        self.interrupted = True
-
-    def __call__(self) -> None:
-        if self.interrupted:
-            raise KeyboardInterrupt
-        self.done += 1
-        self.progress(self.done, self.total, self.note)
-
-
-def _write(options: PatchOptions, plans: list[Plan], folder: Path, progress: ProgressCallback) -> Prepared:
-    """Degrade all scenes and write the files into ``folder``."""
-    ratio = plans[0].ratio
-    sides = _sides(plans, options.patch)
-    half = max(ratio, options.patch // 2 // ratio * ratio)
-    strides = {**sides, "train": half, "valid": half}
-    prepared = Prepared(options.output, ratio, plans[0].bands, {}, sides, [plan.name for plan in plans])
-    reduced: list[SceneStatistics] = []
-    full: list[SceneStatistics] = []
+def _make(options: PatchOptions, plans: list[Plan], workspace: Workspace, progress: ProgressCallback) -> Prepared:
+    """Make all parts that are not there yet, and join them."""
+    cut = choose_cut(plans, options.patch)
+    parts = lay_parts(plans, cut)
+    scenes = [plan.name for plan in plans]
+    prepared = Prepared(options.output, plans[0].ratio, plans[0].bands, {}, dict(cut.sides), scenes)
+    prepared.notes = [*workspace.notes, *(line for plan in plans for line in plan.notes)]
+    if found := sum(workspace.has(part) for part in parts):
+        prepared.notes.append(f"took up an interrupted run: {found} of {len(parts)} parts were there")
+    statistics: dict[str, list[SceneStatistics]] = {"reduced": [], "full": []}
     with ExitStack() as stack:
-        counter = stack.enter_context(_Counter(_work(plans, sides, strides), progress))
-        writers = {name: stack.enter_context(closing(PatchWriter(folder / f"{name}.h5"))) for name in sides}
+        counter = stack.enter_context(StepCounter(_work(plans, parts), progress))
         for index, plan in enumerate(plans):
             counter.note = plan.name
-            prepared.notes += plan.notes
             with plan.open() as sources:
-                reduced.append(reduced_statistics(plan.name, sources, counter))
-                for number, source in enumerate(sources):
-                    for split in SPLITS:
-                        for rect in plan.regions[number][split]:
-                            scene = (index, number * source.shape[0])
-                            prepared.left_out += cut_windows(
-                                source, rect, sides[split], strides[split], scene, writers[split], counter
-                            )
-                if isinstance(sources[0], PairSource) and ratio == sources[0].pair.grid.ratio:
-                    full.append(sources[0].pair.statistics())
-                    for rect in plan.blocks("test") or plan.blocks("valid"):
-                        cut_full(sources[0], rect, sides["full"] // ratio, index, writers["full"])
-        for name, writer in writers.items():
-            prepared.counts[name] = writer.count
-            writer.finish(full if name == "full" else reduced, _attributes(options, plans))
-    _check_counts(prepared)
+                _gather(index, plan, sources, workspace, statistics, counter)
+                for part in parts:
+                    if part.scene == index:
+                        _make_part(part, sources, cut, options, workspace, counter)
+        lists = {name: gather_lists(workspace.pieces(name, parts)) for name in FILES}
+        for name in FILES:
+            prepared.counts[name] = len(lists[name]["scene"])
+            reasons = lists[name]["left_out"][:, 3]
+            prepared.left_out[name] = {reason: int((reasons == i).sum()) for i, reason in enumerate(REASONS)}
+        _check_counts(prepared, options)
+        for name in FILES:
+            counter.note = f"{name}.h5"
+            _join(name, parts, statistics, options, plans, workspace, counter)
+        draw_quicklook(workspace.out / QUICKLOOK, plans, lists, cut, counter)
     if prepared.counts["test"] == 0:
-        prepared.notes.append("no test patches: the scenes are too small for a third block, or it touches nodata")
-    for name, count in prepared.counts.items():
-        if count == 0:
-            (folder / f"{name}.h5").unlink()
+        prepared.notes.append("no test patches: the scenes are too small for a third block, or none of it is fit")
+    for name in FILES:
+        if prepared.counts[name] == 0:
             del prepared.sides[name]
     return prepared
 
 
-def _sides(plans: list[Plan], patch: int) -> dict[str, int]:
-    """Side of the images of each file, in pixels of gt (of PAN for ``full``)."""
-    ratio = plans[0].ratio
-    step = math.lcm(8, ratio)
-    test = [rect.side for plan in plans for rect in plan.blocks("test")]
-    side = common_side(test, patch, _TEST_SIDE, step)
-    held = test or [rect.side for plan in plans for rect in plan.blocks("valid")]
-    full = common_side(held, patch, _FULL_SIDE // ratio, step)
-    return {"train": patch, "valid": patch, "test": side, "full": full * ratio}
+def _gather(
+    index: int,
+    plan: Plan,
+    sources: Sequence[Source],
+    workspace: Workspace,
+    statistics: dict[str, list[SceneStatistics]],
+    counter: StepCounter,
+) -> None:
+    """Gather a scene's statistics, at reduced and, where there is such a file, at full resolution."""
+    before = counter.done
+    name = f"statistics-{index:05d}"
+    found = workspace.statistics(f"{name}-reduced", lambda: reduced_statistics(plan.name, sources, counter))
+    statistics["reduced"].append(found)
+    if plan.full and isinstance(sources[0], PairSource):
+        pair = sources[0].pair
+        found = workspace.statistics(f"{name}-full", lambda: pair.statistics(lambda *_: counter.check()))
+        statistics["full"].append(found)
+    if missing := before + _statistics_steps(plan) - counter.done:
+        counter(missing)
 
 
-def _work(plans: list[Plan], sides: dict[str, int], strides: dict[str, int]) -> int:
+def _make_part(
+    part: Part, sources: Sequence[Source], cut: Cut, options: PatchOptions, workspace: Workspace, counter: StepCounter
+) -> None:
+    """Degrade and cut one part of a file, unless it is there."""
+    if workspace.has(part):
+        if part.steps:
+            counter(part.steps)
+        return
+    side, stride, rule = cut.sides[part.file], cut.strides[part.file], options.rule
+    with new_part(workspace.part(part)) as writer:
+        for number, rect in part.blocks:
+            source = sources[number]
+            if part.file == "full":
+                assert isinstance(source, PairSource)
+                cut_full(source, rect, side // source.ratio, rule, part.scene, writer, counter)
+            else:
+                place = (part.scene, number * source.shape[0])
+                cut_windows(source, rect, side, stride, rule, place, writer, counter)
+
+
+def _join(
+    name: FileName,
+    parts: list[Part],
+    statistics: dict[str, list[SceneStatistics]],
+    options: PatchOptions,
+    plans: list[Plan],
+    workspace: Workspace,
+    counter: StepCounter,
+) -> None:
+    """Join a file's parts, unless that is done or there are no images, and remove them."""
+    own = [workspace.part(part) for part in parts if part.file == name]
+    target = workspace.joined(name)
+    if not target.exists() and len(gather_lists(own)["scene"]):
+        own_statistics = statistics["full" if name == "full" else "reduced"]
+        join_parts(own, target, own_statistics, _attributes(options, plans), counter.check)
+    if target.exists():
+        for path in own:
+            path.unlink(missing_ok=True)
+    counter()
+
+
+def _statistics_steps(plan: Plan) -> int:
+    return sum(len(statistics_blocks(shape, plan.ratio)) for shape in plan.shapes) + plan.full
+
+
+def _work(plans: list[Plan], parts: list[Part]) -> int:
     """Number of steps that the counter will see."""
-    total = 0
-    for plan in plans:
-        total += sum(len(statistics_blocks(shape, plan.ratio)) for shape in plan.shapes)
-        for split in SPLITS:
-            for rect in plan.blocks(split):
-                total += sum(1 for _ in groups(rect, sides[split], strides[split], plan.ratio))
-    return total
+    return sum(map(_statistics_steps, plans)) + sum(part.steps for part in parts) + len(FILES) + len(plans)
 
 
-def _check_counts(prepared: Prepared) -> None:
-    for split in ("train", "valid"):
+def _check_counts(prepared: Prepared, options: PatchOptions) -> None:
+    for split in SPLITS[:2]:
         if prepared.counts[split] == 0:
+            reasons = prepared.left_out[split]
+            most = max(reasons, key=lambda reason: reasons[reason])
+            advice = {
+                "nodata": "touches nodata; use a smaller --patch or another scene",
+                "cloud": f"is more than {options.max_cloud:g} % cloud; use another scene or a larger --max-cloud",
+                "saturated": f"is more than {options.max_saturated:g} % saturated; use another scene or a larger "
+                "--max-saturated",
+            }[most]
+            shares = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
             raise KsdiffError(
-                f"{', '.join(prepared.scenes[:3])}: every {split} patch of {prepared.sides[split]} px touches nodata; "
-                "use a smaller --patch or another scene"
+                f"{', '.join(prepared.scenes[:3])}: no {split} patch of {prepared.sides[split]} px is fit "
+                f"(left out: {shares}); nearly every one {advice}"
             )
+
+
+def _made_of(options: PatchOptions, plans: list[Plan]) -> dict[str, Any]:
+    """Return all that the files' bytes depend on."""
+    chosen = {name: value for name, value in asdict(options).items() if name != "output"}
+    chosen["scenes"] = [path.resolve() for path in options.scenes]
+    inputs = [_state(name) for name in sorted({name for plan in plans for name in plan.inputs})]
+    return {"options": chosen, "inputs": inputs, "attributes": _attributes(options, plans)}
+
+
+def _state(name: str) -> list[str | int]:
+    """Return a file's name, size and time of change, those of the archive it lies in, or the name alone (remote)."""
+    path = Path(re.sub(r"^(/vsi\w+/)+", "", name)).absolute()
+    for place in (path, *path.parents):
+        if place.is_file():
+            return [name, place.stat().st_size, place.stat().st_mtime_ns]
+    return [name]
 
 
 def _attributes(options: PatchOptions, plans: list[Plan]) -> dict[str, Any]:
@@ -209,22 +259,14 @@ def _attributes(options: PatchOptions, plans: list[Plan]) -> dict[str, Any]:
         sensor = replace(sensor, name="+".join(sorted(sensors)), title=title, bits=bits)
     return {
         "format_version": FORMAT_VERSION,
-        "geometry": "area",
+        "geometry": options.geometry,
         "ratio": plans[0].ratio,
         "sensor": sensor.to_dict(),
         "bands": list(plans[0].band_names),
         "scenes": [plan.name for plan in plans],
         "ksdiff_version": __version__,
         "seed": options.seed,
+        "rule": str(options.rule),
+        "max_cloud": options.max_cloud,
+        "max_saturated": options.max_saturated,
     }
-
-
-def _replace(partial: Path, output: Path) -> None:
-    """Put a complete folder where the output is wanted; what was there goes only once the new one is whole."""
-    if not output.exists():
-        partial.rename(output)
-        return
-    old = partial.with_suffix(".old")
-    output.rename(old)
-    partial.rename(output)
-    shutil.rmtree(old)

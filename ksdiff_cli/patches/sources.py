@@ -1,22 +1,27 @@
 """What patches are cut from: a scene pair, or tiles in an HDF5 file, degraded by Wald's protocol block by block."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import Axis, apply_separable, corner_aligned, gaussian_matrix, mtf_sigma, upsample
+from ksdiff_cli.grids import Axis
+from ksdiff_cli.patches import area, toolbox
+from ksdiff_cli.patches.masks import at_top, largest_dn
 from ksdiff_cli.raster import ScenePair, SceneStatistics
 from ksdiff_cli.raster_values import Moments, erode
 from ksdiff_cli.sensors import Sensor, find_sensor
 
 Array = NDArray[Any]
+Geometry = Literal["area", "toolbox"]
+GEOMETRIES: dict[Geometry, "Wald"] = {"area": area, "toolbox": toolbox}
+"""Where reduced pixels sit: by pixel areas, as on the ground, or on pixels 4k+2, as in PanCollection's files."""
+
 _STATISTICS_SIDE = 512  # MS pixels, about; keeps a block and its halo far under 1 GB at any band count
 
 
@@ -34,6 +39,52 @@ class Block:
     """(bands, h, w) float32 DN: ``ms`` upsampled."""
     clean: Array
     """(h, w) bool: everything that the pixel's values depend on, the filters' reach included, is valid."""
+    cloud: Array
+    """(h, w) bool: cloud or cloud shadow, as far as the product says."""
+    saturated: Array
+    """(h, w) bool: at the largest DN in a band, or in the PAN pixel at the centre."""
+
+
+@dataclass(frozen=True)
+class FullWindow:
+    """A window at full resolution."""
+
+    pan: Array
+    """(1, H, W) float32 DN."""
+    ms: Array
+    """(bands, H/ratio, W/ratio) float32 DN, turned as PAN is."""
+    lms: Array
+    """(bands, H, W) float32 DN: ``ms`` on PAN's pixels."""
+    clean: Array
+    """(H/ratio, W/ratio) bool, as the other two: see :class:`Block`."""
+    cloud: Array
+    saturated: Array
+
+
+class Wald(Protocol):
+    """One geometry: how MS and PAN are degraded, and MS brought back up. See :mod:`ksdiff_cli.patches.area`."""
+
+    def reach(self, gains: tuple[float, ...], ratio: int) -> int:
+        """See :func:`area.reach`."""
+
+    def reduce_ms(
+        self,
+        gt: Array,
+        start: tuple[int, int],
+        window: area.Window,
+        shape: tuple[int, int],
+        ratio: int,
+        gains: tuple[float, ...],
+    ) -> tuple[Array, Array]:
+        """See :func:`area.reduce_ms`."""
+
+    def reduce_pan(
+        self, pair: ScenePair, gain: float, window: area.Window, top_dn: float | None
+    ) -> tuple[Array, Array, Array]:
+        """See :func:`area.reduce_pan`."""
+
+    def full_ms(self, pair: ScenePair, ms_window: area.Window, pan_window: area.Window) -> tuple[Array, bool]:
+        """See :func:`area.full_ms`."""
 
 
 class Source(Protocol):
@@ -46,6 +97,8 @@ class Source(Protocol):
     band_names: tuple[str, ...]
     shape: tuple[int, int]
     """(height, width) of the usable part in MS pixels, multiples of the ratio."""
+    reach: int
+    """How far, in MS pixels, a patch's values depend on MS around it."""
 
     def read(self, row: int, col: int, height: int, width: int) -> Block:
         """Degrade a window, in MS pixels of the usable part; row and col are multiples of the ratio."""
@@ -54,11 +107,24 @@ class Source(Protocol):
 class PairSource:
     """A scene pair on disk. It reads a window and a halo that covers the filters, so a block equals the whole."""
 
-    def __init__(self, pair: ScenePair, ratio: int | None = None, pan_mtf: float | None = None) -> None:
-        """Find the MS pixels that PAN covers and cut them to multiples of the ratio, by default the pair's own."""
+    def __init__(
+        self,
+        pair: ScenePair,
+        ratio: int | None = None,
+        pan_mtf: float | None = None,
+        geometry: Geometry = "area",
+    ) -> None:
+        """Find the MS pixels that PAN covers and cut them to multiples of the ratio, by default the pair's own.
+
+        Raises:
+            KsdiffError: the scene has no place for the toolbox's geometry.
+        """
         self.pair, self._pan_gain = pair, pan_mtf or pair.scene.sensor.mtf_pan
         self.name, self.sensor = pair.scene.name, pair.scene.sensor
         self.ratio, self.bands = ratio or pair.grid.ratio, pair.bands
+        if geometry == "toolbox":
+            toolbox.check_toolbox(self.name, self.ratio, pair)
+        self.wald = GEOMETRIES[geometry]
         self.band_names = tuple(source.name for source in pair.scene.ms)
         (top, height), (left, width) = (
             _covered(axis, pan, ms, self.ratio)
@@ -66,7 +132,12 @@ class PairSource:
         )
         self.origin, self.shape = (top, left), (height, width)
         self._gains = pair.scene.sensor.ms_gains(pair.bands)
-        self.reach = reach(self._gains, self.ratio)
+        self.reach = self.wald.reach(self._gains, self.ratio)
+        self._pan_top = largest_dn(self.sensor, pair.pan.dtypes[pair.scene.pan.band - 1])
+        self._tops = tuple(
+            largest_dn(self.sensor, dataset.dtypes[source.band - 1])
+            for dataset, source in zip(pair.ms, pair.scene.ms, strict=True)
+        )
 
     def read(self, row: int, col: int, height: int, width: int) -> Block:
         """See :class:`Source`."""
@@ -75,40 +146,53 @@ class PairSource:
             for start, count, size in zip((row, col), (height, width), self.shape, strict=True)
         ]
         (top, bottom), (left, right) = spans
+        window = (row, col, height, width)
+        in_ms = (self.origin[0] + row, self.origin[1] + col, height, width)
         ms, ms_valid = self.pair.read_ms(self.origin[0] + top, self.origin[1] + left, bottom - top, right - left)
-        pan, pan_valid = self._pan(self.origin[0] + row, self.origin[1] + col, height, width)
+        pan, pan_valid, pan_saturated = self.wald.reduce_pan(self.pair, self._pan_gain, in_ms, self._pan_top)
         inside = (slice(row - top, row - top + height), slice(col - left, col - left + width))
-        small, lms = wald(ms, (top, left), (row, col, height, width), self.shape, self.ratio, self._gains)
+        small, lms = self.wald.reduce_ms(ms, (top, left), window, self.shape, self.ratio, self._gains)
+        gt = ms[:, *inside]
         clean = pan_valid & erode(ms_valid, self.reach)[inside]
-        return Block(ms[:, *inside], pan, small, lms, clean)
+        return Block(gt, pan, small, lms, clean, self.pair.read_cloud(*in_ms), at_top(gt, self._tops) | pan_saturated)
 
-    def _pan(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
-        """PAN on the MS grid, and where all of the PAN that it was made from is valid."""
-        grid, gain = self.pair.grid, self._pan_gain
-        matrices, spans, nearest, reaches = [], [], [], []
-        for axis, start, count, size in zip(
-            (grid.rows, grid.cols), (row, col), (height, width), self.pair.shape, strict=True
-        ):
-            at = axis.to_pan(np.arange(start, start + count))
-            sigma = mtf_sigma(gain, 1 / abs(axis.scale))
-            away = math.ceil(4 * sigma) + 1
-            # an even first pixel keeps the rounding of x.5, and so the taps, as they are for the whole scene
-            first = max(0, math.floor(at.min()) - away) // 2 * 2
-            stop = min(size, math.ceil(at.max()) + away + 1)
-            matrices.append(gaussian_matrix(at - first, stop - first, sigma))
-            nearest.append(np.clip(np.round(at - first).astype(np.int64), 0, stop - first - 1))
-            spans.append((first, stop))
-            reaches.append(away)
-        (top, bottom), (left, right) = spans
-        values, valid = self.pair.read_pan(top, left, bottom - top, right - left)
-        clean = erode(valid, max(reaches))[np.ix_(*nearest)]
-        return apply_separable(matrices[0], matrices[1], values), clean
+    def read_full(self, row: int, col: int, side: int) -> FullWindow | None:
+        """Read a window at full resolution: original PAN and MS, and MS on PAN's grid.
+
+        Args:
+            row: first row in MS pixels of the usable part, as ``col``.
+            col: first column.
+            side: in MS pixels.
+
+        Returns:
+            The window, or None where PAN has no room for it.
+        """
+        ratio, pair = self.ratio, self.pair
+        in_ms = (self.origin[0] + row, self.origin[1] + col, side, side)
+        axes = (pair.grid.rows, pair.grid.cols)
+        # the PAN pixel on the window's corner; where the grids run in opposite directions it is the last MS pixel's
+        starts = [
+            round(axis.to_pan(first - 0.5 if axis.scale > 0 else first + side - 0.5) + 0.5)
+            for axis, first in zip(axes, in_ms[:2], strict=True)
+        ]
+        starts = [min(max(0, s), size - side * ratio) for s, size in zip(starts, pair.shape, strict=True)]
+        if min(starts) < 0:
+            return None
+        in_pan = (starts[0], starts[1], side * ratio, side * ratio)
+        pan, pan_valid = pair.read_pan(*in_pan)
+        ms, ms_valid = pair.read_ms(*in_ms)
+        lms, lms_valid = self.wald.full_ms(pair, in_ms, in_pan)
+        flips = tuple(slice(None, None, 1 if axis.scale > 0 else -1) for axis in axes)
+        cloud, saturated = pair.read_cloud(*in_ms), at_top(ms, self._tops)
+        saturated = saturated[*flips] | at_top(pan[:, ratio // 2 :: ratio, ratio // 2 :: ratio], (self._pan_top,))
+        clean = np.full((side, side), bool(pan_valid.all() and ms_valid.all() and lms_valid))
+        return FullWindow(pan, ms[:, *flips], lms, clean, cloud[*flips], saturated)
 
 
 class TileSource:
     """One tile of an HDF5 file with ``gt`` and ``pan`` at equal resolution: PAN is at the MS scale already."""
 
-    def __init__(self, file: Any, index: int, ratio: int, sensor: Sensor) -> None:
+    def __init__(self, file: Any, index: int, ratio: int, sensor: Sensor, geometry: Geometry = "area") -> None:
         """Cut the tile to multiples of the ratio."""
         self.file, self.index, self.ratio, self.sensor = file, index, ratio, sensor
         gt = file["gt"]
@@ -116,16 +200,26 @@ class TileSource:
         self.band_names = sensor.bands if len(sensor.bands) == self.bands else ("",) * self.bands
         self.shape = (gt.shape[2] // ratio * ratio, gt.shape[3] // ratio * ratio)
         self._gains = sensor.ms_gains(self.bands)
-        self.reach = reach(self._gains, ratio)
+        self._wald = GEOMETRIES[geometry]
+        self.reach = self._wald.reach(self._gains, ratio)
+        self._tops = (largest_dn(sensor, gt.dtype),) * self.bands + (largest_dn(sensor, file["pan"].dtype),)
 
     def read(self, row: int, col: int, height: int, width: int) -> Block:
         """See :class:`Source`; tiles are small, so the whole tile is the halo."""
         here = (slice(None), slice(row, row + height), slice(col, col + width))
-        gt = self.file["gt"][self.index, :, : self.shape[0], : self.shape[1]].astype(np.float32)
-        pan = self.file["pan"][self.index, :, : self.shape[0], : self.shape[1]].astype(np.float32)
-        small, lms = wald(gt, (0, 0), (row, col, height, width), self.shape, self.ratio, self._gains)
+        try:
+            gt, pan = (
+                self.file[key][self.index, :, : self.shape[0], : self.shape[1]].astype(np.float32)
+                for key in ("gt", "pan")
+            )
+        except OSError:
+            raise KsdiffError(f"{self.file.filename}: tile {self.index} cannot be read; the file is damaged") from None
+        window = (row, col, height, width)
+        small, lms = self._wald.reduce_ms(gt, (0, 0), window, self.shape, self.ratio, self._gains)
         clean = np.isfinite(gt).all(0) & np.isfinite(pan[0])
-        return Block(gt[here], pan[here], small, lms, erode(clean, self.reach)[here[1:]])
+        saturated = at_top(np.concatenate([gt, pan])[here], self._tops)
+        cloud = np.zeros_like(saturated)
+        return Block(gt[here], pan[here], small, lms, erode(clean, self.reach)[here[1:]], cloud, saturated)
 
 
 def statistics_blocks(shape: tuple[int, int], ratio: int) -> list[tuple[int, int, int, int]]:
@@ -163,63 +257,14 @@ def reduced_statistics(name: str, sources: Sequence[Source], step: Callable[[], 
     return SceneStatistics(float(pan_mean[0]), float(pan_std[0]), ms_mean, ms_std)
 
 
-def wald(
-    gt: Array,
-    start: tuple[int, int],
-    window: tuple[int, int, int, int],
-    shape: tuple[int, int],
-    ratio: int,
-    gains: tuple[float, ...],
-) -> tuple[Array, Array]:
-    """Degrade MS by the sensor's MTF and bring it back up, for a window.
-
-    The same as :func:`grids.degrade` and :func:`grids.upsample` of the whole scene, cut to the window: weights depend
-    on absolute coordinates.
-
-    Args:
-        gt: (bands, H, W) DN, the window and its halo.
-        start: first row and column of ``gt`` in the scene, even or 0.
-        window: row, column, height and width in the scene; multiples of the ratio.
-        shape: of the scene, multiples of the ratio.
-        ratio: fine pixels per coarse pixel along a side.
-        gains: one MTF gain per band.
-
-    Returns:
-        ms (bands, h/ratio, w/ratio) and lms (bands, h, w), float32 DN.
-    """
-    grid = corner_aligned(ratio)
-    spans = []
-    for first, count, size in zip(window[:2], window[2:], shape, strict=True):
-        # bicubic interpolation reaches two coarse pixels
-        spans.append((max(0, first // ratio - 3), min(size // ratio, (first + count) // ratio + 3)))
-    axes = (grid.rows, grid.cols)
-    at = [axis.to_pan(np.arange(*span)) - first for axis, span, first in zip(axes, spans, start, strict=True)]
-    small = np.empty((len(gt), *(stop - first for first, stop in spans)), np.float32)
-    for gain in sorted(set(gains)):
-        bands = [band for band, own in enumerate(gains) if own == gain]
-        sigma = mtf_sigma(gain, ratio)
-        rows, cols = (gaussian_matrix(where, size, sigma) for where, size in zip(at, gt.shape[1:], strict=True))
-        small[bands] = apply_separable(rows, cols, gt[bands])
-    row, col, height, width = window
-    (top, _), (left, _) = spans
-    lms = upsample(small, grid.shifted(row, col), (height, width), (top, left))
-    inside = small[:, row // ratio - top :, col // ratio - left :][:, : height // ratio, : width // ratio]
-    return inside, lms
-
-
-def reach(gains: tuple[float, ...], ratio: int) -> int:
-    """Return how far, in MS pixels, a patch's values depend on MS around it: a multiple of 2 * ratio."""
-    filters = 3 * ratio + math.ceil(4 * mtf_sigma(min(gains), ratio)) + 1
-    return -(-filters // (2 * ratio)) * 2 * ratio
-
-
-def open_tiles(path: Path, ratio: int, sensor: str | None) -> tuple[Any, list[TileSource]]:
+def open_tiles(path: Path, ratio: int, sensor: str | None, geometry: Geometry = "area") -> tuple[Any, list[TileSource]]:
     """Open an HDF5 file of tiles.
 
     Args:
         path: a file with gt (N, C, H, W) and pan (N, 1, H, W), DN.
         ratio: how far gt is to be degraded.
         sensor: short name; ``None`` takes the file's attribute ``sensor``, if it names one.
+        geometry: where reduced pixels sit.
 
     Returns:
         The open file, which the caller closes, and one source per tile.
@@ -240,7 +285,7 @@ def open_tiles(path: Path, ratio: int, sensor: str | None) -> tuple[Any, list[Ti
     if sensor is None and isinstance(named, str) and not named.startswith("{"):
         sensor = named
     found = find_sensor(sensor)
-    return file, [TileSource(file, index, ratio, found) for index in range(len(file["gt"]))]
+    return file, [TileSource(file, index, ratio, found, geometry) for index in range(len(file["gt"]))]
 
 
 def _covered(axis: Axis, pan: int, ms: int, ratio: int) -> tuple[int, int]:

@@ -1,7 +1,12 @@
-"""Patch files: HDF5 with PanCollection's keys and layout, one image a chunk, so that shuffled reading is cheap."""
+"""Patch files: HDF5 with PanCollection's keys and layout, one image a chunk, so that shuffled reading is cheap.
 
+A file is made of parts, small files of the same layout: a part is complete or absent, whenever the program dies.
+"""
+
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +14,73 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.patches.layout import Rect, windows
-from ksdiff_cli.patches.sources import PairSource, Source
+from ksdiff_cli.patches.masks import REASONS
 from ksdiff_cli.raster import SceneStatistics
 
 Array = NDArray[Any]
 FORMAT_VERSION = 1
-_ROWS = 8  # rows of windows read in one go: what their filters share is computed once
+_IMAGES = ("gt", "ms", "lms", "pan")
+_LISTS = ("scene", "origin", "left_out")
+
+
+class _Sink(io.FileIO):
+    """What HDF5 writes into. After a failed write, e.g. on a full disk, HDF5 can neither go on nor close nor exit.
+
+    So it never hears of one: the first error is kept, what comes later is dropped, and :meth:`check` raises.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write all of ``data``, unless an earlier write failed."""
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view) and self.error is None:
+            try:
+                done += super().write(view[done:])
+            except OSError as error:
+                self.error = error
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the file's length, unless an earlier write failed."""
+        if self.error is None:
+            try:
+                return super().truncate(size)
+            except OSError as error:
+                self.error = error
+        return size or 0
+
+    def check(self) -> None:
+        """Raise what went wrong, if anything did.
+
+        Raises:
+            OSError: the first error.
+        """
+        if self.error is not None:
+            raise self.error
+
+
+@contextmanager
+def _new_file(target: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """Open a new HDF5 file that appears under its name when the block ends well; also yield what checks the disk."""
+    growing = target.with_suffix(".tmp")
+    with _Sink(growing, "w+") as sink:
+        with h5py.File(sink, "w") as file:
+            yield file, sink.check
+        sink.check()
+    growing.replace(target)
 
 
 class PatchWriter:
-    """Appends images to one file. All images of a file have one size; the same calls give the same bytes."""
+    """Appends images to one part. All images of a part have one size; the same calls give the same bytes."""
 
-    def __init__(self, path: Path) -> None:
-        """Create the file; its datasets are made with the first images."""
-        self.file = h5py.File(path, "w")
-        self.count = 0
+    def __init__(self, file: Any, check: Callable[[], None]) -> None:
+        """Take an open, empty HDF5 file and what checks the disk; datasets are made with the first images."""
+        self._file, self._check = file, check
+        self._scenes: list[int] = []
+        self._origins: list[tuple[int, int]] = []
+        self._left_out: list[tuple[int, int, int, int]] = []
 
     def add(self, images: Mapping[str, Array], scene: int, origins: Sequence[tuple[int, int]]) -> None:
         """Append images.
@@ -34,132 +90,110 @@ class PatchWriter:
             scene: index of the scene they come from.
             origins: n rows and columns of their first pixel, in MS pixels of the scene.
         """
-        self._append("scene", np.full(len(origins), scene, np.int32))
-        self._append("origin", np.array(origins, np.int32).reshape(-1, 2))
+        self._scenes += [scene] * len(origins)
+        self._origins += origins
         for key, values in images.items():
-            self._append(key, values.astype(np.float32, copy=False))
-        self.count += len(origins)
+            if key not in self._file:
+                _image_dataset(self._file, key, 0, values.shape[1:])
+            dataset = self._file[key]
+            start = dataset.shape[0]
+            dataset.resize(start + len(values), axis=0)
+            dataset[start:] = values.astype(np.float32, copy=False)
+        self._check()
 
-    def finish(self, statistics: Sequence[SceneStatistics], attributes: Mapping[str, Any]) -> None:
-        """Write the scenes' statistics and the file's attributes (lists and dicts as JSON), and close."""
+    def leave_out(self, scene: int, origin: tuple[int, int], reason: int) -> None:
+        """Remember a window that was not fit: its scene, its first row and column, and an index of REASONS."""
+        self._left_out.append((scene, *origin, reason))
+
+    def finish(self) -> None:
+        """Write where the images come from, and what was left out."""
+        lists = (self._scenes, self._origins, self._left_out)
+        for key, values, shape in zip(_LISTS, lists, ((-1,), (-1, 2), (-1, 4)), strict=True):
+            self._file.create_dataset(key, data=np.array(values, np.int32).reshape(shape), track_times=False)
+
+
+@contextmanager
+def new_part(path: Path) -> Iterator[PatchWriter]:
+    """Open a new part; it appears under its name when the block ends well."""
+    with _new_file(path) as (file, check):
+        writer = PatchWriter(file, check)
+        yield writer
+        writer.finish()
+
+
+def join_parts(
+    parts: Sequence[Path],
+    target: Path,
+    statistics: Sequence[SceneStatistics],
+    attributes: Mapping[str, Any],
+    check: Callable[[], None],
+) -> None:
+    """Join parts into one file, which appears under its name when it is complete; images stay compressed.
+
+    Args:
+        parts: in order.
+        target: the file.
+        statistics: of every scene.
+        attributes: of the file; lists and dicts become JSON.
+        check: called after every part; may raise to stop.
+    """
+    with _new_file(target) as (file, check_disk):
+        lists = gather_lists(parts)
+        for key, values in lists.items():
+            file.create_dataset(key, data=values, track_times=False)
+        start = 0
+        for path in parts:
+            with h5py.File(path) as part:
+                _copy_images(part, file, start, len(lists["scene"]))
+                start += len(part["scene"])
+            check()
+            check_disk()
         columns = {
             "scene_pan_mean": [each.pan_mean for each in statistics],
             "scene_pan_std": [each.pan_std for each in statistics],
             "scene_ms_mean": [each.ms_mean for each in statistics],
             "scene_ms_std": [each.ms_std for each in statistics],
         }
-        for key, values in columns.items():
-            self.file.create_dataset(key, data=np.array(values, np.float64), track_times=False)
-        for key, value in sorted(attributes.items()):
-            self.file.attrs[key] = json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
-        self.close()
-
-    def close(self) -> None:
-        """Close the file, complete or not."""
-        self.file.close()
-
-    def _append(self, key: str, values: Array) -> None:
-        if key not in self.file:
-            image = values.ndim == 4
-            self.file.create_dataset(
-                key,
-                shape=(0, *values.shape[1:]),
-                maxshape=(None, *values.shape[1:]),
-                dtype=values.dtype,
-                chunks=(1, *values.shape[1:]) if image else (4096, *values.shape[1:]),
-                # gzip: lzf's bytes differ from run to run. Shuffling brings the like exponents of an image together
-                **({"compression": "gzip", "compression_opts": 1, "shuffle": True} if image else {}),
-                track_times=False,
-            )
-        dataset = self.file[key]
-        start = dataset.shape[0]
-        dataset.resize(start + len(values), axis=0)
-        dataset[start:] = values
+        for key, numbers in columns.items():
+            file.create_dataset(key, data=np.array(numbers, np.float64), track_times=False)
+        reasons = {name: int((lists["left_out"][:, 3] == index).sum()) for index, name in enumerate(REASONS)}
+        for key, value in sorted({**attributes, "left_out": reasons, "left_out_reasons": list(REASONS)}.items()):
+            file.attrs[key] = json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
 
 
-def groups(rect: Rect, side: int, stride: int, ratio: int) -> Iterator[list[tuple[int, list[int]]]]:
-    """Yield the rows of windows in a rectangle, a few at a time: what is read in one go."""
-    rows = list(windows(rect, side, stride, ratio))
-    rows = [row for row in rows if row[1]]
-    count = max(1, _ROWS * stride // side)
-    for start in range(0, len(rows), count):
-        yield rows[start : start + count]
+def gather_lists(files: Sequence[Path]) -> dict[str, Array]:
+    """Return scene (n,), origin (n, 2) and left_out (m, 4: scene, row, column, reason) of parts or files, int32."""
+    shapes = ((0,), (0, 2), (0, 4))
+    found: dict[str, list[Array]] = {key: [np.empty(s, np.int32)] for key, s in zip(_LISTS, shapes, strict=True)}
+    for path in files:
+        with h5py.File(path) as file:
+            for key in _LISTS:
+                found[key].append(file[key][:])
+    return {key: np.concatenate(values) for key, values in found.items()}
 
 
-def cut_windows(
-    source: Source,
-    rect: Rect,
-    side: int,
-    stride: int,
-    scene: tuple[int, int],
-    writer: PatchWriter,
-    step: Callable[[], None],
-) -> int:
-    """Degrade a rectangle of a scene and append its windows to a file.
-
-    Args:
-        source: the image.
-        rect: a block of one split, in MS pixels.
-        side: of a window.
-        stride: between windows.
-        scene: index of the scene in the file, and first row of this image in it (tiles count as stacked).
-        writer: of the split's file.
-        step: called after every group of windows.
-
-    Returns:
-        Number of windows left out because something they depend on is nodata.
-    """
-    left_out, ratio = 0, source.ratio
-    for rows in groups(rect, side, stride, ratio):
-        top, left = rows[0][0], rows[0][1][0]
-        block = source.read(top, left, rows[-1][0] + side - top, rows[0][1][-1] + side - left)
-        for row, cols in rows:
-            kept = [col for col in cols if block.clean[row - top :, col - left :][:side, :side].all()]
-            left_out += len(cols) - len(kept)
-            if kept:
-                places = [(row - top, col - left) for col in kept]
-                images = {
-                    "gt": _windows(block.gt, places, side),
-                    "ms": _windows(block.ms, [(r // ratio, c // ratio) for r, c in places], side // ratio),
-                    "lms": _windows(block.lms, places, side),
-                    "pan": _windows(block.pan, places, side),
-                }
-                writer.add(images, scene[0], [(scene[1] + row, col) for col in kept])
-        step()
-    return left_out
+def _copy_images(part: Any, file: Any, start: int, total: int) -> None:
+    """Copy a part's images as they are compressed, image by image, so that what is read together lies together."""
+    keys = [key for key in _IMAGES if key in part]
+    for key in keys:
+        if key not in file:
+            _image_dataset(file, key, total, part[key].shape[1:])
+    for index in range(len(part["scene"])):
+        for key in keys:
+            mask, chunk = part[key].id.read_direct_chunk((index, 0, 0, 0))
+            file[key].id.write_direct_chunk((start + index, 0, 0, 0), chunk, mask)
 
 
-def cut_full(source: PairSource, rect: Rect, side: int, scene: int, writer: PatchWriter) -> None:
-    """Append the full-resolution windows of a rectangle: original PAN and MS, and MS on PAN's grid.
-
-    Args:
-        source: the scene.
-        rect: a block of MS pixels.
-        side: of a window in MS pixels.
-        scene: index of the scene in the file.
-        writer: of the file.
-    """
-    ratio, pair = source.ratio, source.pair
-    for row, cols in windows(rect, side, side, ratio):
-        for col in cols:
-            at = (source.origin[0] + row, source.origin[1] + col)
-            axes = (pair.grid.rows, pair.grid.cols)
-            # the PAN pixel on the window's corner; where the grids run in opposite directions it is the last MS pixel's
-            starts = [
-                round(axis.to_pan(first - 0.5 if axis.scale > 0 else first + side - 0.5) + 0.5)
-                for axis, first in zip(axes, at, strict=True)
-            ]
-            starts = [min(max(0, s), size - side * ratio) for s, size in zip(starts, pair.shape, strict=True)]
-            if min(starts) < 0:
-                continue
-            tile = pair.read(starts[0], starts[1], side * ratio, side * ratio)
-            ms, valid = pair.read_ms(*at, side, side)
-            if tile.valid.all() and valid.all():
-                flips = tuple(slice(None, None, 1 if axis.scale > 0 else -1) for axis in axes)
-                images = {"ms": ms[:, *flips][None], "lms": tile.ms_up[None], "pan": tile.pan[None]}
-                writer.add(images, scene, [(row, col)])
-
-
-def _windows(image: Array, places: list[tuple[int, int]], side: int) -> Array:
-    """Cut square windows: (bands, h, w) -> (n, bands, side, side)."""
-    return np.stack([image[:, row : row + side, col : col + side] for row, col in places])
+def _image_dataset(file: Any, key: str, count: int, shape: tuple[int, ...]) -> None:
+    file.create_dataset(
+        key,
+        shape=(count, *shape),
+        maxshape=(None, *shape),
+        dtype=np.float32,
+        chunks=(1, *shape),
+        # gzip: lzf's bytes differ from run to run. Shuffling brings the like exponents of an image together
+        compression="gzip",
+        compression_opts=1,
+        shuffle=True,
+        track_times=False,
+    )

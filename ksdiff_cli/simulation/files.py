@@ -25,7 +25,7 @@ __all__ = ["FILES", "plan_scene", "simulate_arrays", "simulate_scene"]
 
 FILES = ("pan.tif", "ms.tif", "truth.tif")
 """The files of a simulated scene."""
-_CACHE_MB = 256
+_CACHE_BYTES = 256 << 20
 """GDAL's block cache: it must hold a row of half-filled tiles of the widest scene."""
 
 
@@ -96,7 +96,7 @@ def _make_folder(folder: Path, made: list[Path]) -> None:
 def _write(folder: Path, scene: Scene, progress: ProgressCallback, block: int) -> None:
     names = scene.spectra.names
     layout = {"pan.tif": (("pan",), 1), "ms.tif": (names, scene.ratio), "truth.tif": (names, 1)}
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), ExitStack() as stack:
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES), ExitStack() as stack:
         files = [
             stack.enter_context(rasterio.open(folder / name, "w", **_profile(scene, len(bands), step)))
             for name, (bands, step) in layout.items()

@@ -1,0 +1,304 @@
+"""prepare-data killed at any moment: the same command goes on and ends with the same bytes as a run left alone."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import Affine
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.patches import parts
+from ksdiff_cli.patches.plan import PatchOptions
+from ksdiff_cli.patches.prepare import prepare_patches
+from ksdiff_cli.patches.workspace import workspace_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and file locks")
+
+
+def make_scene(folder: Path, seed: int = 0) -> Path:
+    random = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for name, count, side, pixel in (("pan", 1, 256, 1.0), ("ms", 2, 128, 2.0)):
+        profile = {"driver": "GTiff", "count": count, "height": side, "width": side, "dtype": "uint16"}
+        place = {"crs": "EPSG:32632", "transform": Affine(pixel, 0, 5e5, 0, -pixel, 4e6)}
+        with rasterio.open(folder / f"{name}.tif", "w", **profile, **place) as dataset:
+            dataset.write(random.integers(1, 999, (count, side, side)).astype(np.uint16))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def many_parts(monkeypatch) -> None:
+    monkeypatch.setattr(parts, "_PART_WINDOWS", 8)
+
+
+@pytest.fixture
+def options(tmp_path) -> PatchOptions:
+    """Two scenes."""
+    scenes = (make_scene(tmp_path / "a"), make_scene(tmp_path / "b", seed=1))
+    return PatchOptions(scenes, tmp_path / "patches", patch=16)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory) -> dict[str, bytes]:
+    """What a run left alone makes of the same scenes."""
+    folder = tmp_path_factory.mktemp("alone")
+    scenes = (make_scene(folder / "a"), make_scene(folder / "b", seed=1))
+    prepare_patches(PatchOptions(scenes, folder / "patches", patch=16))
+    found = contents(folder / "patches")
+    assert set(found) == {"train.h5", "valid.h5", "test.h5", "full.h5", "quicklook.png"}
+    return found
+
+
+def start_child(work, *arguments):
+    """Start a second process, forked from a server that has no threads, whatever other tests have started here."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ksdiff_cli.patches.prepare"])
+    process = context.Process(target=work, args=arguments)
+    process.start()
+    return process
+
+
+def in_child(work, *arguments) -> int:
+    """Run ``work`` in a second process; return its exit status, negative for a signal."""
+    process = start_child(work, *arguments)
+    process.join()
+    return process.exitcode
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_rename(options: PatchOptions, number: int, after: bool) -> None:
+    parts._PART_WINDOWS = 8
+    real, seen = {name: getattr(Path, name) for name in ("replace", "rename")}, []
+
+    def deadly(name):
+        def wrapped(self, target):
+            seen.append(self)
+            if len(seen) == number and not after:
+                die()
+            real[name](self, target)
+            if len(seen) == number and after:
+                die()
+
+        return wrapped
+
+    for name in real:
+        setattr(Path, name, deadly(name))
+    prepare_patches(options)
+
+
+def die_at_step(options: PatchOptions, share: float) -> None:
+    parts._PART_WINDOWS = 8
+
+    def deadly(done: int, total: int, note: str = "") -> None:
+        if done == max(1, int(share * total)):
+            die()
+
+    prepare_patches(options, progress=deadly)
+
+
+def die_with_the_older_set_moved(options: PatchOptions) -> None:
+    real = Path.rename
+
+    def deadly(self, target):
+        real(self, target)
+        die()
+
+    Path.rename = deadly
+    prepare_patches(options, overwrite=True)
+
+
+def meet_a_full_disk(options: PatchOptions, size: int) -> None:
+    import resource
+
+    parts._PART_WINDOWS = 8
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    try:
+        prepare_patches(options)
+    except KsdiffError as error:
+        wanted = "the same command then goes on" if workspace_folder(options.output).exists() else "cannot be written"
+        os._exit(7 if wanted in str(error) else 8)
+
+
+def work_until_told(options: PatchOptions, started: Path, go_on: Path) -> None:
+    def wait(done: int, total: int, note: str = "") -> None:
+        started.touch()
+        while not go_on.exists():
+            time.sleep(0.01)
+
+    prepare_patches(options, progress=wait)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def visible(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in tmp_path.iterdir() if path.name not in ("a", "b"))
+
+
+@needs_posix
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_around_every_rename_it_still_ends_with_the_same_bytes(options, expected, tmp_path, after) -> None:
+    """Every child dies at its third rename, just before or just after it; the next one goes on."""
+    deaths = 0
+    while not options.output.exists():
+        status = in_child(die_at_rename, options, 3, after)
+        assert status in (0, -signal.SIGKILL)
+        deaths += status != 0
+        assert deaths < 200, "no progress"
+    assert deaths > 4
+    if status:  # killed after the last rename: the output is whole, the rest only rubbish
+        prepare_patches(options, overwrite=True)
+    assert contents(options.output) == expected
+    assert visible(tmp_path) == ["patches"]
+
+
+@needs_posix
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
+def test_killed_inside_a_part_it_still_ends_with_the_same_bytes(options, expected, tmp_path, share) -> None:
+
+    assert in_child(die_at_step, options, share) == -signal.SIGKILL
+    assert not options.output.exists()
+    seen = []
+    done = prepare_patches(options, progress=lambda done, total, note="": seen.append((done, total)))
+    assert contents(options.output) == expected
+    assert any("took up" in note for note in done.notes) == (share > 0.1)
+    assert seen[-1][0] == seen[-1][1]
+    assert visible(tmp_path) == ["patches"]
+
+
+@needs_posix
+def test_killed_while_replacing_an_older_set_leaves_one_of_the_two_whole(options, expected, tmp_path) -> None:
+    older = PatchOptions(options.scenes, options.output, patch=24)
+    prepare_patches(older)
+    assert in_child(die_with_the_older_set_moved, options) == -signal.SIGKILL
+    prepare_patches(options, overwrite=True)
+    assert contents(options.output) == expected
+    assert visible(tmp_path) == ["patches"]
+
+
+def interrupt_at(step: int):
+    def progress(done: int, total: int, note: str = "") -> None:
+        if done == step:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_an_interrupt_leaves_a_hidden_folder_that_the_same_command_takes_up(options, expected, tmp_path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        prepare_patches(options, progress=interrupt_at(10))
+    assert visible(tmp_path) == [".patches.partial"]
+    made = {path.name: path.stat().st_mtime_ns for path in workspace_folder(options.output).glob("train-*.h5")}
+    assert made
+    with pytest.raises(KeyboardInterrupt):
+        prepare_patches(options, progress=interrupt_at(12))
+    for name, time_made in made.items():
+        assert (workspace_folder(options.output) / name).stat().st_mtime_ns == time_made, "made again"
+    prepare_patches(options)
+    assert contents(options.output) == expected
+
+
+def test_other_options_or_scenes_start_anew(options, expected, tmp_path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        prepare_patches(PatchOptions(options.scenes, options.output, patch=16, seed=7), progress=interrupt_at(10))
+    done = prepare_patches(options)
+    assert any("discarded" in note for note in done.notes)
+    assert contents(options.output) == expected
+    with pytest.raises(KeyboardInterrupt):
+        prepare_patches(options, overwrite=True, progress=interrupt_at(10))
+    os.utime(options.scenes[0] / "ms.tif", ns=(1, 1))
+    done = prepare_patches(options, overwrite=True)
+    assert any("discarded" in note for note in done.notes)
+
+
+def test_no_resume_starts_anew(options) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        prepare_patches(options, progress=interrupt_at(10))
+    done = prepare_patches(options, resume=False)
+    assert not any("took up" in note for note in done.notes)
+
+
+def test_bad_input_met_on_the_way_leaves_nothing(options, tmp_path) -> None:
+    path = options.scenes[1] / "ms.tif"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes(8))
+    with pytest.raises(KsdiffError, match=r"ms\.tif"):
+        prepare_patches(options)
+    assert visible(tmp_path) == []
+
+
+@needs_posix
+@pytest.mark.parametrize("size", [300, 20_000, 60_000, 300_000])
+def test_a_full_disk_gets_one_line_and_the_same_command_goes_on(options, expected, tmp_path, size) -> None:
+    assert size < len(expected["train.h5"])
+    assert in_child(meet_a_full_disk, options, size) == 7
+    assert visible(tmp_path) == ([".patches.partial"] if size > 300 else [])
+    assert not list(tmp_path.rglob("*.tmp"))
+    prepare_patches(options)
+    assert contents(options.output) == expected
+
+
+@needs_posix
+def test_a_second_process_is_told_to_wait(options, expected, tmp_path) -> None:
+    started, go_on = tmp_path / "a" / "started", tmp_path / "a" / "go_on"
+
+    process = start_child(work_until_told, options, started, go_on)
+    while not started.exists():
+        time.sleep(0.01)
+    try:
+        with pytest.raises(KsdiffError, match=rf"process {process.pid}\) is making it; wait"):
+            prepare_patches(options)
+    finally:
+        go_on.touch()
+        process.join()
+    started.unlink()
+    go_on.unlink()
+    assert contents(options.output) == expected
+    assert visible(tmp_path) == ["patches"]
+
+
+@needs_posix
+def test_the_command_itself_can_be_killed(options, expected, tmp_path) -> None:
+    command = [sys.executable, "-m", "ksdiff_cli", "prepare-data", *map(str, options.scenes), "--patch", "16"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def start(**more):
+        return subprocess.Popen([*command, "-o", str(options.output)], env=environment, cwd=ROOT, **more)
+
+    process = start()
+    while process.poll() is None and not list(workspace_folder(options.output).glob("train-*")):
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    if process.returncode == 0:
+        pytest.skip("the machine was too fast to kill it")
+    assert not options.output.exists()
+    assert start(stdout=subprocess.DEVNULL).wait() == 0
+    assert contents(options.output) == expected
+    assert visible(tmp_path) == ["patches"]
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(options, run, monkeypatch) -> None:
+    from ksdiff_cli.patches import prepare
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare, "draw_quicklook", interrupted)
+    result = run("prepare-data", *options.scenes, "--patch", "16", "-o", options.output)
+    assert result.exit_code != 0 and "the same command goes on" in result.stderr
+    monkeypatch.undo()
+    result = run("prepare-data", *options.scenes, "--patch", "16", "-o", options.output)
+    assert result.exit_code == 0 and "took up an interrupted run" in result.stderr
