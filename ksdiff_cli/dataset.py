@@ -4,10 +4,11 @@ It runs on a machine with torch, h5py and numpy alone: no rasterio here.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import h5py
@@ -42,9 +43,15 @@ class Batch:
     """PAN pixels per MS pixel along a side."""
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Return the same batch on ``device``."""
-        gt = None if self.gt is None else self.gt.to(device)
-        return Batch(self.pan.to(device), self.ms_up.to(device), gt, self.statistics.to(device), self.ratio)
+        """Return the same batch on ``device``; pinned images are copied while the GPU computes."""
+        pan, ms_up = (images.to(device, non_blocking=True) for images in (self.pan, self.ms_up))
+        gt = None if self.gt is None else self.gt.to(device, non_blocking=True)
+        return Batch(pan, ms_up, gt, self.statistics.to(device), self.ratio)
+
+    def pinned(self) -> "Batch":
+        """Return the same batch with its images in pinned memory, from where a GPU fetches them by itself."""
+        gt = None if self.gt is None else self.gt.pin_memory()
+        return Batch(self.pan.pin_memory(), self.ms_up.pin_memory(), gt, self.statistics, self.ratio)
 
 
 class PatchFile:
@@ -53,8 +60,12 @@ class PatchFile:
     A file of up to 1 GB is kept in memory once its images are asked for; from a larger one images are read as needed.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, cache_bytes: int = _CACHE_BYTES) -> None:
         """Open the file and check its layout; no pixel is read.
+
+        Args:
+            path: the file.
+            cache_bytes: a file of at most this size is kept in memory once its images are asked for.
 
         Raises:
             KsdiffError: no such file, not HDF5, missing keys, or arrays that do not fit each other.
@@ -67,6 +78,8 @@ class PatchFile:
         except OSError:
             raise KsdiffError(f"{path}: is not an HDF5 file, or is damaged") from None
         self._cache: dict[str, Array] = {}
+        self._cache_bytes = cache_bytes
+        self._reading = Lock()
         try:
             self._check()
         except KsdiffError:
@@ -128,6 +141,11 @@ class PatchFile:
         keys = ("pan", "ms", "lms", "gt") if self.has_gt else ("pan", "ms", "lms")
         return {key: self._read(key, [index])[0] for key in keys}
 
+    def largest(self, key: str) -> float:
+        """Return the largest value of ``pan``, ``ms`` or ``gt`` over all images, in one streamed pass."""
+        source = self._cached(key)
+        return max(float(source[index].max()) for index in range(len(self)))
+
     def statistics(self, indices: Sequence[int]) -> Statistics:
         """Return the statistics of the images' scenes, N = len(indices).
 
@@ -185,13 +203,14 @@ class PatchFile:
         return out
 
     def _cached(self, key: str) -> Any:
-        if key not in self._cache:
-            dataset = self._file[key]
-            total = sum(self._file[name].nbytes for name in ("pan", "ms", "lms", "gt") if name in self._file)
-            if total > _CACHE_BYTES:
-                return dataset
-            self._cache[key] = dataset[:]
-        return self._cache[key]
+        with self._reading:  # batches are made by several threads
+            if key not in self._cache:
+                dataset = self._file[key]
+                total = sum(self._file[name].nbytes for name in ("pan", "ms", "lms", "gt") if name in self._file)
+                if total > self._cache_bytes:
+                    return dataset
+                self._cache[key] = dataset[:]
+            return self._cache[key]
 
     def _upsample(self, ms: Array) -> Array:
         # scipy lies behind both; a training machine whose files hold lms does without
@@ -233,61 +252,3 @@ class PatchFile:
         count = len(dataset) * dataset.shape[2] * dataset.shape[3]
         mean = total / count
         return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))
-
-
-class TrainingBatches:
-    """Random training batches. Batch k is a function of the seed and k alone, so a resumed run goes on exactly."""
-
-    def __init__(self, files: Sequence[PatchFile], batch: int, seed: int, gain: float = 0.0) -> None:
-        """Remember what to draw from.
-
-        Args:
-            files: at least one, with ground truth; they may differ in bands and ratio, as a batch is of one file.
-            batch: images a batch.
-            seed: of every draw.
-            gain: largest change of the logarithm of an image's brightness; its statistics stay, so that the network
-                meets images darker and brighter than their scene. 0 leaves brightness alone.
-
-        Raises:
-            KsdiffError: a file without ground truth.
-        """
-        for file in files:
-            if not file.has_gt:
-                raise KsdiffError(f"{file.path}: has no gt (it is a full-resolution file); train on train.h5")
-        self.files, self.size, self.seed, self.gain = list(files), batch, seed, gain
-        counts = np.array([len(file) for file in files], np.float64)
-        self._share = counts / counts.sum()
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield batches 0, 1, 2 … without end."""
-        number = 0
-        while True:
-            yield self.batch(number)
-            number += 1
-
-    def batch(self, number: int) -> Batch:
-        """Return batch ``number``: images of one file (drawn by its size), each flipped and turned at random.
-
-        All arrays of an image turn alike; lms turns as an array, it is not made anew.
-        """
-        random = np.random.default_rng((self.seed, number))
-        file = self.files[int(random.choice(len(self.files), p=self._share))]
-        # without repetition where the file has enough images
-        indices = random.choice(len(file), self.size, replace=len(file) < self.size)
-        drawn = file.batch(indices.tolist())
-        square = file.size[0] == file.size[1]
-        turns = random.integers(4, size=self.size) if square else 2 * random.integers(2, size=self.size)
-        flips = random.integers(2, size=self.size)
-        factors = np.exp(random.uniform(-self.gain, self.gain, self.size)).astype(np.float32)
-
-        def turn(images: Tensor) -> Tensor:
-            out = torch.empty_like(images)
-            for place, image, quarter, flip, factor in zip(out, images, turns, flips, factors, strict=True):
-                turned = torch.rot90(image, int(quarter), (1, 2))
-                place.copy_(turned.flip(2) if flip else turned)
-                if self.gain:
-                    place.mul_(float(factor))
-            return out
-
-        assert drawn.gt is not None
-        return Batch(turn(drawn.pan), turn(drawn.ms_up), turn(drawn.gt), drawn.statistics, drawn.ratio)

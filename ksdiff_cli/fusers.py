@@ -1,8 +1,9 @@
 """What turns a tile into sharpened bands: the KSDiff network, or a method by name."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,11 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
 from ksdiff_cli.sensors import Sensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ksdiff_cli.models.contract import Statistics
 
 Array = NDArray[Any]
 
@@ -73,13 +79,14 @@ class Upsampling:
 class Network:
     """``ksdiff``: a network from its checkpoint, through the model contract."""
 
-    def __init__(self, checkpoint: Path, device: str = "auto", seed: int = 0) -> None:
+    def __init__(self, checkpoint: Path, device: str = "auto", seed: int = 0, *, stage1: bool = False) -> None:
         """Load the weights.
 
         Args:
             checkpoint: ``.safetensors``, as ``ksdiff train`` writes it.
             device: see :func:`ksdiff_cli.devices.pick_device`.
             seed: of z_T, drawn once for the scene and shared by all its tiles.
+            stage1: take stage 1's weights too; they only fuse with a latent given.
 
         Raises:
             KsdiffError: no such device, or the weights are not made for sharpening.
@@ -89,11 +96,12 @@ class Network:
         from ksdiff_cli.models.checkpoint import load_model, weights_hash
 
         self._device = pick_device(device)
-        self._model, header = load_model(checkpoint, self._device)
-        if header["stage"] == 1 and header["config"]["prior"]:
+        self._model, _ = load_model(checkpoint, self._device)
+        if self._model.needs_truth and not stage1:
             raise KsdiffError(
                 f"{checkpoint}: holds stage 1, whose prior needs the ground truth; train stage 2 and give its weights"
             )
+        self._checkpoint = checkpoint
         self._noise = self._model.noise(seed)
         self._provenance = {"METHOD": "ksdiff", "WEIGHTS": weights_hash(checkpoint), "SEED": str(seed)}
 
@@ -101,27 +109,69 @@ class Network:
         """See :meth:`Fuser.check`."""
         self._model.check(bands, ratio)
 
-    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
-        """See :meth:`Fuser.fuse`."""
+    @property
+    def needs_truth(self) -> bool:
+        """Whether these are stage 1's weights, whose prior is made from the ground truth."""
+        return self._model.needs_truth
+
+    def latent(self, tile: Tile, statistics: SceneStatistics, ratio: int, gt: Array | None = None) -> "Tensor":
+        """Return the prior's z for a tile.
+
+        Args:
+            tile: see :meth:`Fuser.fuse`.
+            statistics: see :meth:`Fuser.fuse`.
+            ratio: see :meth:`Fuser.fuse`.
+            gt: (bands, H, W) DN, for stage 1's weights.
+
+        Returns:
+            (R, S, C_z) on the CPU; R is 1, or the bands where they share the network.
+
+        Raises:
+            KsdiffError: the network has no prior.
+            ModelError: stage 1's weights without ``gt``.
+        """
         import torch
 
-        from ksdiff_cli.models.contract import Statistics
+        from ksdiff_cli.models.contract import pad_to_multiple
+        from ksdiff_cli.models.ksdiff import KSDiff
 
-        def batch(values: Any) -> torch.Tensor:
-            array = np.ascontiguousarray(values, np.float32)
-            return torch.from_numpy(array)[None].to(self._device)
+        if not isinstance(self._model, KSDiff) or not self._model.config.prior:
+            raise KsdiffError(f"{self._checkpoint}: its network has no prior to look at")
+        side = self._model.multiple
+        pan, ms_up = (pad_to_multiple(self._batch(image), side) for image in (tile.pan, tile.ms_up))
+        truth = None if gt is None else pad_to_multiple(self._batch(gt), side)
+        with torch.no_grad(), self._reproducibly():
+            inputs = self._model.prepare(pan, ms_up, self._statistics(statistics), ratio, truth)
+            z = self._model.latent(inputs, self._noise)
+        assert z is not None
+        return z.cpu()
 
-        scene = Statistics(
-            batch([statistics.pan_mean]),
-            batch([statistics.pan_std]),
-            batch(statistics.ms_mean),
-            batch(statistics.ms_std),
-        )
-        # the same bytes from the same command, on a GPU too
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            fused = self._model.fuse(batch(tile.pan), batch(tile.ms_up), scene, ratio, self._noise)
+    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int, latent: "Tensor | None" = None) -> Array:
+        """See :meth:`Fuser.fuse`; a ``latent``, as :meth:`latent` returns one, takes the place of the tile's own."""
+        given: dict[str, Any] = {} if latent is None else {"latent": latent}
+        images = self._batch(tile.pan), self._batch(tile.ms_up), self._statistics(statistics)
+        with self._reproducibly():
+            fused = self._model.fuse(*images, ratio, self._noise, **given)
         result: Array = fused[0].cpu().numpy()
         return result
+
+    def _batch(self, values: Any) -> "Tensor":
+        import torch
+
+        array = np.ascontiguousarray(values, np.float32)
+        return torch.from_numpy(array)[None].to(self._device)
+
+    def _statistics(self, scene: SceneStatistics) -> "Statistics":
+        from ksdiff_cli.models.contract import Statistics
+
+        values = [scene.pan_mean], [scene.pan_std], scene.ms_mean, scene.ms_std
+        return Statistics(*map(self._batch, values))
+
+    def _reproducibly(self) -> AbstractContextManager[Any]:
+        """Give the same bytes from the same command, on a GPU too."""
+        import torch
+
+        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
     def provenance(self) -> Mapping[str, str]:
         """See :meth:`Fuser.provenance`."""
@@ -196,7 +246,13 @@ def _block(tile: Tile, core: Array, scene_pixels: int) -> Block:
 
 
 def make_fuser(
-    method: str, checkpoint: Path | None = None, device: str = "auto", seed: int = 0, threads: int | None = None
+    method: str,
+    checkpoint: Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    threads: int | None = None,
+    *,
+    stage1: bool = False,
 ) -> Fuser:
     """Return the fuser called ``method``.
 
@@ -206,6 +262,7 @@ def make_fuser(
         device: where a network runs.
         seed: of a network's random numbers.
         threads: CPU threads of a network; None takes all cores.
+        stage1: see :class:`Network`.
 
     Raises:
         KsdiffError: no such method, or no weights to be had.
@@ -227,4 +284,4 @@ def make_fuser(
         import torch
 
         torch.set_num_threads(threads)
-    return Network(checkpoint, device, seed)
+    return Network(checkpoint, device, seed, stage1=stage1)

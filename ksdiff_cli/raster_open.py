@@ -12,7 +12,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from ksdiff_cli.errors import KsdiffError
 
-BLOCK_CACHE = 128 << 20
+BLOCK_CACHE = 64 << 20
 """GDAL's cache of decoded blocks, bytes (what rasterio takes an integer GDAL_CACHEMAX for). GDAL's own default grows
 with the machine; a bound on memory must not. The first read of a process fixes it."""
 _READDIR = "GDAL_DISABLE_READDIR_ON_OPEN"

@@ -22,7 +22,6 @@ from ksdiff_cli.tiling import Span, Tiling, make_tiling
 Array = NDArray[Any]
 
 
-
 @dataclass(frozen=True)
 class SharpenOptions:
     """How a scene is cut and how the output is stored."""

@@ -1,6 +1,5 @@
 """The two training stages (paper sec. 3.1-3.2): patches in, checkpoints out; they can be killed and resumed."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +8,20 @@ from typing import Any
 from ksdiff_cli import __version__
 from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.models.checkpoint import save_model
-from ksdiff_cli.models.ksdiff import Stage
+from ksdiff_cli.models.checkpoint import read_header, save_model, weights_hash
+from ksdiff_cli.models.contract import Stage
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.training_run import Run, TrainingOptions
+from ksdiff_cli.training_log import Log
+from ksdiff_cli.training_options import TrainingOptions
+from ksdiff_cli.training_parallel import ALONE, Team
+from ksdiff_cli.training_run import Run
+from ksdiff_cli.training_stopper import Stopper
+from ksdiff_cli.training_validation import IDLE, draw_pictures, validate
 
-__all__ = ["TrainingOptions", "check_output", "choose_bands", "open_data", "train_stage"]
+__all__ = ["TrainingOptions", "check_output", "choose_bands", "is_done", "open_data", "train_stage"]
+
+_SAVE_SECONDS = 600  # between resume states where validations are further apart
+_LOOK = 20  # steps between looks at the loss on a GPU, which has to stop for each
 
 
 def _say_nothing(line: str) -> None:
@@ -22,18 +29,41 @@ def _say_nothing(line: str) -> None:
 
 
 def check_output(options: TrainingOptions, stage: Stage, *, resume: bool, overwrite: bool) -> None:
-    """Refuse to lose an earlier run, and to resume one that is not there.
+    """Refuse to lose an earlier run.
 
     Raises:
-        KsdiffError: see above, or stage 2 has no stage 1 to start from.
+        KsdiffError: there is one, and neither ``resume`` nor ``overwrite`` says what to do with it.
     """
-    done, state = options.files(stage)
+    done, state = options.file(stage), options.state(stage)
+    if resume:
+        return
     if done.exists() and not overwrite:
         raise KsdiffError(f"{done}: exists; choose another folder with -o, or --overwrite")
-    if state.exists() and not (resume or overwrite):
+    if state.exists() and not overwrite:
         raise KsdiffError(f"{state}: an unfinished run; continue it with --resume, or start anew with --overwrite")
-    if overwrite and not resume:
-        state.unlink(missing_ok=True)
+    state.unlink(missing_ok=True)
+
+
+def is_done(options: TrainingOptions, stage: Stage) -> bool:
+    """Tell whether a run that is resumed had finished this stage already.
+
+    Raises:
+        KsdiffError: the stage's weights are there but come from other options or another stage 1.
+        ModelError: they cannot be read.
+    """
+    done = options.file(stage)
+    if options.state(stage).exists() or not done.exists():
+        return False
+    training = read_header(done)["training"]
+    plain = options.plain() | _names(options)
+    if changed := options.changed(training, plain):
+        raise KsdiffError(
+            f"{done}: was made with other values of {', '.join(changed)}; choose another folder with -o, or --overwrite"
+        )
+    first = options.file(1)
+    if stage == 2 and first.exists() and training.get("stage1") != weights_hash(first):
+        raise KsdiffError(f"{done}: was made from another {first}; train --stage 2 --overwrite")
+    return True
 
 
 def train_stage(
@@ -41,56 +71,108 @@ def train_stage(
     stage: Stage,
     progress: ProgressCallback = silent,
     note: Callable[[str], None] = _say_nothing,
+    team: Team = ALONE,
 ) -> Path:
     """Train one stage, or go on where a killed run of the same options stopped.
 
     Args:
         options: the run.
-        stage: 1 (PLFE1 + network, eq. 4) or 2 (PLFE2 + denoiser + network, eq. 10).
+        stage: 1 (PLFE1 + network, eq. 4) or 2 (PLFE2 + denoiser + network, eq. 10); 1 for pixel diffusion.
         progress: told every step, with the live loss.
         note: told what a person should know.
+        team: the processes that train together; one of them writes.
 
     Returns:
         The stage's checkpoint.
 
     Raises:
-        KsdiffError: no data, data that do not fit each other, or no stage 1 for stage 2.
+        KsdiffError: no data, data that do not fit each other, no stage 1 for stage 2, a loss that is not finite, or a
+            stop that somebody asked for, after the resume state is written.
     """
-    done, state_path = options.files(stage)
     train, valid = open_data(options.data)
+    run = Run(options, stage, train, team)
+    _check_sizes(train + valid, run)
+    if options.state(stage).exists():
+        run.restore(options.state(stage))
+        note(f"going on at step {run.step} of {options.steps}")
+    team.wait()  # nobody writes before all have read
     if not valid:
         note("no validation file beside the training data: validation is skipped")
-    run = Run(options, stage, train)
-    if state_path.exists():
-        run.restore(state_path)
-        note(f"going on at step {run.step} of {options.steps}")
-    losses: dict[str, float] = {}  # stays so if the run was killed between its last step and its checkpoint
-    started, log = time.monotonic() - run.elapsed, options.run / "log.jsonl"
-    options.run.mkdir(parents=True, exist_ok=True)
-    while not run.finished:
-        losses = run.advance()
-        run.elapsed = time.monotonic() - started
-        progress(run.step, options.steps, f"loss {losses['loss']:.4f}")
-        if run.step % options.validate_every == 0 or run.finished:
-            facts = {"stage": stage, "step": run.step, "seconds": round(run.elapsed, 1), **losses}
-            facts |= run.validate(valid)
-            with log.open("a") as file:
-                file.write(json.dumps(facts) + "\n")
-            run.save(state_path)
-            if (cost := facts.get("shuffle_cost", 1.0)) < 0.005:
-                note(f"step {run.step}: the prior is idle (another image's z costs {cost:.2%} of the loss)")
-    training = {
-        **options.plain(),
-        # weights travel; the paths of one machine need not
-        "data": [path.name for path in options.data],
-        "init": options.init and options.init.name,
+    _loop(run, valid, progress, note)
+    if team.leads:
+        facts = _facts(run, train)
+        save_model(run.averaged(), options.file(stage), sensor=_sensors(train), training=facts)
+        options.state(stage).unlink(missing_ok=True)
+        options.state(stage).with_suffix(".partial").unlink(missing_ok=True)
+    team.wait()  # the next stage reads this one's weights
+    return options.file(stage)
+
+
+def _loop(run: Run, valid: list[PatchFile], progress: ProgressCallback, note: Callable[[str], None]) -> None:
+    """Train until the stage is over; validate, draw and save in between."""
+    options, team = run.options, run.team
+    log = Log(options.run, options.name(run.stage))
+    if team.leads:
+        log.forget_after(run.step)
+    started = saved = time.monotonic()
+    before = run.elapsed
+    every = 1 if run.device.type == "cpu" else _LOOK
+    with Stopper() as stopper, run.ahead() as batches:
+        while not run.finished:
+            losses = run.advance(batches.get(run.step))
+            run.elapsed, stop = team.agree(before + time.monotonic() - started, stopper.asked)
+            due = run.step % options.validate_every == 0 or run.finished
+            if run.step % every == 0 or due or stop:
+                run.look(losses)
+            scale = (run.step, options.steps) if options.time_limit is None else (round(1000 * run.part), 1000)
+            progress(*scale, f"loss {run.losses.get('loss', 0):.4f}")
+            if due and team.leads:
+                _report(run, valid, log, note)
+            if team.leads and (due or stop or time.monotonic() - saved > _SAVE_SECONDS):
+                run.save(options.state(run.stage))
+                saved = time.monotonic()
+            if stop and not run.finished:
+                if not team.leads:
+                    raise SystemExit(1)
+                raise KsdiffError(
+                    f"{options.name(run.stage)}: stopped at step {run.step} of {options.steps}; "
+                    "the same command with --resume goes on from here"
+                )
+
+
+def _report(run: Run, valid: list[PatchFile], log: Log, note: Callable[[str], None]) -> None:
+    """Validate, and tell the log, the pictures and people."""
+    model, name = run.averaged(), run.options.name(run.stage)
+    found = validate(model, valid, run.device)
+    log.add(run.step, {"seconds": round(run.elapsed, 1), **run.losses, **found})
+    draw_pictures(model, valid, run.device, run.options.run / "pictures", f"{name}_{run.step:06d}")
+    words = [f"loss {run.losses['loss']:.4f}"]
+    if found:
+        words.append(f"valid {found['valid']:.4f}")
+    if "shuffle_cost" in found:
+        words.append(f"another image's z costs {found['shuffle_cost']:+.2%}")
+    left = round(run.elapsed / run.part - run.elapsed)
+    words.append("done" if run.finished else f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left")
+    note(f"{name}, step {run.step}: {', '.join(words)}")
+    if found.get("shuffle_cost", 1.0) < IDLE:
+        note(f"step {run.step}: the prior is idle: the network does as well with another image's z")
+
+
+def _facts(run: Run, train: list[PatchFile]) -> dict[str, Any]:
+    """Gather what a reader needs to judge the weights."""
+    facts = {
+        **run.options.plain(),
+        **_names(run.options),
         "ksdiff_version": __version__,
-        "losses": losses,
+        "losses": run.losses,
         "images": sum(map(len, train)),
     }
-    save_model(run.averaged(), done, sensor=_sensors(train), training=training)
-    state_path.unlink(missing_ok=True)
-    return done
+    return facts if run.origin is None else facts | {"stage1": run.origin}
+
+
+def _names(options: TrainingOptions) -> dict[str, Any]:
+    """Return the inputs' names: weights travel, and the paths of one machine need not."""
+    return {"data": [path.name for path in options.data], "init": options.init and options.init.name}
 
 
 def open_data(paths: tuple[Path, ...]) -> tuple[list[PatchFile], list[PatchFile]]:
@@ -123,6 +205,16 @@ def choose_bands(files: list[PatchFile], universal: bool) -> int | None:
     """Return the bands the network sees at once: the data's, or None for one shared by any number of bands."""
     bands = {file.bands for file in files}
     return None if universal or len(bands) > 1 else bands.pop()
+
+
+def _check_sizes(files: list[PatchFile], run: Run) -> None:
+    multiple = run.model.multiple
+    for file in files:
+        if any(side % multiple for side in file.size):
+            raise KsdiffError(
+                f"{file.path}: its patches of {file.size[1]} x {file.size[0]} px do not suit the network, which trains "
+                f"on sides that are multiples of {multiple}; prepare-data --patch sets them"
+            )
 
 
 def _sensors(files: list[PatchFile]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""One stage of training, step by step: losses, optimiser, averaged weights, validation, resume state."""
+"""One stage of training, step by step: model, optimiser, averaged weights, resume state."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,88 +10,59 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ksdiff_cli.dataset import Batch, PatchFile, TrainingBatches
+from ksdiff_cli.dataset import Batch, PatchFile
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.models.checkpoint import load_model
-from ksdiff_cli.models.config import ModelConfig
-from ksdiff_cli.models.ksdiff import Inputs, KSDiff, Stage, diffusion_loss, regression_loss
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """What a run is made of; with the data and the seed it determines the weights."""
-
-    data: tuple[Path, ...]
-    """Folders with train.h5 and valid.h5, folders of such folders, or training files (PanCollection's train_*.h5)."""
-    run: Path
-    """Folder for stage1.safetensors, stage2.safetensors, log.jsonl and the resume state."""
-    steps: int = 1000
-    """Optimiser steps of a stage."""
-    batch: int = 16
-    """Images a step; for a network shared by all bands, image-band pairs."""
-    rate: float = 1e-3
-    """Peak learning rate of AdamW; cosine to zero."""
-    weight_decay: float = 1e-4
-    ema: float = 0.998
-    """Decay of the averaged weights, the ones that are saved."""
-    clip: float = 0.5
-    """Largest gradient norm."""
-    warm_up: float = 0.2
-    """Share of stage 2 that trains PLFE2 and the denoiser on the latent loss alone, before the network joins."""
-    latent_noise: float = 0.1
-    """Noise on z in stage 1: the network learns to live with the prediction error of stage 2."""
-    gain: float = 0.2
-    """Largest change of the logarithm of an image's brightness against its scene's statistics (augmentation)."""
-    diffusion_weight: float = 1.0
-    """Weight of the diffusion term against the regression term (eq. 10 has 1)."""
-    validate_every: int = 200
-    """Steps between validations, which also save the resume state."""
-    time_limit: float | None = None
-    """Minutes after which the stage ends well, its learning rate fully decayed."""
-    init: Path | None = None
-    """Weights to start from instead of random ones; their configuration replaces ``config``."""
-    seed: int = 0
-    device: str = "cpu"
-    config: ModelConfig = field(default_factory=ModelConfig)
-
-    def files(self, stage: Stage) -> tuple[Path, Path]:
-        """Return where a stage's weights and its resume state go."""
-        return self.run / f"stage{stage}.safetensors", self.run / f"stage{stage}.state"
-
-    def plain(self) -> dict[str, Any]:
-        """Return what determines the weights, as JSON values: everything but where they are written."""
-        values = asdict(self)
-        values["data"] = [path.as_posix() for path in self.data]
-        values["init"] = self.init and self.init.as_posix()
-        del values["run"]
-        return json.loads(json.dumps(values))  # type: ignore[no-any-return]
+from ksdiff_cli.models.checkpoint import load_ksdiff, load_model, weights_hash
+from ksdiff_cli.models.contract import Config, FusionModel, Inputs, Stage
+from ksdiff_cli.models.ksdiff import KSDiff
+from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
+from ksdiff_cli.training_batches import Ahead, TrainingBatches
+from ksdiff_cli.training_losses import Draws, Objective, choose_arithmetic, train_once, train_pixels_once
+from ksdiff_cli.training_options import TrainingOptions
+from ksdiff_cli.training_parallel import ALONE, Team
 
 
 class Run:
     """Everything that changes while a stage trains. Step k is a function of the seed and k, hence resuming is exact."""
 
-    def __init__(self, options: TrainingOptions, stage: Stage, train: list[PatchFile]) -> None:
-        """Build the model of the stage, from given weights or stage 1's where there are some, and its optimiser."""
-        self.options, self.stage = options, stage
+    def __init__(self, options: TrainingOptions, stage: Stage, train: list[PatchFile], team: Team = ALONE) -> None:
+        """Build the model of the stage, from given weights or stage 1's where there are some, and its optimiser.
+
+        Raises:
+            KsdiffError: no stage 1 for stage 2, weights of another kind, or patches of a size the network cannot take.
+            ModelError: weights for other bands.
+        """
+        self.options, self.stage, self.team = options, stage, team
         self.step, self.elapsed = 0, 0.0
+        self.losses: dict[str, float] = {}
+        """Of the last step that was looked at."""
         torch.manual_seed(options.seed)
         self.device = torch.device(options.device)
         self.target: KSDiff | None = None
+        self.origin: str | None = None
+        """Hash of the stage 1 that stage 2 starts from."""
         if stage == 2:
-            self.target = _load_stage1(options).to(self.device).eval().requires_grad_(False)
+            self.target, self.origin = _load_stage1(options)
+            self.target.to(self.device).eval().requires_grad_(False)
         sources = [source for source in (_load_init(options, train), self.target) if source is not None]
         config = sources[-1].config if sources else options.config
-        self.model = KSDiff(config, stage).to(self.device)
+        self.model = _make_model(config, stage).to(self.device)
         for source in sources:  # the parts that both have; in stage 2 the network is stage 1's
+            if source.config != config or source.kind != self.model.kind:
+                raise KsdiffError(f"{options.init}: its network is not the one of {options.file(1)}; leave --init out")
             known = source.state_dict()
             self.model.load_state_dict({name: known.get(name, own) for name, own in self.model.state_dict().items()})
+        team.share_statistics(self.model)
         self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(options.ema))
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=options.rate, weight_decay=options.weight_decay, betas=(0.9, 0.99)
         )
-        bands = max(file.bands for file in train)
-        images = options.batch if config.bands is not None else max(2, 2 * options.batch // bands)
-        self.batches = TrainingBatches(train, images, options.seed + stage, gain=options.gain)
+        self.arithmetic = choose_arithmetic(options.precision, self.device)
+        self.objective = Objective(self.target, options.recipe, options.latent_noise, options.diffusion_weight)
+        images, share = options.batch, team.rows(options.batch)
+        if config.bands is None:  # all read the same images and take their rows later
+            images, share = max(2, team.size, 2 * options.batch // max(file.bands for file in train)), slice(None)
+        self.batches = TrainingBatches(train, images, options.seed + stage, gain=options.gain, share=share)
 
     @property
     def part(self) -> float:
@@ -104,108 +75,94 @@ class Run:
         """Whether the stage is over."""
         return self.part >= 1
 
-    def averaged(self) -> KSDiff:
+    def averaged(self) -> FusionModel:
         """Return the model with the averaged weights."""
         module = self.average.module
-        assert isinstance(module, KSDiff)
+        assert isinstance(module, FusionModel)
         return module
 
-    def advance(self) -> dict[str, float]:
-        """Take one optimiser step and return its losses."""
-        random = torch.Generator().manual_seed((self.options.seed << 40) + (self.stage << 36) + self.step)
-        rate = 0.5 * self.options.rate * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, self.part))).item())
+    def ahead(self) -> Ahead:
+        """Return the batches from the next step on, prepared in the background."""
+        pin = self.device.type == "cuda"
+
+        def make(number: int) -> Batch:
+            batch = self.batches.batch(number)
+            return batch.pinned() if pin else batch
+
+        return Ahead(make, self.step)
+
+    def advance(self, batch: Batch) -> dict[str, Tensor]:
+        """Take one optimiser step and return its losses, which stay on the device: looking at them makes a GPU wait."""
+        options = self.options
+        random = torch.Generator().manual_seed((options.seed << 40) + (self.stage << 36) + self.step)
+        rate = 0.5 * options.rate * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, self.part))).item())
         warm = min(1.0, (self.step + 1) / 50)  # Adam's first steps are large in every direction
         for group in self.optimizer.param_groups:
             group["lr"] = rate * warm
         self.model.train()
-        inputs = self.inputs(self.model, self.batches.batch(self.step), random)
-        losses = self.losses(inputs, random)
+        inputs, draws = self._inputs(batch, random)
         self.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip)
-        self.optimizer.step()
+        if isinstance(self.model, PixelDiffusion):
+            losses = train_pixels_once(self.model, inputs, draws, self.arithmetic, options.accumulate)
+        else:
+            assert isinstance(self.model, KSDiff)
+            latent_only = self.stage == 2 and self.part < options.warm_up
+            losses = train_once(
+                self.objective,
+                self.model,
+                inputs,
+                draws,
+                self.arithmetic,
+                latent_only=latent_only,
+                pieces=options.accumulate,
+            )
+        losses = self.team.sum_gradients(self.model, losses)
+        self.arithmetic.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
+        self.arithmetic.scaler.step(self.optimizer)
+        self.arithmetic.scaler.update()
         self.average.update_parameters(self.model)
         self.step += 1
-        return {name: round(value.item(), 6) for name, value in losses.items()}
+        return losses
 
-    def inputs(self, model: KSDiff, batch: Batch, random: torch.Generator | None) -> Inputs:
-        """Standardise a batch; keep ``options.batch`` random image-band pairs where all bands share the network."""
-        moved = batch.to(self.device)
-        inputs = model.prepare(moved.pan, moved.ms_up, moved.statistics, moved.ratio, moved.gt)
-        if random is not None and inputs.M.shape[0] > self.options.batch:
-            inputs = inputs.rows(torch.randperm(inputs.M.shape[0], generator=random)[: self.options.batch])
-        return inputs
+    def look(self, losses: dict[str, Tensor]) -> dict[str, float]:
+        """Return losses as numbers, and remember them.
 
-    def losses(self, inputs: Inputs, random: torch.Generator) -> dict[str, Tensor]:
-        """Return the stage's loss (eq. 4 or eq. 10) and its parts."""
-        model = self.model
-        if not model.config.prior:
-            return {"loss": regression_loss(inputs, model(inputs, None))}
-        if self.target is None:
-            z = model.truth_latent(inputs)
-            noise = torch.randn(z.shape, generator=random).to(z)
-            return {"loss": regression_loss(inputs, model(inputs, z + self.options.latent_noise * noise))}
-        z_0 = self.target.truth_latent(inputs)
-        noise = torch.randn(z_0.shape, generator=random).to(z_0)
-        last = torch.full((z_0.shape[0],), model.config.steps, device=z_0.device)
-        predicted = model.sample(inputs, model.diffusion(z_0, last, noise))
-        diffusion = diffusion_loss(z_0, predicted)
-        if self.part < self.options.warm_up:
-            return {"loss": diffusion, "diffusion": diffusion}
-        regression = regression_loss(inputs, model(inputs, predicted))
-        total = self.options.diffusion_weight * diffusion + regression
-        return {"loss": total, "diffusion": diffusion, "regression": regression}
-
-    @torch.no_grad()
-    def validate(self, files: list[PatchFile]) -> dict[str, float]:
-        """Measure the averaged weights on unseen patches, and whether the prior is alive.
-
-        Returns:
-            ``valid``: L1 in standardised units; ``shuffle_cost``: share by which it grows when every entry gets the z
-            of another one, from another file if there are several; ``z_spread``: standard deviation of the token mean
-            of z between entries.
+        Raises:
+            KsdiffError: a loss is not finite: the weights are lost.
         """
-        model = self.averaged().eval()
-        batches = [self.inputs(model, batch, None) for batch in _validation_batches(files)]
-        if not batches:
-            return {}
-        latents = [self._validation_latent(model, inputs) for inputs in batches]
-        valid = _mean_loss(model, batches, latents)
-        facts = {"valid": round(valid, 6)}
-        known = [z for z in latents if z is not None]
-        if known:
-            every = torch.cat(known)
-            others = torch.split(every.roll(max(1, len(every) // 2), 0), [len(z) for z in known])
-            facts["shuffle_cost"] = round(_mean_loss(model, batches, list(others)) / valid - 1, 5)
-            facts["z_spread"] = round(every.mean(1).std(0).mean().item(), 5)
-        return facts
-
-    def _validation_latent(self, model: KSDiff, inputs: Inputs) -> Tensor | None:
-        if not model.config.prior:
-            return None
-        if self.stage == 1:
-            return model.truth_latent(inputs)
-        return model.sample(inputs, model.noise().to(inputs.P))
+        self.losses = {name: round(value.item(), 6) for name, value in losses.items()}
+        if not all(abs(value) < float("inf") for value in self.losses.values()):
+            raise KsdiffError(
+                f"step {self.step}: the loss is not finite any more; start anew with a lower --rate or --precision fp32"
+            )
+        return self.losses
 
     def save(self, path: Path) -> None:
-        """Write the resume state beside the target, then rename."""
+        """Write the resume state beside the target, then rename: a kill at any moment leaves the old one or the new."""
         partial = path.with_suffix(".partial")
         state = {
             "step": self.step,
             "elapsed": self.elapsed,
+            "losses": self.losses,
+            "origin": self.origin,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.arithmetic.scaler.state_dict(),
             "options": json.dumps(self.options.plain(), sort_keys=True),
         }
-        torch.save(state, partial)
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
 
     def restore(self, path: Path) -> None:
         """Read a resume state.
 
         Raises:
-            KsdiffError: the state is damaged or comes from a run with other options.
+            KsdiffError: the state is damaged or comes from a run with other options or another stage 1.
         """
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
@@ -214,20 +171,34 @@ class Run:
             raise KsdiffError(
                 f"{path}: the resume state cannot be read ({reason}); start anew with --overwrite"
             ) from None
-        was, now = json.loads(state["options"]), self.options.plain()
-        if changed := sorted(key for key in now if was.get(key) != now[key] and key not in ("device", "time_limit")):
+        if changed := self.options.changed(json.loads(state["options"])):
             raise KsdiffError(
                 f"{path}: was begun with other values of {', '.join(changed)}; resume with the same options"
             )
-        self.step, self.elapsed = state["step"], state["elapsed"]
+        if state["origin"] != self.origin:
+            raise KsdiffError(f"{path}: was begun from another {self.options.file(1)}; start anew with --overwrite")
+        self.step, self.elapsed, self.losses = state["step"], state["elapsed"], state["losses"]
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.arithmetic.scaler.load_state_dict(state["scaler"])
+
+    def _inputs(self, batch: Batch, random: torch.Generator) -> tuple[Inputs, Draws]:
+        """Standardise a batch; keep ``options.batch`` random image-band pairs where all bands share the network."""
+        moved = batch.to(self.device)
+        inputs = self.model.prepare(moved.pan, moved.ms_up, moved.statistics, moved.ratio, moved.gt)
+        if self.model.config.bands is not None:
+            return inputs, Draws(random, self.options.batch, self.team.rows(self.options.batch))
+        total = inputs.M.shape[0]
+        kept = torch.arange(total)
+        if total > self.options.batch:
+            kept, total = torch.randperm(total, generator=random)[: self.options.batch], self.options.batch
+        rows = self.team.rows(total)
+        return inputs.rows(kept[rows].to(self.device)), Draws(random, total, rows)
 
 
-def _mean_loss(model: KSDiff, batches: list[Inputs], latents: Sequence[Tensor | None]) -> float:
-    losses = [regression_loss(inputs, model(inputs, z)).item() for inputs, z in zip(batches, latents, strict=True)]
-    return sum(losses) / len(losses)
+def _make_model(config: Config, stage: Stage) -> FusionModel:
+    return PixelDiffusion(config) if isinstance(config, PixelConfig) else KSDiff(config, stage)  # type: ignore[arg-type]
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
@@ -240,22 +211,14 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
-def _validation_batches(files: list[PatchFile], images: int = 12, most: int = 24) -> Iterator[Batch]:
-    """The first ``most`` patches of every file; a fixed set, so that values compare along a run."""
-    for file in files:
-        count = min(len(file), most)
-        for start in range(0, count, images):
-            yield file.batch(range(start, min(start + images, count)))
-
-
-def _load_stage1(options: TrainingOptions) -> KSDiff:
-    path, _ = options.files(1)
+def _load_stage1(options: TrainingOptions) -> tuple[KSDiff, str]:
+    path = options.file(1)
     if not path.exists():
         raise KsdiffError(f"{path}: stage 2 starts from stage 1, which is not there; run: ksdiff train --stage 1")
-    return load_model(path)[0]
+    return load_ksdiff(path)[0], weights_hash(path)
 
 
-def _load_init(options: TrainingOptions, train: list[PatchFile]) -> KSDiff | None:
+def _load_init(options: TrainingOptions, train: list[PatchFile]) -> FusionModel | None:
     if options.init is None:
         return None
     source = load_model(options.init)[0]

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .backbone import Backbone
 from .config import ModelConfig
+from .contract import Inputs
 from .kernels import ModulatedConv2d
 from .layers import LayerNorm2d, PatchStem
 
@@ -15,15 +17,7 @@ class Block(nn.Module):
     def __init__(self, channels: int, config: ModelConfig) -> None:
         """Make a block of ``channels``."""
         super().__init__()
-        self.depthwise = ModulatedConv2d(
-            channels,
-            channels,
-            config.kernel,
-            groups=channels,
-            latent=config.latent,
-            rank=config.rank,
-            prior=config.prior,
-        )
+        self.depthwise = ModulatedConv2d(channels, channels, config.kernel, config, groups=channels)
         self.mlp = nn.Sequential(
             nn.LayerNorm(channels),
             nn.Linear(channels, config.expansion * channels),
@@ -39,16 +33,18 @@ class Block(nn.Module):
         return out
 
 
-class PanNeXtU(nn.Module):
+class PanNeXtU(Backbone):
     """Blocks at 1/4 and 1/8 of the PAN resolution, a thin path at full resolution.
 
     The head predicts, for every PAN pixel, an injection gain for PAN's detail and a correction. It is modulated too:
     how much of PAN's detail belongs into a band is what a global prior knows best.
     """
 
-    def __init__(self, config: ModelConfig, inputs: int) -> None:
-        """Make the network for ``inputs`` full-resolution channels, the first of them PAN's detail."""
-        super().__init__()
+    def __init__(self, config: ModelConfig) -> None:
+        """Make the network."""
+        super().__init__(config)
+        inputs = 2 + config.ms_inputs
+        self.multiple = 2 * config.patch
         width, (down, bottom, up) = config.width, config.depths
         self.patch = config.patch
         self.group = config.group
@@ -61,9 +57,7 @@ class PanNeXtU(nn.Module):
         self.decode = nn.ModuleList(Block(width, config) for _ in range(up))
         self.norm = LayerNorm2d(width)
         cell = config.patch * config.patch
-        self.head = ModulatedConv2d(
-            width, 2 * config.group * cell, 1, latent=config.latent, rank=config.rank, prior=config.prior
-        )
+        self.head = ModulatedConv2d(width, 2 * config.group * cell, 1, config)
         self.refine = nn.Sequential(
             nn.Conv2d(inputs + config.group, 8, 3, padding=1, padding_mode="replicate"),
             nn.GELU(),
@@ -84,16 +78,10 @@ class PanNeXtU(nn.Module):
             bias[: bias.numel() // 2] = 0.5
             last.bias.zero_()
 
-    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
-        """Predict the residual.
-
-        Args:
-            x: (N, inputs, H, W) standardised inputs; H, W multiples of 2 * patch; channel 0 is PAN's detail.
-            z: (N, S, C_z) latent, or None for the plain network.
-
-        Returns:
-            (N, C, H, W) residual on the standardised upsampled MS.
-        """
+    def forward(self, inputs: Inputs, z: Tensor | None) -> Tensor:
+        """See :meth:`Backbone.forward`."""
+        # PAN's low-pass minus MS: where it is zero, PAN's detail is the band's detail
+        x = torch.cat((inputs.detail, inputs.P - inputs.detail - inputs.M[:, :1], inputs.ms), 1)
         h = self.stem(x)
         for block in self.encode:
             h = block(h, z)
@@ -105,6 +93,6 @@ class PanNeXtU(nn.Module):
             h = block(h, z)
         full = F.pixel_shuffle(self.head(self.norm(h), z), self.patch)
         gain, correction = full[:, : self.group], full[:, self.group :]
-        residual = gain * x[:, :1] + correction
+        residual = gain * inputs.detail + correction
         out: Tensor = residual + self.refine(torch.cat((x, residual), 1))
         return out

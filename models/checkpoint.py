@@ -11,15 +11,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .config import ModelConfig
-from .contract import ModelError
+from .contract import FusionModel, ModelError
 from .ksdiff import KSDiff
+from .pixel_diffusion import PixelDiffusion
 
 FORMAT_VERSION = 1
+MODELS: dict[str, type[FusionModel]] = {kind.kind: kind for kind in (KSDiff, PixelDiffusion)}
+"""The networks that checkpoints hold, by the header's ``model``; a header without it is KSDiff's."""
 _KEY = "ksdiff"
 
 
-def save_model(model: KSDiff, path: Path, *, sensor: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+def save_model(model: FusionModel, path: Path, *, sensor: Mapping[str, Any], training: Mapping[str, Any]) -> None:
     """Write a model's weights and header, beside the target first, then renamed.
 
     Args:
@@ -30,6 +32,7 @@ def save_model(model: KSDiff, path: Path, *, sensor: Mapping[str, Any], training
     """
     header = {
         "format_version": FORMAT_VERSION,
+        "model": model.kind,
         "stage": model.stage,
         "config": model.config.to_dict(),
         "sensor": dict(sensor),
@@ -71,23 +74,44 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return header
 
 
-def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[KSDiff, dict[str, Any]]:
-    """Rebuild a model from its checkpoint, ready to sharpen.
+def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[FusionModel, dict[str, Any]]:
+    """Rebuild a model of any kind from its checkpoint, ready to sharpen.
 
     Returns:
         The model in evaluation mode on ``device``, and the header.
 
     Raises:
-        ModelError: see :func:`read_header`; or the tensors do not fit the header's configuration.
+        ModelError: see :func:`read_header`; or a kind or configuration unknown here; or tensors that do not fit it.
     """
     header = read_header(path)
-    model = KSDiff(ModelConfig.from_dict(header["config"]), header["stage"])
+    kind = header.get("model", KSDiff.kind)
+    if kind not in MODELS:
+        raise ModelError(f"{path}: holds a network of kind {kind!r}; this ksdiff knows {' '.join(MODELS)}")
+    try:
+        model = MODELS[kind].from_header(header)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
     try:
         with safe_open(path, framework="pt") as file:
             model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no mapping)
     except (RuntimeError, SafetensorError) as error:
         raise ModelError(f"{path}: its tensors do not fit its own header ({str(error).splitlines()[0]})") from None
     return model.to(device).eval(), header
+
+
+def load_ksdiff(path: str | Path, device: torch.device | str = "cpu") -> tuple[KSDiff, dict[str, Any]]:
+    """Rebuild a KSDiff network from its checkpoint, for callers that use more than the contract.
+
+    Returns:
+        As :func:`load_model`.
+
+    Raises:
+        ModelError: see :func:`load_model`; or the checkpoint holds a network of another kind.
+    """
+    model, header = load_model(path, device)
+    if not isinstance(model, KSDiff):
+        raise ModelError(f"{path}: holds a network of kind {model.kind!r}, where one of KSDiff's is needed")
+    return model, header
 
 
 def weights_hash(path: str | Path) -> str:

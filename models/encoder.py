@@ -86,10 +86,10 @@ class PLFE1(_Encoder):
         """Make the encoder for the given numbers of input channels."""
         super().__init__(config, branches=2)
         width = config.encoder_width
-        self.pan_stem = PatchStem(pan_inputs, width, config.patch)
-        self.ms_stem = PatchStem(ms_inputs, width, config.patch)
+        self.pan_stem = PatchStem(pan_inputs, width, config.patch, config.encoder_norm)
+        self.ms_stem = PatchStem(ms_inputs, width, config.patch, config.encoder_norm)
         # The guidance sees the truth and what upsampling misses of it: in the truth alone the detail is a small ripple.
-        self.gt_stem = PatchStem(2 * config.group, width, config.patch)
+        self.gt_stem = PatchStem(2 * config.group, width, config.patch, config.encoder_norm)
         self.pan_branch = Branch(width, config.encoder_stages)
         self.ms_branch = Branch(width, config.encoder_stages)
 
@@ -100,6 +100,29 @@ class PLFE1(_Encoder):
         return self.tokens(features)
 
 
+class Entangled(_Encoder):
+    """Table 4's "entangled feature": all inputs concatenated into one convolutional encoder of PLFE's size.
+
+    A stage of a PLFE branch has the parameters of 1.8 convolutions of 3x3; here it has two.
+    """
+
+    def __init__(self, config: ModelConfig, inputs: int, branches: int) -> None:
+        """Make the encoder for ``inputs`` channels in all, in place of a PLFE with ``branches``."""
+        super().__init__(config, branches=1)
+        width = config.encoder_width
+        self.stem = PatchStem(inputs, width, config.patch, config.encoder_norm)
+        layers: list[nn.Module] = []
+        for _ in range(config.encoder_stages):
+            for stride in (1,) * (2 * branches - 1) + (2,):
+                conv = nn.Conv2d(width, width, 3, stride=stride, padding=1, padding_mode="replicate")
+                layers += [conv, LayerNorm2d(width), nn.GELU()]
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, *images: Tensor) -> Tensor:
+        """(N, C_i, H, W) each -> (N, S, C_z)."""
+        return self.tokens(self.body(self.stem(torch.cat(images, 1))))
+
+
 class PLFE2(_Encoder):
     """The halved form without ground truth: PAN under the guidance of LRMS gives the condition c."""
 
@@ -107,8 +130,8 @@ class PLFE2(_Encoder):
         """Make the encoder for the given numbers of input channels."""
         super().__init__(config, branches=1)
         width = config.encoder_width
-        self.pan_stem = PatchStem(pan_inputs, width, config.patch)
-        self.ms_stem = PatchStem(ms_inputs, width, config.patch)
+        self.pan_stem = PatchStem(pan_inputs, width, config.patch, config.encoder_norm)
+        self.ms_stem = PatchStem(ms_inputs, width, config.patch, config.encoder_norm)
         self.branch = Branch(width, config.encoder_stages)
 
     def forward(self, P: Tensor, M: Tensor) -> Tensor:

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .config import ModelConfig
+
 _POOL = 4  # the factor backbone sees the features as 4 x 4 cells, whatever the image's size
+_HIDDEN = 32  # intermediate features of a generator
 
 
 class ModeHead(nn.Module):
@@ -53,7 +56,7 @@ class KernelGenerator(nn.Module):
         """
         super().__init__()
         self.rank = tuple(min(r, size) for r, size in zip(rank, shape, strict=True))
-        hidden = 32
+        hidden = _HIDDEN
         self.backbone = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.GELU())
         self.heads = nn.ModuleList(ModeHead(r, size, hidden) for r, size in zip(self.rank, shape, strict=True))
         self.core = nn.Sequential(nn.Linear(latent, hidden), nn.GELU(), nn.Linear(hidden, math.prod(self.rank)))
@@ -81,6 +84,35 @@ class KernelGenerator(nn.Module):
         return out
 
 
+class MLPGenerator(nn.Module):
+    """Table 4's "w/o structure-aware": an MLP from the flattened z to every entry of W, ten times the parameters.
+
+    As many intermediate features as :class:`KernelGenerator`, and like it near the identity at the start.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int], tokens: int, latent: int) -> None:
+        """Make a generator.
+
+        Args:
+            shape: (C_in / groups, C_out, k_h, k_w) of the kernel.
+            tokens: S.
+            latent: C_z.
+        """
+        super().__init__()
+        inputs, outputs, height, width = shape
+        self.shape = (outputs, inputs, height, width)
+        self.mlp = nn.Sequential(nn.Linear(tokens * latent, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, math.prod(shape)))
+        last = self.mlp[2]
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.weight, std=0.3 / math.sqrt(_HIDDEN))
+        nn.init.ones_(last.bias)
+
+    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+        """(N, S, C_z), the layer's input features (unused) -> W, (N, C_out, C_in / groups, k_h, k_w)."""
+        out: Tensor = self.mlp(z.flatten(1)).view(-1, *self.shape)
+        return out
+
+
 class ModulatedConv2d(nn.Module):
     """A convolution whose kernel is W1 = W0 * W (elementwise) per sample; without a prior a plain convolution."""
 
@@ -89,25 +121,42 @@ class ModulatedConv2d(nn.Module):
         inputs: int,
         outputs: int,
         kernel: int,
+        config: ModelConfig,
         *,
         groups: int = 1,
-        latent: int,
-        rank: tuple[int, int, int, int],
-        prior: bool = True,
     ) -> None:
-        """Make the base kernel W0 and, with ``prior``, its generator."""
+        """Make the base kernel W0 and, where the configuration has a prior, its generator.
+
+        Args:
+            inputs: C_in.
+            outputs: C_out.
+            kernel: side of the kernel, odd.
+            config: says whether and how z modulates the kernel.
+            groups: as of :class:`torch.nn.Conv2d`.
+        """
         super().__init__()
         self.base = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)
         shape = (inputs // groups, outputs, kernel, kernel)
-        self.generator = KernelGenerator(shape, inputs, latent, rank) if prior else None
+        self.generator: KernelGenerator | MLPGenerator | None = None
+        if config.prior and config.structure == "mlp":
+            self.generator = MLPGenerator(shape, config.tokens, config.latent)
+        elif config.prior:
+            self.generator = KernelGenerator(shape, inputs, config.latent, config.rank)
+
+    def weight(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """Return every sample's kernel W1, (N, C_out, C_in / groups, k, k); without a prior a view of W0."""
+        W0 = self.base.weight
+        if self.generator is None or z is None:
+            return W0.expand(x.shape[0], *W0.shape)
+        W1: Tensor = W0 * self.generator(z, x)
+        return W1
 
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
         """(N, inputs, H, W), (N, S, C_z) -> (N, outputs, H, W)."""
         if self.generator is None or z is None:
             out: Tensor = self.base(x)
             return out
-        weight = self.base.weight * self.generator(z, x)  # (N, C_out, C_in/groups, k, k)
-        return per_sample_conv2d(x, weight, self.base.bias, groups=self.base.groups)
+        return per_sample_conv2d(x, self.weight(x, z), self.base.bias, groups=self.base.groups)
 
 
 def per_sample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:

@@ -24,12 +24,12 @@ class LayerNorm2d(nn.Module):
 class PatchStem(nn.Module):
     """ConvNeXt's patchifying stem without loss: pixel-unshuffle, then a 3x3 convolution, so that cells overlap."""
 
-    def __init__(self, inputs: int, outputs: int, patch: int) -> None:
+    def __init__(self, inputs: int, outputs: int, patch: int, norm: bool = True) -> None:
         """Take ``inputs`` full-resolution channels to ``outputs`` channels at 1/patch resolution."""
         super().__init__()
         self.patch = patch
         self.conv = nn.Conv2d(inputs * patch * patch, outputs, 3, padding=1, padding_mode="replicate")
-        self.norm = LayerNorm2d(outputs)
+        self.norm = LayerNorm2d(outputs) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, outputs, H/patch, W/patch)."""

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from ksdiff_cli.dataset import PatchFile, TrainingBatches
+from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.degrade import interp23tap
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import corner_aligned, upsample
+from ksdiff_cli.training_batches import Ahead, TrainingBatches
 
 
 def arrays(count=6, bands=4, side=32, ratio=4, dtype=np.float32, seed=0) -> dict[str, np.ndarray]:
@@ -88,13 +89,12 @@ def test_missing_lms_is_made_in_the_files_geometry(tmp_path, geometry) -> None:
     np.testing.assert_allclose(file.image(2)["lms"], wanted, rtol=1e-5, atol=1e-3)
 
 
-def test_large_files_are_not_kept_in_memory(tmp_path, monkeypatch) -> None:
+def test_large_files_are_not_kept_in_memory(tmp_path) -> None:
     path = write(tmp_path / "a.h5", arrays())
     kept = PatchFile(path)
     from_memory = kept.batch([5, 1])
     assert kept._cache
-    monkeypatch.setattr("ksdiff_cli.dataset._CACHE_BYTES", 10)
-    read = PatchFile(path)
+    read = PatchFile(path, cache_bytes=10)
     assert torch.equal(read.batch([5, 1]).ms_up, from_memory.ms_up)
     assert not read._cache
 
@@ -121,6 +121,34 @@ def test_batches_are_a_function_of_seed_and_number(tmp_path) -> None:
         assert torch.equal(one.pan, two.pan) and torch.equal(one.ms_up, two.ms_up) and torch.equal(one.gt, two.gt)
     assert not torch.equal(in_order[0].pan, other.batch(0).pan)
     assert not torch.equal(in_order[0].pan, in_order[1].pan)
+
+
+def test_shares_of_a_batch_make_the_whole(tmp_path) -> None:
+    file = PatchFile(write(tmp_path / "a.h5", arrays(count=20)))
+    whole = TrainingBatches([file], 7, 3, gain=0.1).batch(5)
+    cuts = (slice(0, 2), slice(2, 7))
+    parts = [TrainingBatches([file], 7, 3, gain=0.1, share=cut).batch(5) for cut in cuts]
+    for name in ("pan", "ms_up", "gt"):
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+    assert torch.equal(torch.cat([part.statistics.ms_mean for part in parts]), whole.statistics.ms_mean)
+
+
+def test_batches_made_ahead_come_in_order_and_errors_come_through(tmp_path) -> None:
+    batches = TrainingBatches([PatchFile(write(tmp_path / "a.h5", arrays()))], 2, 0)
+    asked = []
+
+    def make(number: int):
+        asked.append(number)
+        if number == 9:
+            raise OSError("gone")
+        return batches.batch(number)
+
+    with Ahead(make, 4, depth=2) as ahead:
+        for number in range(4, 9):
+            assert torch.equal(ahead.get(number).pan, batches.batch(number).pan)
+            assert max(asked) <= number + 2
+        with pytest.raises(OSError, match="gone"):
+            ahead.get(9)
 
 
 def test_files_are_drawn_by_their_size(tmp_path) -> None:

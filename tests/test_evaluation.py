@@ -1,5 +1,6 @@
 """evaluate: figures equal the metrics', methods that do not fit are refused before a pixel is read."""
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -10,11 +11,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from ksdiff_cli.classical import METHODS
 from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.evaluation import Evaluation, MethodResult, evaluate_files, make_fusers, open_files, ranks
+from ksdiff_cli.evaluation import evaluate_files, make_fusers
+from ksdiff_cli.evaluation_cases import make_case, open_files
+from ksdiff_cli.evaluation_results import Evaluation, MethodResult, write_csv
 from ksdiff_cli.fusers import Upsampling
-from ksdiff_cli.metrics import ergas, psnr, sam
+from ksdiff_cli.metrics import ergas, measure_full, psnr, q2n, sam
 from ksdiff_cli.models.checkpoint import save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError
@@ -71,7 +75,11 @@ def test_figures_are_those_of_the_metrics(tmp_path) -> None:
             assert found.methods[name].values[metric] == pytest.approx(values)
             assert found.methods[name].mean(metric) == pytest.approx(np.mean(values))
             assert found.methods[name].std(metric) == pytest.approx(np.std(values))
-    assert found.images == 2 and len(found.methods["fake"].seconds) == 2 and seen == [1, 2, 3, 4]
+    assert (
+        found.images == [(str(file.path), 0), (str(file.path), 1)]
+        and len(found.methods["fake"].seconds) == 2
+        and seen == [1, 2, 3, 4]
+    )
     pan, statistics, ratio = fake.calls[-1]
     assert np.array_equal(pan, images[1]["pan"]) and ratio == 4
     assert statistics.ms_mean == pytest.approx(file.statistics([1]).ms_mean[0].numpy())
@@ -100,6 +108,92 @@ def test_figures_do_not_depend_on_the_datas_scale(tmp_path) -> None:
     assert one.methods["exp"].mean("PSNR") == pytest.approx(scaled.methods["exp"].mean("PSNR"), rel=1e-3)
 
 
+def test_unit_range_data_become_dn_where_the_sensor_is_known(tmp_path) -> None:
+    known = write(tmp_path / "test_qb_unit.h5", scale=1 / 2047)
+    dn = write(tmp_path / "test_qb.h5")
+    one, scaled = (evaluate_files([PatchFile(path)], {"exp": Upsampling()}) for path in (dn, known))
+    # Q2n rounds to whole DN: only data in DN have a figure
+    image = PatchFile(dn).image(0)
+    assert one.methods["exp"].values["Q2n"][0] == pytest.approx(q2n(image["gt"], image["lms"]))
+    assert scaled.methods["exp"].mean("Q2n") == pytest.approx(one.methods["exp"].mean("Q2n"), rel=1e-4)
+    assert scaled.methods["exp"].mean("PSNR") == pytest.approx(one.methods["exp"].mean("PSNR"), rel=1e-6)
+    assert "taken for QB by its name" in scaled.notes[0] and "brought to DN by 2047" in scaled.notes[1]
+    unknown = evaluate_files([PatchFile(write(tmp_path / "unit.h5", scale=1 / 2047))], {"exp": Upsampling()})
+    assert math.isnan(unknown.methods["exp"].mean("Q2n"))
+    assert "a --sensor tells what makes them DN" in unknown.notes[0] and "rescale both to DN" in unknown.notes[-1]
+
+
+def test_a_name_that_does_not_fit_the_bands_says_nothing(tmp_path) -> None:
+    case = make_case(PatchFile(write(tmp_path / "test_wv3.h5", bands=4)), "reduced")
+    assert case.sensor == find_sensor(None) and not case.notes
+
+
+def test_full_resolution_figures_are_those_of_the_metrics(tmp_path) -> None:
+    qb = find_sensor("QB")
+    file = PatchFile(write(tmp_path / "full.h5", side=112, gt=False, sensor=json.dumps(qb.to_dict())))
+    found = evaluate_files([file], {"exp": Upsampling(), "fake": Truth()}, protocol="full")
+    assert "cut to 96 x 96 px" in found.notes[0] and found.protocol == "full"
+    for index in range(2):
+        image = file.image(index)
+        pan, ms, lms = image["pan"][0, :96, :96], image["ms"][:, :24, :24], image["lms"][:, :96, :96]
+        for name, fused in (("exp", lms), ("fake", np.repeat(pan[None], 4, 0) / 2)):
+            values, _ = measure_full(fused, pan, ms, qb.mtf_ms)
+            assert {metric: found.methods[name].values[metric][index] for metric in values} == pytest.approx(values)
+    # gt does not disturb it, and says nothing
+    both = PatchFile(write(tmp_path / "test.h5", side=112, sensor=json.dumps(qb.to_dict())))
+    again = evaluate_files([both], {"exp": Upsampling()}, protocol="full")
+    assert list(again.methods["exp"].values) == ["D_lambda", "D_s", "HQNR", "QNR"]
+
+
+def test_full_resolution_refuses_what_it_cannot_measure(tmp_path) -> None:
+    with pytest.raises(KsdiffError, match="need a power of two"):
+        make_case(PatchFile(write(tmp_path / "a.h5", side=96, ratio=3, gt=False)), "full")
+    with pytest.raises(KsdiffError, match="hold no cell"):
+        make_case(PatchFile(write(tmp_path / "b.h5", side=16, gt=False)), "full")
+    with pytest.raises(KsdiffError, match="sensor WV3 has 8"):
+        make_case(PatchFile(write(tmp_path / "c.h5", gt=False)), "full", find_sensor("WV3"))
+
+
+def test_crop_leaves_the_border_out(tmp_path) -> None:
+    path = write(tmp_path / "test.h5", side=128)
+    with h5py.File(path, "r+") as file:
+        file["lms"][:, :, :20] = 0  # all of it in the border
+        file["lms"][:, :, 20:] = file["gt"][:, :, 20:]
+    found = evaluate_files([PatchFile(path)], {"exp": Upsampling()}, crop="cut21")
+    assert found.methods["exp"].mean("ERGAS") == 0 and found.crop == "cut21"
+    assert evaluate_files([PatchFile(path)], {"exp": Upsampling()}).methods["exp"].mean("ERGAS") > 1
+
+
+def test_files_are_never_kept_in_memory(tmp_path) -> None:
+    file = open_files([write(tmp_path / "test.h5")])[0]
+    evaluate_files([file], {"exp": Upsampling()})
+    assert not file._cache
+
+
+def test_examples_are_spread_over_the_images(tmp_path) -> None:
+    files = [PatchFile(write(tmp_path / name, count=3)) for name in ("a.h5", "b.h5")]
+    found = evaluate_files(files, {"exp": Upsampling()}, keep=3)
+    assert [example.name for example in found.examples] == ["a.h5, image 0", "a.h5, image 2", "b.h5, image 2"]
+    image = files[1].image(2)
+    last = found.examples[-1]
+    assert np.array_equal(last.truth, image["gt"]) and np.array_equal(last.fused["exp"], image["lms"])
+    assert np.array_equal(last.pan, image["pan"][0]) and len(last.bands) == 3
+
+
+def test_csv_has_a_row_a_method_and_image(tmp_path) -> None:
+    found = evaluate_files([PatchFile(write(tmp_path / "test.h5"))], {"exp": Upsampling(), "fake": Truth()})
+    found.methods["fake"].values["SCC"][1] = math.nan
+    write_csv(found, tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method"], row["image"]) for row in rows] == [("exp", "0"), ("exp", "1"), ("fake", "0"), ("fake", "1")]
+    assert float(rows[1]["ERGAS"]) == found.methods["exp"].values["ERGAS"][1] and rows[3]["SCC"] == ""
+    assert float(rows[0]["runtime_s"]) >= 0 and rows[0]["file"].endswith("test.h5")
+    with pytest.raises(KsdiffError, match="cannot be written"):
+        write_csv(found, tmp_path / "none" / "out.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "test.h5"]
+
+
 def test_a_misfit_is_refused_before_a_pixel_is_read(tmp_path, monkeypatch) -> None:
     files = [PatchFile(write(tmp_path / "a.h5")), PatchFile(write(tmp_path / "b.h5", bands=3))]
     monkeypatch.setattr(PatchFile, "image", lambda *_: pytest.fail("read a pixel"))
@@ -110,6 +204,7 @@ def test_a_misfit_is_refused_before_a_pixel_is_read(tmp_path, monkeypatch) -> No
 def test_files_without_truth_are_refused(tmp_path) -> None:
     with pytest.raises(KsdiffError, match=r"full\.h5: has no gt"):
         open_files([write(tmp_path / "full.h5", gt=False)])
+    assert open_files([tmp_path], "full")[0].path == tmp_path / "full.h5"
     with pytest.raises(KsdiffError, match=r"holds no test\.h5"):
         open_files([tmp_path])
     write(tmp_path / "test.h5")
@@ -124,9 +219,14 @@ def checkpoint(tmp_path) -> Path:
     return path
 
 
+def test_all_methods_and_the_shipped_weights_unless_told_otherwise(checkpoint) -> None:
+    assert list(make_fusers([], [], "cpu", 0)) == [*METHODS, "ksdiff"]
+    assert list(make_fusers([], [checkpoint], "cpu", 0)) == [*METHODS, "stage2"]
+    assert list(make_fusers(["exp", "exp"], [], "cpu", 0)) == ["exp", "ksdiff"]
+    assert list(make_fusers(["ksdiff", "exp"], [checkpoint], "cpu", 0)) == ["ksdiff", "exp", "stage2"]
+
+
 def test_checkpoints_are_named_by_their_files(checkpoint) -> None:
-    assert list(make_fusers([], [checkpoint], "cpu", 0)) == ["exp", "stage2"]
-    assert list(make_fusers(["exp", "exp"], [], "cpu", 0)) == ["exp"]
     twin = checkpoint.parent.parent / "other" / "stage2.safetensors"
     twin.parent.mkdir()
     twin.write_bytes(checkpoint.read_bytes())
@@ -138,18 +238,19 @@ def test_checkpoints_are_named_by_their_files(checkpoint) -> None:
 def test_undefined_values_do_not_spoil_the_mean() -> None:
     result = MethodResult({"SCC": [math.nan, 0.5, 0.7], "PSNR": [math.inf], "Q2n": [math.nan]}, [0.1])
     assert result.mean("SCC") == pytest.approx(0.6)
-    plain = Evaluation("reduced", 3, {"m": result}).to_dict()["methods"]["m"]
+    plain = Evaluation("reduced", "full", [("a.h5", 0)], {"m": result}).to_dict()["methods"]["m"]
     assert plain["PSNR"] == {"mean": None, "std": None} and plain["Q2n"]["mean"] is None
     json.dumps(plain, allow_nan=False)
 
 
 def test_ranks_follow_the_metrics_direction() -> None:
     means = {"a": 1.0, "b": 2.0, "c": 3.0, "d": math.nan}
-    found = Evaluation("reduced", 1, {name: MethodResult({"X": [mean]}, [0.0]) for name, mean in means.items()})
-    assert ranks(found, "X", higher_is_better=False) == ("a", "b")
-    assert ranks(found, "X", higher_is_better=True) == ("c", "b")
-    alone = Evaluation("reduced", 1, {"a": found.methods["a"]})
-    assert ranks(alone, "X", higher_is_better=True) == (None, None)
+    methods = {name: MethodResult({"X": [mean]}, [0.0]) for name, mean in means.items()}
+    found = Evaluation("reduced", "full", [("a.h5", 0)], methods)
+    assert found.ranks("X", higher_is_better=False) == {"a": 1, "b": 2}
+    assert found.ranks("X", higher_is_better=True) == {"c": 1, "b": 2}
+    alone = Evaluation("reduced", "full", [("a.h5", 0)], {"a": found.methods["a"]})
+    assert alone.ranks("X", higher_is_better=True) == {}
 
 
 def test_the_command_prints_json_or_a_table(tmp_path, checkpoint) -> None:
@@ -164,6 +265,12 @@ def test_the_command_prints_json_or_a_table(tmp_path, checkpoint) -> None:
     found = json.loads(result.stdout)
     assert found["protocol"] == "reduced" and found["images"] == 2 and list(found["methods"]) == ["exp", "stage2"]
     assert found["methods"]["exp"]["SAM"]["mean"] > 0 and found["methods"]["stage2"]["runtime_s"] > 0
-    table = CliRunner().invoke(app, arguments)
+    outputs = ["--csv", str(tmp_path / "out.csv"), "--report", str(tmp_path / "out.html")]
+    table = CliRunner().invoke(app, [*arguments, *outputs])
     assert table.exit_code == 0, table.output
     assert "stage2" in table.stdout and f"{found['methods']['exp']['ERGAS']['mean']:.4f}" in table.stdout
+    assert "stage2" in (tmp_path / "out.html").read_text() and "stage2" in (tmp_path / "out.csv").read_text()
+    for name in ("csv", "report"):
+        again = CliRunner().invoke(app, [*arguments, *outputs[0 if name == "csv" else 2 :]])
+        assert isinstance(again.exception, KsdiffError) and "exists already" in str(again.exception)
+    assert CliRunner().invoke(app, [data, "--protocol", "full", "--crop", "cut21"]).exit_code == 2

@@ -18,7 +18,13 @@ NO_FILES = ("errors", "sensors", "grids", "tiling", "degrade", "raster_values", 
 # each tool is a module or a family of them (measuring, measuring_maps, …); no family imports another
 FAMILIES = ("patches", "training", "sharpening", "evaluation", "measuring", "simulation", "inspection")
 # these run on a bare GPU machine, which has no GDAL
-NO_RASTERIO = ("ksdiff_cli.dataset", "ksdiff_cli.training", "ksdiff_cli.models.ksdiff", "ksdiff_cli.models.checkpoint")
+NO_RASTERIO = (
+    "ksdiff_cli.dataset",
+    "ksdiff_cli.training",
+    "ksdiff_cli.training_batches",
+    "ksdiff_cli.models.ksdiff",
+    "ksdiff_cli.models.checkpoint",
+)
 
 
 def modules() -> dict[str, Path]:

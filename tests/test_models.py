@@ -1,19 +1,22 @@
 """The networks: shapes, the paper's formulae, and that the prior can act at all."""
 
+import json
 import math
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from ksdiff_cli.models.checkpoint import load_model, read_header, save_model
-from ksdiff_cli.models.config import ModelConfig
+from ksdiff_cli.models.checkpoint import load_ksdiff, load_model, read_header, save_model
+from ksdiff_cli.models.config import ENCODERS, STRUCTURES, ModelConfig
 from ksdiff_cli.models.contract import ModelError, Statistics
 from ksdiff_cli.models.diffusion import Diffusion
 from ksdiff_cli.models.encoder import GuidedStage
 from ksdiff_cli.models.kernels import KernelGenerator, ModulatedConv2d, per_sample_conv2d
 from ksdiff_cli.models.ksdiff import KSDiff, diffusion_loss, regression_loss
-from ksdiff_cli.models.layers import low_pass
+from ksdiff_cli.models.layers import PatchStem, low_pass
 
 SMALL = {
     "width": 16,
@@ -72,8 +75,9 @@ def test_tucker_product_equals_its_sum():
     assert W[1, o, i, h, w].item() == pytest.approx(by_hand.item(), rel=1e-4)
 
 
-def test_modulation_starts_near_the_identity_and_depends_on_z():
-    conv = ModulatedConv2d(16, 16, 7, groups=16, latent=16, rank=(4, 4, 2, 2))
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_modulation_starts_near_the_identity_and_depends_on_z(structure):
+    conv = ModulatedConv2d(16, 16, 7, ModelConfig(structure=structure, tokens=4, latent=16), groups=16)
     z, x = F.layer_norm(torch.randn(8, 4, 16), (16,)), torch.randn(8, 16, 16, 16)
     W = conv.generator(z, x)
     assert abs(W.mean().item() - 1) < 0.1
@@ -126,8 +130,9 @@ def test_low_pass_has_the_gain_at_the_ms_nyquist_frequency(ratio):
 
 @pytest.mark.parametrize("bands", [None, 4])
 @pytest.mark.parametrize("stage", [1, 2])
-def test_forward_and_gradients_reach_every_weight(bands, stage):
-    model = KSDiff(ModelConfig(bands=bands, **SMALL), stage)
+@pytest.mark.parametrize("ablation", [{}, {"encoder": "entangled"}, {"structure": "mlp"}, {"encoder_norm": False}])
+def test_forward_and_gradients_reach_every_weight(bands, stage, ablation):
+    model = KSDiff(ModelConfig(bands=bands, **SMALL, **ablation), stage)
     pan, ms_up, gt, statistics = batch()
     inputs = model.prepare(pan, ms_up, statistics, 4, gt)
     z = model.truth_latent(inputs) if stage == 1 else model.sample(inputs, model.noise())
@@ -176,13 +181,57 @@ def test_checkpoint_round_trip(tmp_path):
     model = KSDiff(ModelConfig(bands=4, **SMALL)).eval()
     path = tmp_path / "run" / "stage2.safetensors"
     save_model(model, path, sensor={"name": "WV3"}, training={"steps": 7})
-    again, header = load_model(path)
+    again, header = load_ksdiff(path)
     pan, ms_up, _, statistics = batch(1)
     assert torch.equal(again.fuse(pan, ms_up, statistics, 4), model.fuse(pan, ms_up, statistics, 4))
     assert again.config == model.config
     assert (header["stage"], header["sensor"]["name"], header["training"]["steps"]) == (2, "WV3", 7)
-    assert read_header(path) == header
+    assert (header["model"], read_header(path)) == ("ksdiff", header)
     assert [file.name for file in path.parent.iterdir()] == ["stage2.safetensors"]
+
+
+def test_checkpoint_from_before_there_were_kinds_and_backbones(tmp_path):
+    model = KSDiff(ModelConfig(**SMALL)).eval()
+    path = tmp_path / "old.safetensors"
+    save_model(model, path, sensor={}, training={})
+
+    def older(header):
+        del header["model"]
+        for name in ("backbone", "encoder", "structure", "encoder_norm"):
+            del header["config"][name]
+
+    rewrite(path, older)
+    again, header = load_ksdiff(path)
+    assert "model" not in header
+    assert again.config == model.config
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+
+
+def rewrite(path, edit):
+    """Change a checkpoint's header in place."""
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["ksdiff"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    edit(header)
+    save_file(tensors, path, metadata={"ksdiff": json.dumps(header)})
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda header: header.update(model="flow"), "'flow'"),
+        (lambda header: header["config"].update(backbone="resnet"), "'resnet'"),
+        (lambda header: header["config"].update(encoder="none"), "'none'"),
+        (lambda header: header["config"].update(structure="cp"), "'cp'"),
+        (lambda header: header["config"].update(width=8), "do not fit"),
+    ],
+)
+def test_checkpoint_of_an_unknown_kind_is_refused(tmp_path, edit, reason):
+    path = tmp_path / "new.safetensors"
+    save_model(KSDiff(ModelConfig(**SMALL)), path, sensor={}, training={})
+    rewrite(path, edit)
+    with pytest.raises(ModelError, match=rf"new\.safetensors.*{reason}"):
+        load_model(path)
 
 
 def test_checkpoint_errors_are_one_line(tmp_path):
@@ -202,8 +251,79 @@ def test_wrong_band_count_and_config_are_refused():
         ModelConfig.from_dict({"colour": 1})
 
 
+def test_a_given_latent_replaces_the_sampled_one():
+    model = KSDiff(ModelConfig(**SMALL)).eval()
+    pan, ms_up, _, s = batch(2)
+    made = model.latent(model.prepare(pan, ms_up, s, 4), model.noise(3))
+    fused = model.fuse(pan, ms_up, s, 4, model.noise(3))
+    torch.testing.assert_close(model.fuse(pan, ms_up, s, 4, latent=made), fused)
+    shuffled = model.fuse(pan, ms_up, s, 4, latent=made.roll(1, 0))
+    assert (shuffled - fused).abs().max() > 1e-3
+    zero = model.fuse(pan, ms_up, s, 4, latent=torch.zeros(1, 16, 16))
+    torch.testing.assert_close(zero, model.fuse(pan, ms_up, s, 4, latent=torch.zeros_like(made)))
+
+
+def test_stage_1_gives_its_latent_where_the_truth_is_known():
+    model = KSDiff(ModelConfig(bands=4, **SMALL), stage=1).eval()
+    pan, ms_up, gt, s = batch(2)
+    z = model.latent(model.prepare(pan, ms_up, s, 4, gt))
+    assert z.shape == (2, 16, 16)
+    assert torch.isfinite(model.fuse(pan, ms_up, s, 4, latent=z)).all()
+
+
+def test_latents_that_do_not_fit_are_refused():
+    pan, ms_up, _, s = batch(2)
+    with pytest.raises(ModelError, match="without prior"):
+        KSDiff(ModelConfig(prior=False, **SMALL)).eval().fuse(pan, ms_up, s, 4, latent=torch.zeros(1, 16, 16))
+    for shape in ((1, 16, 8), (3, 16, 16), (16, 16)):
+        with pytest.raises(ModelError, match="the latent has shape"):
+            KSDiff(ModelConfig(**SMALL)).eval().fuse(pan, ms_up, s, 4, latent=torch.zeros(shape))
+
+
+def test_network_without_prior_has_no_latent():
+    model = KSDiff(ModelConfig(prior=False, **SMALL)).eval()
+    pan, ms_up, _, s = batch(1)
+    assert model.latent(model.prepare(pan, ms_up, s, 4)) is None
+    assert not model.needs_truth
+
+
+def test_stems_without_norm_see_how_strong_the_detail_is():
+    image, changes = torch.randn(1, 2, 16, 16), []
+    for norm in (True, False):
+        stem = PatchStem(2, 8, 4, norm)
+        changes.append((stem(3 * image) - stem(image)).norm() / stem(image).norm())
+    assert changes[0] < 0.2 < 1 < changes[1]
+
+
+@pytest.mark.parametrize("bands", [None, 8])
+@pytest.mark.parametrize("stage", [1, 2])
+def test_entangled_encoder_has_the_pyramids_size(bands, stage):
+    sizes = []
+    for encoder in ENCODERS:
+        model = KSDiff(ModelConfig(bands=bands, encoder=encoder), stage)
+        part = model.plfe1 if stage == 1 else model.plfe2
+        sizes.append(sum(p.numel() for p in part.parameters()))
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.1)
+
+
+def test_mlp_generators_have_ten_times_the_parameters():
+    sizes = []
+    for structure in STRUCTURES:
+        conv = ModulatedConv2d(64, 64, 3, ModelConfig(structure=structure))
+        sizes.append(sum(p.numel() for p in conv.generator.parameters()))
+    assert sizes[1] > 10 * sizes[0]
+
+
+@pytest.mark.parametrize("rank", [(4, 4, 1, 1), (8, 8, 2, 2), (16, 16, 2, 2)])
+def test_ranks_of_table_6(rank):
+    conv = ModulatedConv2d(32, 32, 3, ModelConfig(rank=rank))
+    assert conv.generator.rank == rank
+    assert conv.weight(torch.randn(2, 32, 8, 8), torch.randn(2, 16, 64)).shape == (2, 32, 32, 3, 3)
+
+
 def test_stage_1_cannot_sharpen_without_the_truth():
     model = KSDiff(ModelConfig(**SMALL), stage=1)
+    assert model.needs_truth
     pan, ms_up, _, statistics = batch(1)
     with pytest.raises(ModelError, match="stage 2"):
         model.fuse(pan, ms_up, statistics, 4)

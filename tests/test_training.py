@@ -1,30 +1,32 @@
-"""The two stages as a person runs them: on files, with a kill in the middle."""
+"""The two stages as a person runs them: on files, learning, logging, refusing."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
+import math
 import time
 from pathlib import Path
+from typing import get_args
 
 import h5py
 import numpy as np
 import pytest
 import torch
 
+from ksdiff_cli.commands.train import Backbone
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.models.checkpoint import load_model
+from ksdiff_cli.models.backbones import BACKBONES
+from ksdiff_cli.models.checkpoint import load_model, weights_hash
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError
-from ksdiff_cli.training import TrainingOptions, check_output, choose_bands, open_data, train_stage
+from ksdiff_cli.models.pixel_diffusion import PixelConfig
+from ksdiff_cli.training import TrainingOptions, check_output, choose_bands, is_done, open_data, train_stage
 
 SMALL = {
-    "width": 16,
+    "width": 8,
     "depths": (1, 1, 1),
-    "encoder_width": 16,
-    "latent": 16,
-    "denoiser_width": 32,
+    "encoder_width": 8,
+    "tokens": 4,
+    "latent": 8,
+    "denoiser_width": 16,
     "denoiser_blocks": 1,
 }
 
@@ -63,48 +65,105 @@ def options(patches, run, **changes):
     return TrainingOptions(data=(patches,), run=run, **values)
 
 
-def test_both_stages_learn_and_log(patches, tmp_path):
-    chosen = options(patches, tmp_path, steps=60, validate_every=20, batch=8)
+def lines_of(run: Path):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def weights_of(path: Path):
+    return load_model(path)[0].state_dict()
+
+
+def test_both_stages_learn_log_and_show(patches, tmp_path):
+    chosen = options(patches, tmp_path, steps=30, validate_every=10, batch=8)
+    notes, steps = [], []
     for stage in (1, 2):
-        done = train_stage(chosen, stage)
+        done = train_stage(chosen, stage, lambda k, of, note="": steps.append((k, of, note)), notes.append)
         model, header = load_model(done)
-        assert (header["stage"], model.stage, header["training"]["steps"]) == (stage, stage, 60)
-    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert [(line["stage"], line["step"]) for line in lines] == [(s, k) for s in (1, 2) for k in (20, 40, 60)]
-    assert lines[2]["valid"] < 0.9 * lines[0]["valid"]
-    assert {"diffusion", "shuffle_cost", "z_spread"} <= set(lines[-1])
-    assert not list(tmp_path.glob("*.state"))
+        assert (header["stage"], model.stage, header["training"]["steps"]) == (stage, stage, 30)
+    lines = lines_of(tmp_path)
+    assert [(line["stage"], line["step"]) for line in lines] == [(s, k) for s in (1, 2) for k in (10, 20, 30)]
+    assert lines[2]["valid"] < 0.99 * lines[0]["valid"]
+    assert {"diffusion", "regression", "shuffle_cost", "z_spread"} <= set(lines[-1])
+    assert header["training"]["stage1"] == weights_hash(tmp_path / "stage1.safetensors")
+    assert header["training"]["losses"]["loss"] == lines[-1]["loss"]
+    assert [k for k, of, _ in steps] == [*range(1, 31)] * 2 and steps[-1][2] == f"loss {lines[-1]['loss']:.4f}"
+    told = [note for note in notes if note.startswith("stage2, step 20: ")]
+    assert len(told) == 1 and f"valid {lines[4]['valid']:.4f}" in told[0] and told[0].endswith(" left")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "curves.png",
+        "log.jsonl",
+        "pictures",
+        "stage1.safetensors",
+        "stage2.safetensors",
+    ]
+    assert len(list((tmp_path / "pictures").glob("stage[12]_0000[123]0.png"))) == 6
 
 
-def test_same_seed_same_weights(patches, tmp_path):
-    files = [train_stage(options(patches, tmp_path / run, seed=5), 1) for run in "ab"]
-    first, second = (load_model(file)[0].state_dict() for file in files)
-    assert all(torch.equal(first[name], second[name]) for name in first)
+def test_an_idle_prior_is_told(patches, tmp_path):
+    notes = []
+    train_stage(options(patches, tmp_path, steps=2), 1, note=notes.append)  # two steps wake nothing
+    assert any("the prior is idle" in note for note in notes)
+    notes.clear()
+    plain = ModelConfig(bands=4, **SMALL, prior=False)
+    train_stage(options(patches, tmp_path / "plain", steps=2, config=plain), 1, note=notes.append)
+    assert notes and not any("idle" in note for note in notes)
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_killed_run_resumes_to_the_same_weights(patches, tmp_path, stage):
-    """A real SIGKILL in a real second process."""
-    command = [sys.executable, "-m", "ksdiff_cli", "train", "--data", str(patches), "--steps", "24", "--batch", "2"]
-    command += ["--width", "8", "--threads", "1", "-q", "--validate-every", "4"]
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    once, killed = tmp_path / "once", tmp_path / "killed"
-    subprocess.run([*command, "--stage", "all" if stage == 2 else "1", "-o", str(once)], check=True, env=env)
-    if stage == 2:
-        killed.mkdir()
-        (killed / "stage1.safetensors").write_bytes((once / "stage1.safetensors").read_bytes())
-    command += ["--stage", str(stage), "-o", str(killed)]
-    process = subprocess.Popen(command, env=env)
-    state = killed / f"stage{stage}.state"
-    while not state.exists() and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert state.exists()
-    assert not (killed / f"stage{stage}.safetensors").exists()
-    subprocess.run([*command, "--resume"], check=True, env=env)
-    first, second = (load_model(run / f"stage{stage}.safetensors")[0].state_dict() for run in (once, killed))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+def test_same_seed_same_bytes(patches, tmp_path):
+    runs = (("a", 5), ("b", 5), ("c", 6))
+    first, second, other = (
+        train_stage(options(patches, tmp_path / run, seed=seed), 1).read_bytes() for run, seed in runs
+    )
+    assert first == second != other
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"backbone": name} for name in sorted(BACKBONES)),
+        {"encoder": "entangled"},
+        {"structure": "mlp"},
+        {"rank": (1, 2, 1, 1)},
+    ],
+    ids=str,
+)
+def test_every_kind_of_network_trains(patches, tmp_path, change):
+    chosen = options(patches, tmp_path, steps=1, batch=2, warm_up=0, config=ModelConfig(bands=4, **(SMALL | change)))
+    for stage in (1, 2):
+        losses = load_model(train_stage(chosen, stage))[1]["training"]["losses"]
+        assert all(math.isfinite(value) for value in losses.values())
+
+
+def test_the_command_offers_every_backbone():
+    assert set(get_args(Backbone)) == set(BACKBONES)
+
+
+def test_pixel_diffusion_trains_in_one_stage(patches, tmp_path):
+    config = PixelConfig(bands=4, width=8, multipliers=(1, 2), steps=20, sampling_steps=20)
+    done = train_stage(options(patches, tmp_path, steps=30, batch=8, validate_every=15, config=config), 1)
+    assert done.name == "pixel-diffusion.safetensors" and load_model(done)[1]["model"] == "pixel-diffusion"
+    first, last = lines_of(tmp_path)
+    assert last["valid"] < first["valid"] and last["stage"] == "pixel-diffusion" and "shuffle_cost" not in last
+    assert (tmp_path / "pictures" / "pixel-diffusion_000030.png").exists()
+
+
+def test_separate_training_leaves_the_network_alone(patches, tmp_path):
+    chosen = options(patches, tmp_path, warm_up=1.0)
+    first, second = (weights_of(train_stage(chosen, stage)) for stage in (1, 2))
+    names = [name for name in second if name.startswith("network")]
+    assert names and all(torch.equal(first[name], second[name]) for name in names)
+    joint = weights_of(train_stage(options(patches, tmp_path, warm_up=0.0), 2))
+    assert not any(torch.equal(joint[name], second[name]) for name in names if name.endswith("base.weight"))
+    assert "regression" not in lines_of(tmp_path)[5] or lines_of(tmp_path)[-1]["regression"] > 0
+
+
+@pytest.mark.parametrize("recipe", ["chain", "random-t"])
+def test_both_recipes_learn_the_latent(patches, tmp_path, recipe):
+    chosen = options(patches, tmp_path, steps=16, batch=8, validate_every=8, recipe=recipe, warm_up=0.0)
+    for stage in (1, 2):
+        train_stage(chosen, stage)
+    first, last = lines_of(tmp_path)[-2:]
+    assert last["diffusion"] < first["diffusion"]
 
 
 def test_mixed_band_counts_make_a_universal_network(patches, tmp_path):
@@ -128,14 +187,17 @@ def test_plain_network_trains_without_prior(patches, tmp_path):
 
 
 def test_init_starts_from_given_weights(patches, tmp_path):
-    first = train_stage(options(patches, tmp_path / "first", steps=40, batch=8), 1)
+    first = train_stage(options(patches, tmp_path / "first", steps=8, batch=8), 1)
     again = train_stage(options(patches, tmp_path / "again", steps=1, rate=1e-9, init=first), 1)
-    old, new = (load_model(path)[0].state_dict() for path in (first, again))
+    old, new = (weights_of(path) for path in (first, again))
     name = "network.stem.conv.weight"
     torch.testing.assert_close(new[name], old[name], rtol=1e-4, atol=1e-6)
     wrong = write_patches(tmp_path / "wrong", bands=2)
     with pytest.raises(ModelError, match="4 MS bands"):
         train_stage(options(wrong, tmp_path / "never", init=first), 1)
+    other = train_stage(options(patches, tmp_path / "other", config=ModelConfig(bands=4, **SMALL | {"width": 16})), 1)
+    with pytest.raises(KsdiffError, match="leave --init out"):
+        train_stage(options(patches, tmp_path / "first", init=other), 2)
 
 
 def test_folder_of_prepared_folders_is_all_of_them(tmp_path):
@@ -147,10 +209,20 @@ def test_folder_of_prepared_folders_is_all_of_them(tmp_path):
 
 
 def test_time_limit_ends_well(patches, tmp_path):
+    seen = []
     started = time.monotonic()
-    done = train_stage(options(patches, tmp_path, steps=10**6, time_limit=0.03), 1)
-    assert done.exists()
-    assert time.monotonic() - started < 30
+    chosen = options(patches, tmp_path, steps=10**6, validate_every=10**6, time_limit=0.02)
+    done = train_stage(chosen, 1, lambda k, of, note="": seen.append((k, of)))
+    assert done.exists() and time.monotonic() - started < 30
+    assert seen[-1][0] >= seen[-1][1] == 1000 and seen == sorted(seen)  # progress counts time
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(patches, tmp_path):
+    with h5py.File(write_patches(tmp_path / "bad") / "train.h5", "r+") as file:
+        file["gt"][:] = np.nan
+    with pytest.raises(KsdiffError, match="step 1: the loss is not finite"):
+        train_stage(options(tmp_path / "bad", tmp_path / "run"), 1)
+    assert not (tmp_path / "run" / "stage1.safetensors").exists()
 
 
 def test_clear_refusals(patches, tmp_path):
@@ -158,6 +230,9 @@ def test_clear_refusals(patches, tmp_path):
         open_data((tmp_path / "nothing",))
     with pytest.raises(KsdiffError, match="train --stage 1"):
         train_stage(options(patches, tmp_path), 2)
+    odd = write_patches(tmp_path / "odd", side=36)
+    with pytest.raises(KsdiffError, match=r"train\.h5: its patches of 36 x 36 px .* multiples of 8"):
+        train_stage(options(odd, tmp_path), 1)
     chosen = options(patches, tmp_path)
     train_stage(chosen, 1)
     with pytest.raises(KsdiffError, match="--overwrite"):
@@ -167,12 +242,58 @@ def test_clear_refusals(patches, tmp_path):
         check_output(chosen, 2, resume=False, overwrite=False)
     with pytest.raises(KsdiffError, match="cannot be read"):
         train_stage(chosen, 2)
+    check_output(chosen, 2, resume=False, overwrite=True)
+    assert not (tmp_path / "stage2.state").exists()
 
 
 def test_resume_with_other_options_is_refused(patches, tmp_path, monkeypatch):
-    chosen = options(patches, tmp_path, steps=50)
+    chosen = options(patches, tmp_path)
     monkeypatch.setattr("ksdiff_cli.training.save_model", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train_stage(chosen, 1)
     with pytest.raises(KsdiffError, match="rate"):
-        train_stage(options(patches, tmp_path, steps=50, rate=0.5), 1)
+        train_stage(options(patches, tmp_path, rate=0.5), 1)
+
+
+def test_a_finished_stage_is_known_by_its_options_and_its_stage_1(patches, tmp_path):
+    chosen = options(patches, tmp_path)
+    assert not is_done(chosen, 1)
+    for stage in (1, 2):
+        train_stage(chosen, stage)
+        assert is_done(chosen, stage)
+    with pytest.raises(KsdiffError, match=r"stage1\.safetensors: was made with other values of batch, rate"):
+        is_done(options(patches, tmp_path, rate=0.5, batch=2), 1)
+    train_stage(options(patches, tmp_path, seed=1), 1)
+    with pytest.raises(KsdiffError, match=r"stage2\.safetensors: was made from another"):
+        is_done(chosen, 2)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--steps", "1", "--epochs", "1"],
+        ["--separate", "--warm-up", "0.5"],
+        ["--resume", "--overwrite"],
+        ["--model", "pixel-diffusion", "--stage", "2"],
+        ["--rank", "4,4,2"],
+        ["--rank", "4,4,2,0"],
+        ["--backbone", "resnet"],
+    ],
+    ids=" ".join,
+)
+def test_bad_usage(run, arguments):
+    assert run("train", *arguments).exit_code == 2
+
+
+def test_the_command_passes_its_options_on(patches, tmp_path, run):
+    found = run(
+        *("train", "--data", patches, "--steps", 1, "--batch", 2, "-o", tmp_path, "--device", "cpu", "--width", 8),
+        *("--backbone", "fusionnet", "--encoder", "entangled", "--rank", "2,2,1,1", "--recipe", "random-t"),
+        *("--separate", "--accumulate", 2, "--precision", "bf16", "-q"),
+    )
+    assert found.exit_code == 0, found.output
+    assert found.stdout.split() == [str(tmp_path / f"stage{stage}.safetensors") for stage in (1, 2)]
+    model, header = load_model(tmp_path / "stage2.safetensors")
+    assert (model.config.backbone, model.config.encoder, model.config.rank) == ("fusionnet", "entangled", (2, 2, 1, 1))
+    training = header["training"]
+    assert [training[name] for name in ("recipe", "warm_up", "accumulate")] == ["random-t", 1.0, 2]

@@ -1,0 +1,146 @@
+"""The outcome of comparing methods: values by method, metric and image; means, ranks, JSON, CSV and report."""
+
+import csv
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.report import Example, Report
+from ksdiff_cli.report.table import mean_of, rank, std_of
+
+
+@dataclass
+class MethodResult:
+    """What one method reached, image by image."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    """By metric; NaN where an image leaves a metric undefined."""
+    seconds: list[float] = field(default_factory=list)
+    """Wall-clock time of each image's fusion, arrays in and out, without reading and measuring."""
+
+    def add(self, values: Mapping[str, float], seconds: float) -> None:
+        """Take one image in."""
+        self.seconds.append(seconds)
+        for metric, value in values.items():
+            self.values.setdefault(metric, []).append(value)
+
+    def mean(self, metric: str) -> float:
+        """Return the mean over the images for which the metric is defined; NaN if there is none."""
+        return mean_of(self.values[metric])
+
+    def std(self, metric: str) -> float:
+        """Return the standard deviation over the same images (divided by their number)."""
+        return std_of(self.values[metric])
+
+    @property
+    def runtime(self) -> float:
+        """Mean seconds per image."""
+        return float(np.mean(self.seconds))
+
+
+@dataclass
+class Evaluation:
+    """The outcome of :func:`ksdiff_cli.evaluation.evaluate_files`."""
+
+    protocol: str
+    """``reduced`` or ``full``."""
+    crop: str
+    """Crop protocol of the reduced-resolution metrics."""
+    images: list[tuple[str, int]]
+    """File and index in it, in the order of the values."""
+    methods: dict[str, MethodResult]
+    facts: dict[str, str] = field(default_factory=dict)
+    """What else the figures depend on, by name, for people."""
+    notes: list[str] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    """The images kept for a report."""
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics' names, in the order of the table."""
+        return list(next(iter(self.methods.values())).values)
+
+    def ranks(self, metric: str, higher_is_better: bool) -> dict[str, int]:
+        """Return 1 for the best method and 2 for the second; see :func:`ksdiff_cli.report.table.rank`."""
+        return rank({name: result.mean(metric) for name, result in self.methods.items()}, higher_is_better)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; what is undefined or infinite is None."""
+        methods: dict[str, Any] = {}
+        for name, result in self.methods.items():
+            figures: dict[str, Any] = {
+                metric: {"mean": _plain(result.mean(metric)), "std": _plain(result.std(metric))}
+                for metric in result.values
+            }
+            methods[name] = {**figures, "runtime_s": result.runtime}
+        return {
+            "protocol": self.protocol,
+            "crop": self.crop,
+            "images": len(self.images),
+            "methods": methods,
+            "facts": self.facts,
+            "notes": self.notes,
+        }
+
+    def to_report(self, command: str) -> Report:
+        """Return what the HTML page shows; ``command`` is the command line that made it."""
+        return Report(
+            title=f"Methods compared at {self.protocol} resolution",
+            protocol=self.protocol,
+            command=command,
+            facts=self.facts,
+            images=[image_name(*image) for image in self.images],
+            values={name: result.values for name, result in self.methods.items()},
+            seconds={name: result.seconds for name, result in self.methods.items()},
+            examples=self.examples,
+            notes=self.notes,
+        )
+
+
+def check_csv(path: Path, overwrite: bool) -> None:
+    """Refuse to lose a table that exists already.
+
+    Raises:
+        KsdiffError: the file exists and may not be replaced, or its folder does not exist.
+    """
+    if path.exists() and not overwrite:
+        raise KsdiffError(f"{path}: exists already; choose another name or --overwrite")
+    if not path.parent.is_dir():
+        raise KsdiffError(f"{path}: its folder does not exist; make it first")
+
+
+def write_csv(found: Evaluation, path: Path) -> None:
+    """Write one row a method and image: the metrics, empty where undefined, and the seconds of the fusion.
+
+    Raises:
+        KsdiffError: the file cannot be written.
+    """
+    partial_path = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial_path.open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["method", "file", "image", *found.metrics, "runtime_s"])
+            for name, result in found.methods.items():
+                for place, (data, index) in enumerate(found.images):
+                    values = [result.values[metric][place] for metric in found.metrics]
+                    cells = ["" if math.isnan(value) else repr(float(value)) for value in values]
+                    table.writerow([name, data, index, *cells, f"{result.seconds[place]:.6f}"])
+        partial_path.replace(path)
+    except OSError as error:
+        partial_path.unlink(missing_ok=True)
+        raise KsdiffError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def image_name(path: str, index: int) -> str:
+    """Return how an image of a file is called in tables and pages."""
+    return f"{Path(path).name}, image {index}"
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None

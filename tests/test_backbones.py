@@ -1,0 +1,157 @@
+"""Every backbone of the registry, with and without the prior: the same promises for all."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ksdiff_cli.models.backbone_lagnet import LAGConv2d, adaptive_conv2d
+from ksdiff_cli.models.backbones import BACKBONES
+from ksdiff_cli.models.checkpoint import load_model, save_model
+from ksdiff_cli.models.config import ModelConfig
+from ksdiff_cli.models.contract import ModelError, Statistics
+from ksdiff_cli.models.ksdiff import KSDiff
+
+SMALL = {"width": 16, "depths": (1, 1, 1), "encoder_width": 8, "latent": 16, "denoiser_width": 16, "denoiser_blocks": 1}
+
+every_backbone = pytest.mark.parametrize("backbone", sorted(BACKBONES))
+both_priors = pytest.mark.parametrize("prior", [False, True], ids=["plain", "prior"])
+both_modes = pytest.mark.parametrize("bands", [None, 4], ids=["shared", "fixed"])
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def make(backbone, stage=2, **values):
+    return KSDiff(ModelConfig(backbone=backbone, **SMALL, **values), stage)
+
+
+def batch(images=2, bands=4, height=16, width=16):
+    pan = 300 + 100 * torch.rand(images, 1, height, width)
+    ms_up = 200 + 50 * torch.rand(images, bands, height, width)
+    statistics = Statistics(
+        torch.full((images, 1), 350.0),
+        torch.full((images, 1), 29.0),
+        torch.full((images, bands), 225.0),
+        torch.full((images, bands), 15.0),
+    )
+    return pan, ms_up, statistics
+
+
+@every_backbone
+@both_priors
+@both_modes
+@pytest.mark.parametrize("size", [(21, 18), (5, 9)], ids=str)
+def test_takes_any_size(backbone, prior, bands, size):
+    model = make(backbone, prior=prior, bands=bands).eval()
+    pan, ms_up, statistics = batch(1, bands or 3, *size)
+    fused = model.fuse(pan, ms_up, statistics, 4)
+    assert fused.shape == ms_up.shape
+    assert torch.isfinite(fused).all()
+
+
+@every_backbone
+def test_takes_eight_bands(backbone):
+    pan, ms_up, statistics = batch(1, 8)
+    assert make(backbone, bands=8).eval().fuse(pan, ms_up, statistics, 4).shape == ms_up.shape
+
+
+@every_backbone
+@both_priors
+@both_modes
+def test_gradients_reach_every_weight_and_z_at_the_first_step(backbone, prior, bands):
+    model = make(backbone, stage=1, prior=prior, bands=bands)
+    pan, ms_up, statistics = batch()
+    inputs = model.prepare(pan, ms_up, statistics, 4, ms_up + 20 * torch.randn_like(ms_up))
+    z = model.latent(inputs)
+    if z is not None:
+        z.retain_grad()
+    F.mse_loss(model(inputs, z), inputs.G).backward()  # L1's signs can cancel to exactly zero in a bias
+    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert idle == []
+    if z is not None:
+        assert (z.grad.flatten(1).abs().sum(1) > 0).all()
+
+
+@every_backbone
+@both_modes
+@pytest.mark.parametrize("structure", ["tucker", "mlp"])
+def test_z_changes_the_result_from_the_start(backbone, bands, structure):
+    model = make(backbone, bands=bands, structure=structure).eval()
+    pan, ms_up, statistics = batch(2)
+    inputs = model.prepare(pan, ms_up, statistics, 4)
+    z = torch.randn(inputs.P.shape[0], 16, 16).clamp(-3, 3)
+    with torch.no_grad():
+        residual, other = (model(inputs, value) - inputs.M for value in (z, -z))
+    assert (residual - other).std() > 1e-3 * residual.std()
+
+
+@every_backbone
+@both_priors
+@both_modes
+def test_starts_between_upsampled_ms_and_plain_detail_injection(backbone, prior, bands):
+    model = make(backbone, stage=1, prior=prior, bands=bands).eval()
+    pan, ms_up, statistics = batch()
+    inputs = model.prepare(pan, ms_up, statistics, 4, ms_up)
+    with torch.no_grad():
+        residual = model(inputs, model.latent(inputs)) - inputs.M
+    assert residual.square().mean().sqrt() < 0.6 * inputs.detail.square().mean().sqrt()
+
+
+@every_backbone
+@both_priors
+def test_checkpoint_round_trip(backbone, prior, tmp_path):
+    model = make(backbone, prior=prior, bands=4).eval()
+    path = tmp_path / "stage2.safetensors"
+    save_model(model, path, sensor={}, training={})
+    again, header = load_model(path)
+    pan, ms_up, statistics = batch(1)
+    assert torch.equal(again.fuse(pan, ms_up, statistics, 4), model.fuse(pan, ms_up, statistics, 4))
+    assert (again.config, header["config"]["backbone"]) == (model.config, backbone)
+
+
+@every_backbone
+@both_priors
+@both_modes
+def test_an_image_does_not_depend_on_those_beside_it_and_comes_out_the_same_again(backbone, prior, bands):
+    model = make(backbone, prior=prior, bands=bands).eval()
+    pan, ms_up, s = batch(3)
+    together = model.fuse(pan, ms_up, s, 4)
+    one = Statistics(s.pan_mean[1:2], s.pan_std[1:2], s.ms_mean[1:2], s.ms_std[1:2])
+    torch.testing.assert_close(model.fuse(pan[1:2], ms_up[1:2], one, 4), together[1:2], rtol=1e-4, atol=1e-2)
+    assert torch.equal(model.fuse(pan, ms_up, s, 4), together)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "parameters"),
+    [("pnn", 104_360), ("dicnn", 46_792), ("msdcnn", 228_556), ("fusionnet", 78_632), ("lagnet", 152_381)],
+)
+def test_plain_networks_have_the_sizes_of_their_layer_lists(backbone, parameters):
+    """Eight bands: kernels and biases of the layers that the docstrings name, added up by hand."""
+    model = make(backbone, prior=False, bands=8)
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_adaptive_convolution_equals_kernels_made_pixel_by_pixel():
+    x, local, weight = torch.randn(2, 3, 5, 6), torch.rand(2, 9, 5, 6), torch.randn(2, 4, 3, 3, 3)
+    out = adaptive_conv2d(x, local, weight)
+    padded = F.pad(x, (1, 1, 1, 1))
+    for image, row, col in ((0, 0, 0), (1, 2, 3), (1, 4, 5)):
+        kernel = weight[image] * local[image, :, row, col].view(3, 3)
+        by_hand = (kernel * padded[image, :, row : row + 3, col : col + 3]).sum((1, 2, 3))
+        torch.testing.assert_close(out[image, :, row, col], by_hand, rtol=1e-4, atol=1e-5)
+
+
+def test_lagconv_with_factors_of_one_is_a_convolution_with_a_bias():
+    conv = LAGConv2d(3, 4, ModelConfig(prior=False))
+    x = torch.randn(2, 3, 5, 6)
+    plain = F.conv2d(x, conv.shared.base.weight, padding=1)
+    torch.testing.assert_close(
+        adaptive_conv2d(x, torch.ones(2, 9, 5, 6), conv.shared.weight(x, None)), plain, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_unknown_name_is_refused_with_those_that_are_known():
+    with pytest.raises(ModelError, match=r"'resnet'.*pannextu.*lagnet"):
+        make("resnet")

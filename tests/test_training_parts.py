@@ -1,0 +1,218 @@
+"""The parts of training: gradients whole and in pieces, precision, instruments, pictures, the log."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from test_training import SMALL, options, write_patches
+
+from ksdiff_cli.dataset import PatchFile
+from ksdiff_cli.models.checkpoint import load_model
+from ksdiff_cli.models.config import ModelConfig
+from ksdiff_cli.models.ksdiff import KSDiff
+from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
+from ksdiff_cli.training import train_stage
+from ksdiff_cli.training_log import Log
+from ksdiff_cli.training_losses import (
+    Arithmetic,
+    Draws,
+    Objective,
+    choose_arithmetic,
+    train_once,
+    train_pixels_once,
+)
+from ksdiff_cli.training_parallel import ALONE, Team, join_team
+from ksdiff_cli.training_pictures import draw_curves, draw_strip, write_png
+from ksdiff_cli.training_stopper import Stopper
+from ksdiff_cli.training_validation import validate
+
+EXACT = choose_arithmetic("auto", torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    return write_patches(tmp_path_factory.mktemp("patches"))
+
+
+def step(patches, stage, arithmetic=EXACT, recipe="chain", bands=4, config=None, **how):
+    """Take the gradients of one step of a fresh network; the same numbers at every call."""
+    torch.manual_seed(0)
+    config = config or ModelConfig(bands=bands, **SMALL)
+    pixels = isinstance(config, PixelConfig)
+    model = PixelDiffusion(config) if pixels else KSDiff(config, stage).train()
+    target = KSDiff(config, 1).eval().requires_grad_(False) if stage == 2 else None
+    batch = PatchFile(patches / "train.h5").batch(range(5))
+    inputs = model.prepare(batch.pan, batch.ms_up, batch.statistics, batch.ratio, batch.gt)
+    total = inputs.M.shape[0]
+    draws = Draws(torch.Generator().manual_seed(1), total, slice(0, total))
+    if pixels:
+        losses = train_pixels_once(model, inputs, draws, arithmetic, **how)
+    else:
+        losses = train_once(Objective(target, recipe, 0.1, 0.7), model, inputs, draws, arithmetic, **how)
+    gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    return losses, gradients
+
+
+@pytest.mark.parametrize(
+    ("stage", "how"),
+    [
+        (1, {}),
+        (2, {}),
+        (2, {"recipe": "random-t"}),
+        (2, {"latent_only": True}),
+        (1, {"bands": None}),
+        (1, {"config": ModelConfig(bands=4, **SMALL, prior=False)}),
+    ],
+    ids=str,
+)
+def test_pieces_of_a_batch_have_the_gradients_of_the_whole(patches, stage, how):
+    losses, whole = step(patches, stage, **how)
+    for pieces in (2, 99):
+        again, parts = step(patches, stage, **how, pieces=pieces)
+        assert parts.keys() == whole.keys() and again.keys() == losses.keys()
+        for name, value in whole.items():
+            torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-6, msg=name)
+        for name, value in losses.items():
+            torch.testing.assert_close(again[name], value)
+    if stage == 2:
+        assert any(name.startswith("plfe2") for name in whole)
+        assert any(name.startswith("network") for name in whole) != bool(how.get("latent_only"))
+
+
+def test_a_run_in_pieces_ends_with_the_weights_of_a_whole_one(patches, tmp_path):
+    ends = []
+    for pieces in (1, 3):
+        done = train_stage(options(patches, tmp_path / str(pieces), steps=4, accumulate=pieces), 1)
+        ends.append(load_model(done)[0].state_dict())
+    for name, value in ends[0].items():
+        if "project.2.bias" not in name and "running_mean" not in name:  # what the standardisation takes away
+            torch.testing.assert_close(ends[1][name], value, rtol=1e-3, atol=2e-5, msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_half_precision_has_nearly_the_same_gradients(patches, dtype, pieces):
+    """The arithmetic of a GPU, tried on the CPU; float16's gradients come scaled."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=dtype is torch.float16)
+    for stage in (1, 2):
+        losses, exact = step(patches, stage)
+        again, half = step(patches, stage, Arithmetic("cpu", dtype, scaler), pieces=pieces)
+        scale = 1024 if dtype is torch.float16 else 1
+        assert again["loss"].item() == pytest.approx(losses["loss"].item(), rel=0.01)
+        one, two = (torch.cat([g[name].flatten() for name in exact]) for g in (exact, half))
+        assert (two / scale - one).norm() < 0.1 * one.norm()
+        assert all(gradient.dtype is torch.float32 for gradient in half.values())
+
+
+def test_a_cpu_computes_in_float32():
+    for precision in ("auto", "fp32", "bf16", "fp16"):
+        found = choose_arithmetic(precision, torch.device("cpu"))
+        assert found.dtype is None and not found.scaler.is_enabled()
+
+
+def test_pieces_of_pixel_diffusion_are_weighted_by_their_rows(patches):
+    config = PixelConfig(bands=4, width=8, multipliers=(1, 2), steps=20, sampling_steps=20)
+    (one, _), (two, gradients) = (step(patches, 1, config=config, pieces=pieces) for pieces in (1, 3))
+    assert two["loss"].item() == pytest.approx(one["loss"].item(), rel=0.5)  # other noise, the same scale
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+
+
+def test_processes_draw_the_same_numbers_and_take_their_rows():
+    teams = [Team(rank, 3) for rank in range(3)]
+    like = torch.empty(0, 4, 2)
+    whole = Draws(torch.Generator().manual_seed(5), 8, ALONE.rows(8))
+    parts = [Draws(torch.Generator().manual_seed(5), 8, team.rows(8)) for team in teams]
+    assert torch.equal(torch.cat([part.normal(like) for part in parts]), whole.normal(like))
+    last = whole.steps(4, torch.device("cpu"))
+    assert torch.equal(torch.cat([part.steps(4, torch.device("cpu")) for part in parts]), last)
+    assert set(last.tolist()) <= {1, 2, 3, 4} and sum(part.weight for part in parts) == pytest.approx(1)
+
+
+def test_alone_there_is_no_team(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with join_team("cpu") as team:
+        assert team.leads and team.size == 1 and team.agree(1.5, 2) == (1.5, 2)
+
+
+def test_the_instruments_tell_a_living_prior_from_a_dead_one(patches):
+    torch.manual_seed(0)
+    files, found = [PatchFile(patches / "valid.h5")], {}
+    for name, strength in (("dead", 0.0), ("alive", 300.0)):
+        model = KSDiff(ModelConfig(bands=4, **SMALL), 1)
+        for part, parameter in model.named_parameters():
+            if "core.2.weight" in part:
+                parameter.data *= strength
+        model.train()
+        batch = files[0].batch(range(4))
+        for _ in range(200):  # lets the standardisation of z settle
+            model.truth_latent(model.prepare(batch.pan, batch.ms_up, batch.statistics, batch.ratio, batch.gt))
+        found[name] = validate(model, files, torch.device("cpu"))
+    assert found["dead"]["shuffle_cost"] == 0 and abs(found["alive"]["shuffle_cost"]) > 0.001
+    assert found["dead"]["z_spread"] > 0.01  # z varies, nobody listens
+    assert validate(model, [], torch.device("cpu")) == {}
+
+
+def test_a_png_holds_what_was_written(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (37, 21, 3), np.uint8)
+    write_png(image, tmp_path / "a" / "b.png")
+    with rasterio.open(tmp_path / "a" / "b.png") as file:
+        assert np.array_equal(file.read().transpose(1, 2, 0), image)
+    assert len(list((tmp_path / "a").iterdir())) == 1
+
+
+def test_a_strip_shows_pictures_under_one_stretch():
+    random = np.random.default_rng(0)
+    pan, truth = random.uniform(0, 50, (1, 40, 300)), random.uniform(100, 200, (4, 40, 300))
+    strip = draw_strip([[pan, truth, truth + 10, truth]] * 2, (2, 1, 0))
+    assert strip.shape == (2 * 40 + 4, 4 * 256 + 3 * 4, 3)
+    first, second, third, last = (strip[:40, left : left + 256].astype(int) for left in range(0, 1040, 260))
+    assert np.array_equal(second, last) and np.array_equal(first[..., 0], first[..., 2])
+    assert 20 < np.median(third - last) < 30  # 10 of about 96 DN between the percentiles
+    blue = last[..., 2]
+    assert np.corrcoef(blue.ravel(), truth[0, :, 22:278].ravel())[0, 1] > 0.99
+    assert draw_strip([[pan * 0, truth * 0, truth * 0, truth * 0]], (0, 0, 0))[:, :256].max() == 0  # flat: black
+
+
+def test_curves_have_a_panel_a_figure():
+    lines = [
+        {"stage": stage, "step": step, "loss": 1 / step, "valid": 2 / step, **({"z_spread": 0.1} if stage == 2 else {})}
+        for stage in (1, 2)
+        for step in (10, 20, 30)
+    ]
+    picture = draw_curves(lines)
+    panel = draw_curves([{"stage": "pixel-diffusion", "step": 5, "loss": 0.0}]).shape[0]
+    assert picture.shape[0] == 3 * panel and draw_curves([]).shape[0] == panel
+    blue, orange = ((picture == colour).all(2).nonzero()[1] for colour in ((31, 90, 160), (190, 80, 20)))
+    assert blue.max() < orange.min()  # stage 2 comes after stage 1
+
+
+def test_the_log_forgets_what_is_done_again(tmp_path):
+    first, second = Log(tmp_path, "stage1"), Log(tmp_path, "stage2")
+    for step in (2, 4, 6):
+        first.add(step, {"loss": 1.0})
+        second.add(step, {"loss": 1.0})
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"stage": 2, "st')  # a kill
+    second.forget_after(2)
+    second.add(4, {"loss": 3.0})
+    found = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["step"]) for line in found] == [(1, 2), (2, 2), (1, 4), (1, 6), (2, 4)]
+    assert found[-1]["loss"] == 3.0 and (tmp_path / "curves.png").exists()
+
+
+def test_a_second_request_ends_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Stopper() as stopper:
+            assert not stopper.asked
+            signal.raise_signal(signal.SIGINT)
+            assert stopper.asked
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
