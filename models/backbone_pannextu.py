@@ -10,6 +10,8 @@ from .contract import Inputs
 from .kernels import ModulatedConv2d
 from .layers import LayerNorm2d, PatchStem
 
+_THIN = 8  # channels of the path at full resolution
+
 
 class Block(nn.Module):
     """ConvNeXt block (Liu et al. 2022); its large depthwise kernel is modulated by z."""
@@ -31,6 +33,31 @@ class Block(nn.Module):
         y = self.mlp(self.depthwise(x, z).permute(0, 2, 3, 1)) * self.scale
         out: Tensor = x + y.permute(0, 3, 1, 2)
         return out
+
+
+class Refine(nn.Module):
+    """The thin path at full resolution, modulated: how PAN and the bands differ in sharpness is the camera's doing."""
+
+    def __init__(self, inputs: int, config: ModelConfig) -> None:
+        """Make two 3x3 convolutions for ``inputs`` channels."""
+        super().__init__()
+        self.first = ModulatedConv2d(inputs, _THIN, 3, config, padding_mode="replicate")
+        self.last = ModulatedConv2d(_THIN, config.group, 3, config, padding_mode="replicate")
+
+    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+        """(N, inputs, H, W), (N, S, C_z) -> (N, group, H, W)."""
+        out: Tensor = self.last(F.gelu(self.first(x, z)), z)
+        return out
+
+
+def _refine(inputs: int, config: ModelConfig) -> "Refine | nn.Sequential":
+    if config.modulate_output:
+        return Refine(inputs, config)
+    return nn.Sequential(
+        nn.Conv2d(inputs, _THIN, 3, padding=1, padding_mode="replicate"),
+        nn.GELU(),
+        nn.Conv2d(_THIN, config.group, 3, padding=1, padding_mode="replicate"),
+    )
 
 
 class PanNeXtU(Backbone):
@@ -57,25 +84,23 @@ class PanNeXtU(Backbone):
         self.decode = nn.ModuleList(Block(width, config) for _ in range(up))
         self.norm = LayerNorm2d(width)
         cell = config.patch * config.patch
-        self.head = ModulatedConv2d(width, 2 * config.group * cell, 1, config)
-        self.refine = nn.Sequential(
-            nn.Conv2d(inputs + config.group, 8, 3, padding=1, padding_mode="replicate"),
-            nn.GELU(),
-            nn.Conv2d(8, config.group, 3, padding=1, padding_mode="replicate"),
-        )
+        self.head = ModulatedConv2d(width, 2 * config.group * cell, 1, config, constant=config.modulate_output)
+        self.refine = _refine(inputs + config.group, config)
         self._start_plain()
 
     def _start_plain(self) -> None:
         """Start as a plain detail injection with gain 1/2: a network that starts near a solution learns the rest."""
         nn.init.normal_(self.head.base.weight, std=0.01)
-        last = self.refine[2]
+        last = self.refine.last.base if isinstance(self.refine, Refine) else self.refine[2]
         assert isinstance(last, nn.Conv2d)
         nn.init.normal_(last.weight, std=0.001)
         with torch.no_grad():
             bias = self.head.base.bias
             assert bias is not None and last.bias is not None
             bias.zero_()
-            bias[: bias.numel() // 2] = 0.5
+            start = self.head.base.weight[:, -1, 0, 0] if self.head.constant else bias
+            start.zero_()
+            start[: start.numel() // 2] = 0.5
             last.bias.zero_()
 
     def forward(self, inputs: Inputs, z: Tensor | None) -> Tensor:
@@ -94,5 +119,6 @@ class PanNeXtU(Backbone):
         full = F.pixel_shuffle(self.head(self.norm(h), z), self.patch)
         gain, correction = full[:, : self.group], full[:, self.group :]
         residual = gain * inputs.detail + correction
-        out: Tensor = residual + self.refine(torch.cat((x, residual), 1))
+        full = torch.cat((x, residual), 1)
+        out: Tensor = residual + (self.refine(full, z) if isinstance(self.refine, Refine) else self.refine(full))
         return out

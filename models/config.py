@@ -1,11 +1,14 @@
 """The whole configuration of a KSDiff network; it travels in every checkpoint."""
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 from .contract import Config, ModelError
 
 ENCODERS = ("pyramid", "entangled")
 STRUCTURES = ("tucker", "mlp")
+_BEFORE = {"encoder_norm": True, "moments": False, "modulate_output": False}
+"""What networks were that say nothing about it."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,13 @@ class ModelConfig(Config):
     """C_z, channels of a token."""
     encoder_width: int = 32
     """d, channels of the encoders PLFE1 and PLFE2."""
-    encoder_norm: bool = True
-    """Whether the encoders' stems end in a layer norm, which hides how strong an image's missing detail is. Tried in
-    stage 1 on made-up images whose injection gain only the truth shows (PanNeXt-U, 200 steps, two seeds): the true z
-    lowers L1 by 12% without the norm, by nothing with it. PNN gained nothing either way; real images are untried."""
+    encoder_norm: bool = False
+    """Whether the encoders' stems end in a layer norm, which hides how strong an image's missing detail is."""
+    moments: bool = True
+    """Whether the encoders also see :mod:`second-order statistics <ksdiff_cli.models.moments>`; PLFE only."""
+    modulate_output: bool = True
+    """Whether z also reaches PanNeXt-U's output: the head's bias, i.e. the injection gain, and the full-resolution
+    filters. These three wake the prior; figures stand in the CHANGELOG."""
     encoder_stages: int = 2
     """N, pyramid stages of the encoders."""
     denoiser_width: int = 192
@@ -67,3 +73,8 @@ class ModelConfig(Config):
             raise ModelError(f"config: no encoder is called {self.encoder!r}; known: {' '.join(ENCODERS)}")
         if self.structure not in STRUCTURES:
             raise ModelError(f"config: no structure is called {self.structure!r}; known: {' '.join(STRUCTURES)}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """See :meth:`Config.from_dict`; values of networks older than a setting are what they were then."""
+        return super().from_dict({**_BEFORE, **values})

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from .config import ModelConfig
 from .layers import LayerNorm2d, PatchStem
+from .moments import count_moments
 
 _BOUND = 3.0  # an image unlike any in training gets a z at the edge of the known range, not far beyond it
 
@@ -60,11 +61,11 @@ class Branch(nn.Module):
 class _Encoder(nn.Module):
     """What both encoders share: from branch features to S tokens."""
 
-    def __init__(self, config: ModelConfig, branches: int) -> None:
+    def __init__(self, config: ModelConfig, branches: int, moments: int = 0) -> None:
         super().__init__()
         self.side = round(config.tokens**0.5)
         self.project = nn.Sequential(
-            nn.Linear(branches * config.encoder_width, 2 * config.latent),
+            nn.Linear(branches * config.encoder_width + moments, 2 * config.latent),
             nn.GELU(),
             nn.Linear(2 * config.latent, config.latent),
         )
@@ -72,9 +73,11 @@ class _Encoder(nn.Module):
         # construction and cannot shrink into a constant that the network then ignores.
         self.norm = nn.BatchNorm1d(config.latent, affine=False, momentum=0.02)
 
-    def tokens(self, features: Tensor) -> Tensor:
-        """(N, branches * d, h, w) -> (N, S, C_z)."""
+    def tokens(self, features: Tensor, moments: Tensor | None = None) -> Tensor:
+        """(N, branches * d, h, w), (N, S, n) -> (N, S, C_z)."""
         pooled = F.adaptive_avg_pool2d(features, self.side).flatten(2).transpose(1, 2)
+        if moments is not None:
+            pooled = torch.cat((pooled, moments), -1)
         z = self.norm(self.project(pooled).transpose(1, 2)).transpose(1, 2)
         return _BOUND * torch.tanh(z / _BOUND)
 
@@ -84,7 +87,7 @@ class PLFE1(_Encoder):
 
     def __init__(self, config: ModelConfig, pan_inputs: int, ms_inputs: int) -> None:
         """Make the encoder for the given numbers of input channels."""
-        super().__init__(config, branches=2)
+        super().__init__(config, branches=2, moments=count_moments(config, truth=True))
         width = config.encoder_width
         self.pan_stem = PatchStem(pan_inputs, width, config.patch, config.encoder_norm)
         self.ms_stem = PatchStem(ms_inputs, width, config.patch, config.encoder_norm)
@@ -93,11 +96,11 @@ class PLFE1(_Encoder):
         self.pan_branch = Branch(width, config.encoder_stages)
         self.ms_branch = Branch(width, config.encoder_stages)
 
-    def forward(self, P: Tensor, M: Tensor, G: Tensor) -> Tensor:
-        """(N, pan_inputs, H, W), (N, ms_inputs, H, W), (N, 2C, H, W) -> z, (N, S, C_z)."""
+    def forward(self, P: Tensor, M: Tensor, G: Tensor, moments: Tensor | None = None) -> Tensor:
+        """(N, pan_inputs, H, W), (N, ms_inputs, H, W), (N, 2C, H, W), (N, S, n) -> z, (N, S, C_z)."""
         Y = self.gt_stem(G)
         features = torch.cat((self.pan_branch(self.pan_stem(P), Y), self.ms_branch(self.ms_stem(M), Y)), 1)
-        return self.tokens(features)
+        return self.tokens(features, moments)
 
 
 class Entangled(_Encoder):
@@ -128,12 +131,12 @@ class PLFE2(_Encoder):
 
     def __init__(self, config: ModelConfig, pan_inputs: int, ms_inputs: int) -> None:
         """Make the encoder for the given numbers of input channels."""
-        super().__init__(config, branches=1)
+        super().__init__(config, branches=1, moments=count_moments(config, truth=False))
         width = config.encoder_width
         self.pan_stem = PatchStem(pan_inputs, width, config.patch, config.encoder_norm)
         self.ms_stem = PatchStem(ms_inputs, width, config.patch, config.encoder_norm)
         self.branch = Branch(width, config.encoder_stages)
 
-    def forward(self, P: Tensor, M: Tensor) -> Tensor:
-        """(N, pan_inputs, H, W), (N, ms_inputs, H, W) -> c, (N, S, C_z)."""
-        return self.tokens(self.branch(self.pan_stem(P), self.ms_stem(M)))
+    def forward(self, P: Tensor, M: Tensor, moments: Tensor | None = None) -> Tensor:
+        """(N, pan_inputs, H, W), (N, ms_inputs, H, W), (N, S, n) -> c, (N, S, C_z)."""
+        return self.tokens(self.branch(self.pan_stem(P), self.ms_stem(M)), moments)

@@ -1,6 +1,7 @@
 """The kernel generator: low-rank modulation of convolution kernels by the latent z (paper sec. 3.1, eq. 3, Fig. 3)."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +125,8 @@ class ModulatedConv2d(nn.Module):
         config: ModelConfig,
         *,
         groups: int = 1,
+        constant: bool = False,
+        padding_mode: Literal["zeros", "replicate"] = "zeros",
     ) -> None:
         """Make the base kernel W0 and, where the configuration has a prior, its generator.
 
@@ -133,9 +136,12 @@ class ModulatedConv2d(nn.Module):
             kernel: side of the kernel, odd.
             config: says whether and how z modulates the kernel.
             groups: as of :class:`torch.nn.Conv2d`.
+            constant: add an input channel of ones: a bias that is part of the kernel, so that z reaches it.
+            padding_mode: ``zeros`` or ``replicate``.
         """
         super().__init__()
-        self.base = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)
+        inputs, self.constant = inputs + constant, constant
+        self.base = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, padding_mode=padding_mode)
         shape = (inputs // groups, outputs, kernel, kernel)
         self.generator: KernelGenerator | MLPGenerator | None = None
         if config.prior and config.structure == "mlp":
@@ -153,10 +159,17 @@ class ModulatedConv2d(nn.Module):
 
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
         """(N, inputs, H, W), (N, S, C_z) -> (N, outputs, H, W)."""
+        if self.constant:
+            x = torch.cat((x, torch.ones_like(x[:, :1])), 1)
         if self.generator is None or z is None:
             out: Tensor = self.base(x)
             return out
-        return per_sample_conv2d(x, self.weight(x, z), self.base.bias, groups=self.base.groups)
+        weight = self.weight(x, z)
+        edge = weight.shape[-1] // 2 if self.base.padding_mode == "replicate" else 0
+        if edge:  # padded twice, cut once: what zeros touch is cut off
+            x = F.pad(x, (edge,) * 4, mode="replicate")
+        out = per_sample_conv2d(x, weight, self.base.bias, groups=self.base.groups)
+        return out[..., edge : out.shape[-2] - edge, edge : out.shape[-1] - edge]
 
 
 def per_sample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:

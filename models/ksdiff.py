@@ -13,6 +13,7 @@ from .contract import FusionModel, Inputs, ModelError, Stage, Statistics
 from .denoiser import Denoiser
 from .diffusion import Diffusion
 from .encoder import PLFE1, PLFE2, Entangled
+from .moments import second_order
 
 
 class KSDiff(FusionModel):
@@ -60,12 +61,13 @@ class KSDiff(FusionModel):
         """Encode z_0 by PLFE1 from PAN, MS and the ground truth, (R, S, C_z)."""
         if inputs.G is None:
             raise ModelError("stage-1 weights need the ground truth to make their prior; sharpen with stage 2's")
-        z: Tensor = self.plfe1(_pan(inputs), inputs.ms, torch.cat((inputs.G, inputs.G - inputs.M), 1))
+        guide = torch.cat((inputs.G, inputs.G - inputs.M), 1)
+        z: Tensor = self.plfe1(_pan(inputs), inputs.ms, guide, *self._moments(inputs, truth=True))
         return z
 
     def condition(self, inputs: Inputs) -> Tensor:
         """Encode the condition c by PLFE2 from PAN and MS alone, (R, S, C_z)."""
-        c: Tensor = self.plfe2(_pan(inputs), inputs.ms)
+        c: Tensor = self.plfe2(_pan(inputs), inputs.ms, *self._moments(inputs, truth=False))
         return c
 
     def sample(self, inputs: Inputs, z_T: Tensor) -> Tensor:
@@ -121,6 +123,11 @@ class KSDiff(FusionModel):
             return out
 
         return self._fuse_by(network, pan, ms_up, statistics, ratio)
+
+    def _moments(self, inputs: Inputs, truth: bool) -> tuple[Tensor, ...]:
+        if not self.config.moments or self.config.encoder == "entangled":
+            return ()
+        return (second_order(inputs, round(self.config.tokens**0.5), truth),)
 
     def _given(self, latent: Tensor, inputs: Inputs) -> Tensor:
         if not self.config.prior:

@@ -11,12 +11,13 @@ from torch.nn import functional as F
 
 from ksdiff_cli.models.checkpoint import load_ksdiff, load_model, read_header, save_model
 from ksdiff_cli.models.config import ENCODERS, STRUCTURES, ModelConfig
-from ksdiff_cli.models.contract import ModelError, Statistics
+from ksdiff_cli.models.contract import Inputs, ModelError, Statistics
 from ksdiff_cli.models.diffusion import Diffusion
 from ksdiff_cli.models.encoder import GuidedStage
 from ksdiff_cli.models.kernels import KernelGenerator, ModulatedConv2d, per_sample_conv2d
 from ksdiff_cli.models.ksdiff import KSDiff, diffusion_loss, regression_loss
 from ksdiff_cli.models.layers import PatchStem, low_pass
+from ksdiff_cli.models.moments import second_order
 
 SMALL = {
     "width": 16,
@@ -130,7 +131,17 @@ def test_low_pass_has_the_gain_at_the_ms_nyquist_frequency(ratio):
 
 @pytest.mark.parametrize("bands", [None, 4])
 @pytest.mark.parametrize("stage", [1, 2])
-@pytest.mark.parametrize("ablation", [{}, {"encoder": "entangled"}, {"structure": "mlp"}, {"encoder_norm": False}])
+@pytest.mark.parametrize(
+    "ablation",
+    [
+        {},
+        {"encoder": "entangled"},
+        {"structure": "mlp"},
+        {"encoder_norm": True},
+        {"moments": False},
+        {"modulate_output": False},
+    ],
+)
 def test_forward_and_gradients_reach_every_weight(bands, stage, ablation):
     model = KSDiff(ModelConfig(bands=bands, **SMALL, **ablation), stage)
     pan, ms_up, gt, statistics = batch()
@@ -191,13 +202,14 @@ def test_checkpoint_round_trip(tmp_path):
 
 
 def test_checkpoint_from_before_there_were_kinds_and_backbones(tmp_path):
-    model = KSDiff(ModelConfig(**SMALL)).eval()
+    before = {"encoder_norm": True, "moments": False, "modulate_output": False}
+    model = KSDiff(ModelConfig(**SMALL, **before)).eval()
     path = tmp_path / "old.safetensors"
     save_model(model, path, sensor={}, training={})
 
     def older(header):
         del header["model"]
-        for name in ("backbone", "encoder", "structure", "encoder_norm"):
+        for name in ("backbone", "encoder", "structure", *before):
             del header["config"][name]
 
     rewrite(path, older)
@@ -205,6 +217,36 @@ def test_checkpoint_from_before_there_were_kinds_and_backbones(tmp_path):
     assert "model" not in header
     assert again.config == model.config
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+
+
+def test_moments_tell_the_injection_gain():
+    """In each quarter of an image G = M + g detail with another g: the statistics say g, which no mean can."""
+    random = torch.Generator().manual_seed(0)
+    P, M = 10 * torch.randn(2, 1, 64, 64, generator=random), torch.randn(2, 3, 64, 64, generator=random)
+    detail = P - low_pass(P, 4)
+    gains = torch.tensor([[0.2, 0.9], [-0.5, 2.0]])
+    g = gains.repeat_interleave(32, 0).repeat_interleave(32, 1)
+    found = second_order(Inputs(P, detail, M, M[:, :0], M + g * detail), 2, truth=True)
+    assert found.shape == (2, 4, 1 + 4 * 3)
+    assert torch.allclose(found[:, :, 7:10], gains.flatten()[None, :, None].expand(2, 4, 3), atol=0.01)
+    # the coarser scale: MS that is PAN's low-pass has gain 1 there
+    low = P - detail
+    same = second_order(Inputs(P, detail, low, M[:, :0], None), 2, truth=False)
+    assert same.shape == (2, 4, 3) and torch.allclose(same[:, :, 1], torch.ones(2, 4), atol=0.05)
+
+
+def test_the_prior_reaches_gain_and_filters_of_the_output():
+    model = KSDiff(ModelConfig(**{**SMALL, "bands": 3}), stage=1).eval()
+    head, refine = model.network.head, model.network.refine
+    for conv in (head, refine.first, refine.last):
+        x = torch.randn(1, conv.base.in_channels - conv.constant, 8, 8)
+        z = torch.randn(2, 1, 16, SMALL["latent"])
+        with torch.no_grad():
+            assert not torch.equal(conv(x, z[0]), conv(x, z[1]))
+    # replicated, not zero: a constant image has no edge
+    with torch.no_grad():
+        flat = refine(torch.ones(1, refine.first.base.in_channels, 12, 12), torch.randn(1, 16, SMALL["latent"]))
+    assert torch.allclose(flat, flat[:, :, 5:6, 5:6].expand_as(flat), atol=1e-6)
 
 
 def rewrite(path, edit):

@@ -158,4 +158,6 @@ def test_two_processes_do_what_one_does(patches, uninterrupted, tmp_path):
         [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (uninterrupted, tmp_path)
     ]
     for one, two in zip(*logs, strict=True):
-        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4) and two["valid"] == pytest.approx(one["valid"])
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4) and two["valid"] == pytest.approx(
+            one["valid"], rel=1e-4
+        )
