@@ -1,8 +1,8 @@
 """The outcome of comparing methods: values by method, metric and image; means, ranks, JSON, CSV and report."""
 
 import csv
+import io
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.report import Example, Report
 from ksdiff_cli.report.table import mean_of, rank, std_of
+from ksdiff_cli.report.writing import write_text
 
 
 @dataclass
@@ -103,38 +103,21 @@ class Evaluation:
         )
 
 
-def check_csv(path: Path, overwrite: bool) -> None:
-    """Refuse to lose a table that exists already.
-
-    Raises:
-        KsdiffError: the file exists and may not be replaced, or its folder does not exist.
-    """
-    if path.exists() and not overwrite:
-        raise KsdiffError(f"{path}: exists already; choose another name or --overwrite")
-    if not path.parent.is_dir():
-        raise KsdiffError(f"{path}: its folder does not exist; make it first")
-
-
 def write_csv(found: Evaluation, path: Path) -> None:
     """Write one row a method and image: the metrics, empty where undefined, and the seconds of the fusion.
 
     Raises:
         KsdiffError: the file cannot be written.
     """
-    partial_path = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial_path.open("w", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["method", "file", "image", *found.metrics, "runtime_s"])
-            for name, result in found.methods.items():
-                for place, (data, index) in enumerate(found.images):
-                    values = [result.values[metric][place] for metric in found.metrics]
-                    cells = ["" if math.isnan(value) else repr(float(value)) for value in values]
-                    table.writerow([name, data, index, *cells, f"{result.seconds[place]:.6f}"])
-        partial_path.replace(path)
-    except OSError as error:
-        partial_path.unlink(missing_ok=True)
-        raise KsdiffError(f"{path}: cannot be written ({error.strerror or error})") from None
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["method", "file", "image", *found.metrics, "runtime_s"])
+    for name, result in found.methods.items():
+        for place, (data, index) in enumerate(found.images):
+            values = [result.values[metric][place] for metric in found.metrics]
+            cells = ["" if math.isnan(value) else repr(float(value)) for value in values]
+            table.writerow([name, data, index, *cells, f"{result.seconds[place]:.6f}"])
+    write_text(text.getvalue(), path)
 
 
 def image_name(path: str, index: int) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ksdiff_cli.canvas import draw_text, text_size
+
 Array = NDArray[Any]
 
 _WIDTH, _HEIGHT = 640, 170  # of one panel of curves
@@ -25,14 +27,7 @@ _PANELS = (
 _GAP = 4  # pixels between pictures of a strip
 _SIDE = 256  # of a picture of a strip at most
 _PERCENTILES = 2, 98  # values shown as black and as full brightness
-
-# letters of 3 x 5 pixels: five octal digits each, a row of pixels a digit
-_LETTERS = "0123456789.-abcdefghijklmnopqrstuvwxyz'"
-_ROWS = (
-    "75557262277174771717557117471774757711117575775717000020070025755656563444365556746477464434553557557222711152"
-    "55655444475775557775255526564425573656553421672222555575555255775552555522271247" + "22000"
-)
-_FONT = {letter: [int(digit) for digit in _ROWS[5 * at : 5 * at + 5]] for at, letter in enumerate(_LETTERS)}
+_INK = (60, 60, 60)
 
 
 def write_png(image: Array, path: Path) -> None:
@@ -125,12 +120,13 @@ def _panel(lines: Sequence[dict[str, Any]], key: str, logarithmic: bool, title: 
         return bottom - share * (bottom - _TOP), _LEFT + step / last * (right - _LEFT)
 
     canvas[_TOP : bottom + 1, _LEFT] = canvas[bottom, _LEFT : right + 1] = 150
-    _write(canvas, title, 6, _LEFT)
+    draw_text(canvas, title, 6, _LEFT, 1, _INK)
     for value in (low, high):
-        _write(canvas, f"{value:.3g}", round(place(0, value)[0]) - 2, 4)
+        draw_text(canvas, f"{value:.3g}", round(place(0, value)[0]) - 2, 4, 1, _INK)
     for step in (0, last):
         text = str(step)
-        _write(canvas, text, bottom + 6, min(round(place(step, low)[1]), right - 8 * len(text)))
+        left = min(round(place(step, low)[1]), right - text_size(text, 1)[1])
+        draw_text(canvas, text, bottom + 6, left, 1, _INK)
     for stage, curve in curves.items():
         points = [place(*point) for point in curve]
         for (y0, x0), (y1, x1) in zip(points, points[1:] or points, strict=False):
@@ -139,13 +135,3 @@ def _panel(lines: Sequence[dict[str, Any]], key: str, logarithmic: bool, title: 
             for dy in (0, 1):
                 canvas[ys + dy, xs] = _COLOURS.get(stage, _COLOURS[1])
     return canvas
-
-
-def _write(canvas: Array, text: str, top: int, left: int) -> None:
-    """Write in letters of 6 x 10 pixels; what the font lacks stays blank."""
-    for place, letter in enumerate(text.lower()):
-        for row, bits in enumerate(_FONT.get(letter, [])):
-            for column in range(3):
-                if bits >> (2 - column) & 1:
-                    y, x = top + 2 * row, left + 8 * place + 2 * column
-                    canvas[y : y + 2, x : x + 2] = 60

@@ -72,12 +72,13 @@ def evaluate(
 
     from ksdiff_cli.evaluation import evaluate_files, make_fusers
     from ksdiff_cli.evaluation_cases import open_files
-    from ksdiff_cli.evaluation_results import check_csv, write_csv
+    from ksdiff_cli.evaluation_results import write_csv
     from ksdiff_cli.report import check_report, write_report
+    from ksdiff_cli.report.writing import check_text
     from ksdiff_cli.sensors import find_sensor
 
     if csv is not None:
-        check_csv(csv, overwrite)
+        check_text(csv, overwrite)
     if report is not None:
         check_report(report, overwrite)
     known = find_sensor(sensor) if sensor else None

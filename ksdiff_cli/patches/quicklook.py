@@ -13,7 +13,7 @@ from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
-from ksdiff_cli.patches.canvas import Box, Colour, draw_text, hatch, outline, text_size, tint
+from ksdiff_cli.canvas import Box, Colour, draw_text, hatch, outline, text_size, tint
 from ksdiff_cli.patches.layout import Split
 from ksdiff_cli.patches.masks import REASONS
 from ksdiff_cli.patches.parts import Cut, FileName

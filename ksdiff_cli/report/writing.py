@@ -12,11 +12,19 @@ def check_report(path: Path, overwrite: bool) -> None:
     """Refuse a report that could not be written in the end, before any work.
 
     Raises:
-        KsdiffError: it exists (without ``overwrite``), is no HTML file by its name, or its folder does not exist or
-            cannot be written.
+        KsdiffError: it is no HTML file by its name; or see :func:`check_text`.
     """
     if path.suffix.lower() not in {".html", ".htm"}:
         raise KsdiffError(f"{path}: the report is a web page; let its name end in .html")
+    check_text(path, overwrite)
+
+
+def check_text(path: Path, overwrite: bool) -> None:
+    """Refuse a text file that could not be written in the end.
+
+    Raises:
+        KsdiffError: it exists (without ``overwrite``), or its folder does not exist or cannot be written.
+    """
     folder = path.parent
     if not folder.is_dir():
         raise KsdiffError(f"{path}: the folder {folder} does not exist; make it first")
@@ -31,16 +39,24 @@ def check_report(path: Path, overwrite: bool) -> None:
 def write_report(report: Report, path: Path, overwrite: bool = False) -> None:
     """Write a report as one HTML file that refers to nothing outside itself.
 
-    The same report gives the same bytes. The page is written beside ``path`` and renamed when it is whole.
+    The same report gives the same bytes.
 
     Raises:
         KsdiffError: see :func:`check_report`, or the disk is full.
     """
     check_report(path, overwrite)
-    page = make_page(report)
+    write_text(make_page(report), path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file beside ``path`` and rename it when it is whole.
+
+    Raises:
+        KsdiffError: it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(page, encoding="utf-8", newline="\n", errors="backslashreplace")
+        partial.write_text(text, encoding="utf-8", newline="\n", errors="backslashreplace")
         partial.replace(path)
     except OSError as error:
         raise KsdiffError(f"{path}: cannot be written ({error.strerror or error})") from None

@@ -18,7 +18,7 @@ A ehhvhhh  B uhhuhhu  C ehggghe  D uhhhhhu  E vgguggv  F vgguggg  G ehgnhhf  H h
 K hikokih  L ggggggv  M hrllhhh  N hhpljhh  O ehhhhhe  P uhhuggg  Q ehhhlid  R uhhukih  S fgge11u  T v444444
 U hhhhhhe  V hhhhha4  W hhhllla  X hha4ahh  Y hhha444  Z v1248gv  0 ehjlphe  1 4c4444e  2 eh1248v  3 v2421he
 4 26aiv22  5 vgu11he  6 68guhhe  7 v124888  8 ehhehhe  9 ehhf12c  - 000v000  _ 000000v  . 00000cc  , 0000c48
-: 0cc0cc0  / 01248g0  % op248j3  ( 2488842  ) 8422248  + 044v440  ? eh12404
+: 0cc0cc0  / 01248g0  % op248j3  ( 2488842  ) 8422248  + 044v440  ? eh12404  ' 4480000
 """
 _LETTERS = dict(zip(_FONT.split()[::2], _FONT.split()[1::2], strict=True))
 
