@@ -24,15 +24,29 @@ def simulate(
         typer.Option("--ratio", help="PAN pixels per MS pixel along a side, 2 to 8 (default: the sensor's, else 4)."),
     ] = None,
     sensor: SensorName = None,
+    noise: Annotated[
+        float, typer.Option("--noise", metavar="FACTOR", help="Times the usual noise of PAN and MS; 0 for none.")
+    ] = 1.0,
+    shift: Annotated[
+        tuple[float, float],
+        typer.Option(
+            "--shift", metavar="ROWS COLS", help="Misregistration: MS pixels by which MS lies too far down and right."
+        ),
+    ] = (0.0, 0.0),
     seed: Seed = 0,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a synthetic scene with known truth: PAN, MS and the MS that a perfect fusion would give."""
+    """Make a synthetic scene with known truth: PAN, MS and the MS that a perfect fusion would give.
+
+    MTFs, bit depth and bands come from --sensor; a sensor file (my.toml) sets any of them, and what bands and PAN see.
+    """
     from ksdiff_cli.simulation.files import simulate_scene
 
     with progress("Simulating", quiet=quiet) as report:
-        scene = simulate_scene(output, size, bands, ratio, sensor, seed, overwrite=overwrite, progress=report)
+        scene = simulate_scene(
+            output, size, bands, ratio, sensor, seed, noise=noise, shift=shift, overwrite=overwrite, progress=report
+        )
     note(
         f"{output}: {scene.size} × {scene.size} PAN, {len(scene.spectra.names)} bands at 1/{scene.ratio}, "
         f"{scene.sensor.name}, {scene.world.style}, seed {scene.seed}",

@@ -5,12 +5,12 @@ Definitions, in digital numbers:
 * truth: each MS band of the world, blurred by the PAN camera (Gaussian, the sensor's ``mtf_pan`` at PAN Nyquist), at
   every PAN pixel, without noise. It is what the MS camera would see at PAN's resolution; a perfect fusion reaches it.
 * ms: truth blurred by a Gaussian with the sensor's gain of each band at MS Nyquist, taken at the MS pixel centres,
-  plus noise. The centre of MS pixel k lies at PAN coordinate ratio·k + (ratio - 1)/2.
+  plus noise. The centre of MS pixel k lies at PAN coordinate ratio·k + (ratio - 1)/2, less the shift asked for.
 * pan: the world seen through PAN's spectral response (weights over the library's wavelengths, not over the MS bands
   alone), blurred like truth, plus noise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,10 @@ from ksdiff_cli.simulation.spectra import Spectra, make_spectra
 Pixels = NDArray[np.uint16]
 LARGEST = 100_000
 """Largest side of a scene, pixels; beyond it float32 coordinates get too coarse for crisp objects."""
+FARTHEST = 8.0
+"""Largest shift, MS pixels."""
+LOUDEST = 100.0
+"""Largest factor of the noise."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Scene:
     """The colours."""
     world: World
     """The land."""
+    shift: tuple[float, float] = (0.0, 0.0)
+    """MS pixels by which MS shows everything too far down and right, against PAN, truth and its own georeference."""
 
     def block(self, row: int, column: int, height: int, width: int) -> tuple[Pixels, Pixels, Pixels]:
         """Return PAN, MS and truth of a window whose sides and corner are multiples of the ratio.
@@ -51,15 +57,16 @@ class Scene:
             pan (1, height, width), ms (bands, height/ratio, width/ratio), truth (bands, height, width).
         """
         ratio, top = self.ratio, self.spectra.top
-        kernels = [ms_kernel(gain, ratio) for gain in self.sensor.ms_gains(len(self.spectra.names))]
-        halo = max((len(kernel) - ratio) // 2 for kernel in kernels)
+        gains = self.sensor.ms_gains(len(self.spectra.names))
+        kernels = [tuple(ms_kernel(gain, ratio, by) for by in self.shift) for gain in gains]
+        halo = max((len(kernel) - ratio) // 2 for pair in kernels for kernel in pair)
         pan_side = pan_kernel(self.sensor.mtf_pan)
         edge = halo + len(pan_side) - 1
         world = draw(self.world, row - edge, column - edge, height + 2 * edge, width + 2 * edge)
         # Truth saturates before MS is made of it, so that MS is the degraded truth even at the brightest roofs.
         seen = np.clip(blur(world, pan_side), 1, top)
         inner = seen[:, halo : halo + height, halo : halo + width]
-        ms = np.stack([_decimate(seen[band], kernel, ratio, halo) for band, kernel in enumerate(kernels)])
+        ms = np.stack([_decimate(seen[band], pair, ratio, halo) for band, pair in enumerate(kernels)])
         iy, ix = np.arange(row, row + height)[:, None], np.arange(column, column + width)[None, :]
         pan = self._noisy(inner[-1], len(ms), iy, ix)
         for band, image in enumerate(ms):
@@ -73,7 +80,16 @@ class Scene:
         return noisy
 
 
-def plan_scene(size: int, bands: int | None, ratio: int | None, sensor: str | None, seed: int) -> Scene:
+def plan_scene(
+    size: int,
+    bands: int | None,
+    ratio: int | None,
+    sensor: str | None,
+    seed: int,
+    *,
+    noise: float = 1.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+) -> Scene:
     """Check the wishes against the sensor and return the scene.
 
     Args:
@@ -82,6 +98,8 @@ def plan_scene(size: int, bands: int | None, ratio: int | None, sensor: str | No
         ratio: 2 to 8; None for the sensor's.
         sensor: short name; None for generic values.
         seed: 0 or more.
+        noise: factor of the noise of PAN and MS; 0 for none.
+        shift: MS pixels by which MS shows everything too far down and right.
 
     Raises:
         KsdiffError: the values contradict each other or are out of range.
@@ -105,8 +123,14 @@ def plan_scene(size: int, bands: int | None, ratio: int | None, sensor: str | No
         raise KsdiffError(f"size {size} does not fit: choose a multiple of the ratio {ratio} up to {LARGEST}")
     if seed < 0:
         raise KsdiffError(f"seed {seed} is below 0: choose 0 or more")
+    if not 0 <= noise <= LOUDEST:
+        raise KsdiffError(f"noise {noise:g} is out of range: choose a factor from 0 (none) to {LOUDEST:g}")
+    if not all(abs(by) <= FARTHEST for by in shift):
+        raise KsdiffError(f"shift {shift[0]:g} {shift[1]:g} is too far: choose up to {FARTHEST:g} MS pixels")
     spectra = make_spectra(camera, names, seed)
-    return Scene(size, ratio, camera, seed, spectra, World(spectra, seed, coarse="swir1" in names))
+    read, shot = spectra.read_noise * np.float32(noise), spectra.shot_noise * np.float32(noise) ** 2
+    spectra = replace(spectra, read_noise=read, shot_noise=shot)
+    return Scene(size, ratio, camera, seed, spectra, World(spectra, seed, coarse="swir1" in names), shift)
 
 
 def simulate_arrays(
@@ -116,6 +140,8 @@ def simulate_arrays(
     sensor: str | None = None,
     seed: int = 0,
     *,
+    noise: float = 1.0,
+    shift: tuple[float, float] = (0.0, 0.0),
     block: int = 512,
 ) -> tuple[Pixels, Pixels, Pixels]:
     """Return a simulated scene as arrays; arguments as in :func:`plan_scene`.
@@ -126,12 +152,14 @@ def simulate_arrays(
         ratio: PAN pixels per MS pixel along a side.
         sensor: short name.
         seed: 0 or more.
+        noise: factor of the noise.
+        shift: of MS.
         block: side of the blocks it is drawn in, pixels; it changes memory and speed, never a value.
 
     Returns:
         pan (1, size, size), ms (bands, size/ratio, size/ratio), truth (bands, size, size); uint16.
     """
-    scene = plan_scene(size, bands, ratio, sensor, seed)
+    scene = plan_scene(size, bands, ratio, sensor, seed, noise=noise, shift=shift)
     count, small = len(scene.spectra.names), size // scene.ratio
     pan, truth = np.empty((1, size, size), np.uint16), np.empty((count, size, size), np.uint16)
     ms = np.empty((count, small, small), np.uint16)
@@ -157,15 +185,20 @@ def pan_kernel(gain: float) -> list[float]:
     return [float(weight) for weight in side / (2 * side.sum() - side[0])]
 
 
-def ms_kernel(gain: float, ratio: int) -> NDArray[np.float64]:
+def ms_kernel(gain: float, ratio: int, shift: float = 0.0) -> NDArray[np.float64]:
     """Return the Gaussian whose transfer at MS Nyquist is ``gain``, sampled at PAN pixels about an MS pixel's centre.
+
+    Args:
+        gain: of the MS camera.
+        ratio: PAN pixels per MS pixel along a side.
+        shift: MS pixels by which the image is to move down (right); the camera looks as much further up (left).
 
     Returns:
         ratio + 2·reach weights of sum 1; the middle ``ratio`` ones fall on the MS pixel itself.
     """
     sigma = ratio * np.sqrt(-2 * np.log(gain)) / np.pi
-    reach = int(np.ceil(4 * sigma))
-    place = np.arange(-reach, ratio + reach) - (ratio - 1) / 2
+    reach = int(np.ceil(4 * sigma + ratio * abs(shift)))
+    place = np.arange(-reach, ratio + reach) - (ratio - 1) / 2 + ratio * shift
     kernel = np.exp(-0.5 * (place / sigma) ** 2)
     weights: NDArray[np.float64] = kernel / kernel.sum()
     return weights
@@ -189,10 +222,10 @@ def blur(image: Float, side: list[float]) -> Float:
     return image
 
 
-def _decimate(image: Float, kernel: NDArray[np.float64], ratio: int, halo: int) -> Float:
-    """Return (h, w) MS pixels of an image (h·ratio + 2·halo, w·ratio + 2·halo)."""
-    reach = (len(kernel) - ratio) // 2
-    for axis in (0, 1):
+def _decimate(image: Float, kernels: tuple[NDArray[np.float64], ...], ratio: int, halo: int) -> Float:
+    """Return (h, w) MS pixels of an image (h·ratio + 2·halo, w·ratio + 2·halo); kernels are for rows and columns."""
+    for axis, kernel in enumerate(kernels):
+        reach = (len(kernel) - ratio) // 2
         count = (image.shape[axis] - 2 * halo) // ratio
         first = halo - reach
         total: Float | None = None

@@ -87,13 +87,14 @@ class Parcels:
 class World:
     """One seed's land: what is where; :mod:`ksdiff_cli.simulation.objects` puts houses and trees on it."""
 
-    def __init__(self, spectra: Spectra, seed: int, *, coarse: bool) -> None:
+    def __init__(self, spectra: Spectra, seed: int, *, coarse: bool, zoom: float | None = None) -> None:
         """Draw the world's character.
 
         Args:
             spectra: the scene's colours.
             seed: the scene's seed.
             coarse: True for pixels of 10 m and more (no single houses or trees), as Landsat's.
+            zoom: pixels per half metre of ground; None draws it from the seed.
         """
         rng = np.random.default_rng([seed, 2])
         self.spectra = spectra
@@ -103,7 +104,8 @@ class World:
         shares, relief, self.dry = _STYLES[self.style]
         self.shares = np.cumsum(rng.dirichlet(np.array(shares) / 12 + 0.02)).astype(np.float32)
         nearest, farthest = (0.07, 0.16) if coarse else (0.6, 1.35)
-        self.zoom = float(np.exp(rng.uniform(np.log(nearest), np.log(farthest))))
+        drawn = float(np.exp(rng.uniform(np.log(nearest), np.log(farthest))))
+        self.zoom = drawn if zoom is None else zoom
         """Pixels per half metre, so that 1 stands for a camera of 0.5 m."""
         self.coarse = coarse
         self.unfenced = coarse or self.style in ("mountain", "dry", "mixed")

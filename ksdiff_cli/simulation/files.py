@@ -37,6 +37,8 @@ def simulate_scene(
     sensor: str | None = None,
     seed: int = 0,
     *,
+    noise: float = 1.0,
+    shift: tuple[float, float] = (0.0, 0.0),
     overwrite: bool = False,
     progress: ProgressCallback = silent,
     block: int = 512,
@@ -50,6 +52,8 @@ def simulate_scene(
         ratio: PAN pixels per MS pixel along a side; None for the sensor's, 4 for the generic one.
         sensor: short name; None for generic values.
         seed: 0 or more; the same arguments give the same bytes.
+        noise: factor of the noise of PAN and MS; 0 for none.
+        shift: MS pixels by which MS shows everything too far down and right; its georeference knows nothing of it.
         overwrite: replace the files if they exist.
         progress: told after every block.
         block: side of the blocks in pixels; memory grows with its square, the pixels do not depend on it.
@@ -60,7 +64,7 @@ def simulate_scene(
     Raises:
         KsdiffError: contradictory arguments, a file in the way, or a place that cannot be written.
     """
-    scene = plan_scene(size, bands, ratio, sensor, seed)
+    scene = plan_scene(size, bands, ratio, sensor, seed, noise=noise, shift=shift)
     taken = [output / name for name in FILES if (output / name).exists()]
     if taken and not overwrite:
         raise KsdiffError(f"{taken[0]} exists: choose another folder or give --overwrite")
@@ -143,7 +147,9 @@ def _tags(scene: Scene, name: str) -> dict[str, str]:
         "ms.tif": "simulated MS: truth blurred by each band's MTF, at MS pixel centres, with noise",
         "truth.tif": "truth: MS bands at PAN resolution, blurred by PAN's MTF only, without noise",
     }
+    moved = {"SHIFT": "{:g} {:g} MS pixels".format(*scene.shift)} if any(scene.shift) else {}
     return {
+        **moved,
         "SENSOR": scene.sensor.name,
         "SEED": str(scene.seed),
         "RATIO": str(scene.ratio),

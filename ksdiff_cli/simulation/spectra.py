@@ -6,12 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.sensors import Sensor
+from ksdiff_cli.sensors import SENSORS, Sensor
 
 Float = NDArray[np.float32]
 
 WAVELENGTHS = ("coastal", "blue", "green", "yellow", "red", "red edge", "nir1", "nir2", "swir1", "swir2")
 """The library's columns; a sensor's ``nir`` is read as ``nir1``."""
+NANOMETRES = (425.0, 480.0, 545.0, 605.0, 660.0, 725.0, 835.0, 950.0, 1610.0, 2200.0)
+"""Where the columns lie."""
 
 # Reflectance in percent, rounded from the general shape of published field spectra.
 LIBRARY: dict[str, tuple[float, ...]] = {
@@ -106,20 +108,45 @@ class Spectra:
     """Largest digital number."""
 
 
-def band_columns(names: tuple[str, ...]) -> list[int]:
-    """Return the library's column of each band name."""
-    wanted = ["nir1" if name == "nir" else name for name in names]
-    unknown = [name for name in wanted if name not in WAVELENGTHS]
-    if unknown:
-        raise KsdiffError(f"no spectra for band {unknown[0]!r}: known are {', '.join(WAVELENGTHS)}")
-    return [WAVELENGTHS.index(name) for name in wanted]
+def band_weights(sensor: Sensor, names: tuple[str, ...]) -> NDArray[np.float64]:
+    """Return what each band sees of the library's columns: (bands, wavelengths), rows of sum 1.
+
+    A band of a known name is that column. Any other sees what its wavelengths cover, if the sensor states them.
+
+    Raises:
+        KsdiffError: a name that is not known, of a band without wavelengths.
+    """
+    weights = np.zeros((len(names), len(WAVELENGTHS)))
+    for band, name in enumerate(names):
+        column = "nir1" if name == "nir" else name
+        if column in WAVELENGTHS:
+            weights[band, WAVELENGTHS.index(column)] = 1
+        elif len(sensor.wavelengths) == len(names):
+            weights[band] = _within(*sensor.wavelengths[band])
+        else:
+            raise KsdiffError(
+                f"no spectra for band {name!r}: known are {', '.join(WAVELENGTHS)}; or state the wavelengths of all "
+                "bands in the sensor file"
+            )
+    return weights
+
+
+def _within(low: float, high: float) -> NDArray[np.float64]:
+    """Return the columns' weights (sum 1) of a response between two edges in nm: spectra are straight between columns.
+
+    Outside the library's range the nearest column counts.
+    """
+    place = np.linspace(low, high, 101)
+    weights = np.array([np.interp(place, NANOMETRES, unit).mean() for unit in np.eye(len(NANOMETRES))])
+    return weights
 
 
 def make_spectra(sensor: Sensor, names: tuple[str, ...], seed: int) -> Spectra:
     """Draw one scene's spectra, air, PAN response and noise.
 
     Args:
-        sensor: its bit depth sets the range; the generic sensor stands for an 11 bit camera.
+        sensor: its bit depth sets the range; the generic sensor stands for an 11 bit camera. PAN's response is drawn
+            from the seed, but follows the wavelengths that a sensor file states.
         names: MS band names.
         seed: any seed of the scene.
 
@@ -128,9 +155,9 @@ def make_spectra(sensor: Sensor, names: tuple[str, ...], seed: int) -> Spectra:
     """
     rng = np.random.default_rng([seed, 1])
     response = _pan_response(rng)
-    mix = np.zeros((len(names) + 1, len(WAVELENGTHS)))
-    mix[np.arange(len(names)), band_columns(names)] = 1
-    mix[-1] = response
+    if sensor.pan_wavelengths and sensor.name not in SENSORS:
+        response = _within(*sensor.pan_wavelengths)
+    mix = np.concatenate([band_weights(sensor, names), response[None]])
     wide = np.concatenate([_variants(rng, *kind[:3]) for kind in _KINDS.values()])
     strengths = np.array([kind[3:] for kind in _KINDS.values()]).repeat(VARIANTS, axis=0)
     strengths = strengths * rng.uniform(0.5, 1.5, (len(_KINDS), 1)).repeat(VARIANTS, axis=0)
