@@ -1,23 +1,20 @@
 """What turns a tile into sharpened bands: the KSDiff network, or a method by name."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.classical import METHODS, Block, Geometry, Setup, fuse, make_setup
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.fusers_network import Network
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
 from ksdiff_cli.sensors import Sensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ksdiff_cli.models.contract import Statistics
+__all__ = ["Classical", "Fuser", "Network", "Surveyor", "Upsampling", "make_fuser"]
 
 Array = NDArray[Any]
 
@@ -42,6 +39,12 @@ class Fuser(Protocol):
             (bands, H, W) float32, DN. Invalid pixels may hold anything.
         """
 
+    def bytes_per_pixel(self, bands: int) -> int:
+        """Return the bytes that :meth:`fuse` takes at most for each pixel of a tile, beside the tile itself.
+
+        The result is among them. Measured at float32; for choosing windows that fit into memory.
+        """
+
     def provenance(self) -> Mapping[str, str]:
         """Return what a reader of the output needs to make it again, as names and values."""
 
@@ -50,8 +53,13 @@ class Fuser(Protocol):
 class Surveyor(Fuser, Protocol):
     """A fuser that looks at the whole scene first and needs a margin around each window."""
 
-    def prepare(self, pair: ScenePair, progress: ProgressCallback = silent) -> None:
-        """Go through the scene once; called after :meth:`Fuser.check`, before any window.
+    def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
+        """Look at the scene as a whole; called after :meth:`Fuser.check`, before any window.
+
+        Args:
+            pair: the open scene.
+            statistics: of the scene.
+            progress: told how far it is.
 
         Raises:
             KsdiffError: the scene's sensor does not suit the method.
@@ -71,111 +79,13 @@ class Upsampling:
         """See :meth:`Fuser.fuse`."""
         return tile.ms_up
 
+    def bytes_per_pixel(self, bands: int) -> int:
+        """See :meth:`Fuser.bytes_per_pixel`: the result is the tile's own."""
+        return 0
+
     def provenance(self) -> Mapping[str, str]:
         """See :meth:`Fuser.provenance`."""
         return {"METHOD": "exp"}
-
-
-class Network:
-    """``ksdiff``: a network from its checkpoint, through the model contract."""
-
-    def __init__(self, checkpoint: Path, device: str = "auto", seed: int = 0, *, stage1: bool = False) -> None:
-        """Load the weights.
-
-        Args:
-            checkpoint: ``.safetensors``, as ``ksdiff train`` writes it.
-            device: see :func:`ksdiff_cli.devices.pick_device`.
-            seed: of z_T, drawn once for the scene and shared by all its tiles.
-            stage1: take stage 1's weights too; they only fuse with a latent given.
-
-        Raises:
-            KsdiffError: no such device, or the weights are not made for sharpening.
-            ModelError: the checkpoint cannot be used.
-        """
-        from ksdiff_cli.devices import pick_device
-        from ksdiff_cli.models.checkpoint import load_model, weights_hash
-
-        self._device = pick_device(device)
-        self._model, _ = load_model(checkpoint, self._device)
-        if self._model.needs_truth and not stage1:
-            raise KsdiffError(
-                f"{checkpoint}: holds stage 1, whose prior needs the ground truth; train stage 2 and give its weights"
-            )
-        self._checkpoint = checkpoint
-        self._noise = self._model.noise(seed)
-        self._provenance = {"METHOD": "ksdiff", "WEIGHTS": weights_hash(checkpoint), "SEED": str(seed)}
-
-    def check(self, bands: int, ratio: int) -> None:
-        """See :meth:`Fuser.check`."""
-        self._model.check(bands, ratio)
-
-    @property
-    def needs_truth(self) -> bool:
-        """Whether these are stage 1's weights, whose prior is made from the ground truth."""
-        return self._model.needs_truth
-
-    def latent(self, tile: Tile, statistics: SceneStatistics, ratio: int, gt: Array | None = None) -> "Tensor":
-        """Return the prior's z for a tile.
-
-        Args:
-            tile: see :meth:`Fuser.fuse`.
-            statistics: see :meth:`Fuser.fuse`.
-            ratio: see :meth:`Fuser.fuse`.
-            gt: (bands, H, W) DN, for stage 1's weights.
-
-        Returns:
-            (R, S, C_z) on the CPU; R is 1, or the bands where they share the network.
-
-        Raises:
-            KsdiffError: the network has no prior.
-            ModelError: stage 1's weights without ``gt``.
-        """
-        import torch
-
-        from ksdiff_cli.models.contract import pad_to_multiple
-        from ksdiff_cli.models.ksdiff import KSDiff
-
-        if not isinstance(self._model, KSDiff) or not self._model.config.prior:
-            raise KsdiffError(f"{self._checkpoint}: its network has no prior to look at")
-        side = self._model.multiple
-        pan, ms_up = (pad_to_multiple(self._batch(image), side) for image in (tile.pan, tile.ms_up))
-        truth = None if gt is None else pad_to_multiple(self._batch(gt), side)
-        with torch.no_grad(), self._reproducibly():
-            inputs = self._model.prepare(pan, ms_up, self._statistics(statistics), ratio, truth)
-            z = self._model.latent(inputs, self._noise)
-        assert z is not None
-        return z.cpu()
-
-    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int, latent: "Tensor | None" = None) -> Array:
-        """See :meth:`Fuser.fuse`; a ``latent``, as :meth:`latent` returns one, takes the place of the tile's own."""
-        given: dict[str, Any] = {} if latent is None else {"latent": latent}
-        images = self._batch(tile.pan), self._batch(tile.ms_up), self._statistics(statistics)
-        with self._reproducibly():
-            fused = self._model.fuse(*images, ratio, self._noise, **given)
-        result: Array = fused[0].cpu().numpy()
-        return result
-
-    def _batch(self, values: Any) -> "Tensor":
-        import torch
-
-        array = np.ascontiguousarray(values, np.float32)
-        return torch.from_numpy(array)[None].to(self._device)
-
-    def _statistics(self, scene: SceneStatistics) -> "Statistics":
-        from ksdiff_cli.models.contract import Statistics
-
-        values = [scene.pan_mean], [scene.pan_std], scene.ms_mean, scene.ms_std
-        return Statistics(*map(self._batch, values))
-
-    def _reproducibly(self) -> AbstractContextManager[Any]:
-        """Give the same bytes from the same command, on a GPU too."""
-        import torch
-
-        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-
-    def provenance(self) -> Mapping[str, str]:
-        """See :meth:`Fuser.provenance`."""
-        return self._provenance
 
 
 class Classical:
@@ -198,7 +108,7 @@ class Classical:
         """See :meth:`Surveyor.reach`."""
         return self._method.apply_reach(ratio)
 
-    def prepare(self, pair: ScenePair, progress: ProgressCallback = silent) -> None:
+    def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
         """See :meth:`Surveyor.prepare`."""
         setup = self.setup(pair.scene.sensor, pair.bands, pair.grid.ratio, "area")
         blocks = _survey(pair, self._method.gather_reach(setup.ratio), progress)
@@ -218,6 +128,10 @@ class Classical:
     def fuse_image(self, tile: Tile, setup: Setup) -> Array:
         """Sharpen a whole image with coefficients of its own, (bands, H, W) float64 DN."""
         return fuse(self._method, tile.pan, tile.ms_up, setup, tile.valid)
+
+    def bytes_per_pixel(self, bands: int) -> int:
+        """See :meth:`Fuser.bytes_per_pixel`: that of the method that takes most, a handful of float64 images."""
+        return 10 + 44 * bands
 
     def provenance(self) -> Mapping[str, str]:
         """See :meth:`Fuser.provenance`."""

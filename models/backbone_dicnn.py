@@ -1,17 +1,19 @@
 """DiCNN: the details that MS lacks are predicted and added (He et al., IEEE JSTARS 12(4), 2019)."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .backbone import Backbone, start_small
+from .backbone import Backbone, stack, start_small
 from .config import ModelConfig
 from .contract import Inputs
-from .kernels import ModulatedConv2d
+from .kernels import Latent, ModulatedConv2d
 
 
 class DiCNN(Backbone):
     """DiCNN1 of the paper: three 3x3 convolutions of 64, 64 and C channels on PAN and MS together, ReLU between."""
+
+    margin = 16
+    memory = 800
 
     def __init__(self, config: ModelConfig) -> None:
         """Make the three layers."""
@@ -21,8 +23,8 @@ class DiCNN(Backbone):
         self.last = ModulatedConv2d(64, config.group, 3, config)
         start_small(self.last)
 
-    def forward(self, inputs: Inputs, z: Tensor | None) -> Tensor:
+    def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         """See :meth:`Backbone.forward`."""
-        h = F.relu(self.first(torch.cat((inputs.P, inputs.ms), 1), z))
+        h = F.relu(self.first(stack(inputs.P, inputs.ms), z))
         out: Tensor = self.last(F.relu(self.second(h, z)), z)
         return out

@@ -3,10 +3,10 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import Backbone, start_small
+from .backbone import Backbone, stack, start_small
 from .config import ModelConfig
 from .contract import Inputs
-from .kernels import ModulatedConv2d
+from .kernels import Latent, ModulatedConv2d
 
 _WIDTH, _BLOCKS = 32, 4  # as published
 
@@ -20,7 +20,7 @@ class ResidualBlock(nn.Module):
         self.first = ModulatedConv2d(channels, channels, 3, config)
         self.second = ModulatedConv2d(channels, channels, 3, config)
 
-    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, z: Latent) -> Tensor:
         """(R, channels, H, W) -> the same shape."""
         out: Tensor = F.relu(x + self.second(F.relu(self.first(x, z)), z))
         return out
@@ -32,6 +32,9 @@ class FusionNet(Backbone):
     It sees nothing but PAN repeated minus MS: what the classical methods call the details, of all frequencies.
     """
 
+    margin = 16
+    memory = 440
+
     def __init__(self, config: ModelConfig) -> None:
         """Make the layers."""
         super().__init__(config)
@@ -40,9 +43,9 @@ class FusionNet(Backbone):
         self.last = ModulatedConv2d(_WIDTH, config.group, 3, config)
         start_small(self.last)
 
-    def forward(self, inputs: Inputs, z: Tensor | None) -> Tensor:
+    def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         """See :meth:`Backbone.forward`."""
-        h = F.relu(self.first(inputs.P - inputs.ms, z))
+        h = F.relu(self.first(stack(inputs.P - inputs.ms), z))
         for block in self.blocks:
             h = block(h, z)
         out: Tensor = self.last(h, z)

@@ -8,9 +8,25 @@ from torch.utils.checkpoint import checkpoint
 from .backbone import Backbone, start_small
 from .config import ModelConfig
 from .contract import Inputs
-from .kernels import ModulatedConv2d
+from .kernels import Latent, ModulatedConv2d, WholeImage, look
 
 _WIDTH, _BLOCKS, _SIDE = 32, 5, 3  # as published
+
+
+class Harmonic(WholeImage):
+    """The bias made from the features' global mean: linear, ReLU, linear."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        """Make both linear layers, named as in the sequence that they were once."""
+        super().__init__()
+        self.add_module("0", nn.Linear(inputs, _WIDTH))
+        self.add_module("2", nn.Linear(_WIDTH, outputs, bias=False))
+
+    def forward(self, z: Tensor | None, x: Tensor) -> Tensor:
+        """(unused), (N, inputs, H, W) -> (N, outputs)."""
+        first, last = self.children()
+        out: Tensor = last(F.relu(first(x.mean((2, 3)))))
+        return out
 
 
 class LAGConv2d(nn.Module):
@@ -35,16 +51,18 @@ class LAGConv2d(nn.Module):
             nn.Conv2d(taps, taps, 1),
             nn.Sigmoid(),
         )
-        self.harmonic = nn.Sequential(nn.Linear(inputs, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, outputs, bias=False))
+        self.harmonic = Harmonic(inputs, outputs)
 
-    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, z: Latent) -> Tensor:
         """(R, inputs, H, W), (R, S, C_z) -> (R, outputs, H, W)."""
         weight = self.shared.weight(x, z)
         if torch.is_grad_enabled():  # the shifted copies of x are made again on the way back instead of kept
             y = checkpoint(adaptive_conv2d, x, self.local(x), weight, use_reentrant=False, preserve_rng_state=False)
         else:
             y = adaptive_conv2d(x, self.local(x), weight)
-        bias = self.harmonic(x.mean((2, 3))) + self.shared.base.bias  # the last layer's own bias is the convolution's
+        bias = self.shared.base.bias
+        assert bias is not None
+        bias = look(self.harmonic, z, x) + bias  # the last layer's own bias is the convolution's
         out: Tensor = y + bias[..., None, None]
         return out
 
@@ -58,12 +76,13 @@ def adaptive_conv2d(x: Tensor, local: Tensor, weight: Tensor) -> Tensor:
     Args:
         x: (N, C_in, H, W).
         local: (N, k^2, H, W), the factors of a pixel's taps in row-major order.
-        weight: (N, C_out, C_in, k, k), k odd.
+        weight: (N or 1, C_out, C_in, k, k), k odd.
 
     Returns:
         (N, C_out, H, W), zero padded to the same size.
     """
-    (n, outputs, _, side, _), (height, width) = weight.shape, x.shape[2:]
+    n, (_, outputs, _, side, _), (height, width) = len(x), weight.shape, x.shape[2:]
+    weight = weight.expand(n, *weight.shape[1:])
     padded = F.pad(x, [side // 2] * 4)
     out = x.new_zeros(n, outputs, height * width)
     for tap in range(side * side):
@@ -82,7 +101,7 @@ class LAGBlock(nn.Module):
         self.first = LAGConv2d(channels, channels, config)
         self.second = LAGConv2d(channels, channels, config)
 
-    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, z: Latent) -> Tensor:
         """(R, channels, H, W) -> the same shape."""
         out: Tensor = x + self.second(F.relu(self.first(x, z)), z)
         return out
@@ -91,6 +110,9 @@ class LAGBlock(nn.Module):
 class LAGNet(Backbone):
     """LAGConv 3x3 to 32 with ReLU, five residual blocks of 32, LAGConv 3x3 to the bands, on PAN and MS together."""
 
+    margin = 16
+    memory = 960
+
     def __init__(self, config: ModelConfig) -> None:
         """Make the layers."""
         super().__init__(config)
@@ -98,11 +120,11 @@ class LAGNet(Backbone):
         self.blocks = nn.ModuleList(LAGBlock(_WIDTH, config) for _ in range(_BLOCKS))
         self.last = LAGConv2d(_WIDTH, config.group, config)
         start_small(self.last.shared)
-        last = self.last.harmonic[2]
+        _, last = self.last.harmonic.children()
         assert isinstance(last, nn.Linear)
         nn.init.normal_(last.weight, std=0.01)
 
-    def forward(self, inputs: Inputs, z: Tensor | None) -> Tensor:
+    def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         """See :meth:`Backbone.forward`."""
         h = F.relu(self.first(torch.cat((inputs.P, inputs.ms), 1), z))
         for block in self.blocks:

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import Backbone, start_small
+from .backbone import Backbone, stack, start_small
 from .config import ModelConfig
 from .contract import Inputs
-from .kernels import ModulatedConv2d
+from .kernels import Latent, ModulatedConv2d
 
 
 class MultiScaleBlock(nn.Module):
@@ -18,7 +18,7 @@ class MultiScaleBlock(nn.Module):
         super().__init__()
         self.scales = nn.ModuleList(ModulatedConv2d(channels, channels // 3, side, config) for side in (3, 5, 7))
 
-    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, z: Latent) -> Tensor:
         """(R, channels, H, W) -> the same shape."""
         return x + F.relu(torch.cat([scale(x, z) for scale in self.scales], 1))
 
@@ -29,6 +29,9 @@ class MSDCNN(Backbone):
     Shallow: 9x9 to 64, 1x1 to 32, 5x5 to the bands. Deep: 7x7 to 60, a block of 3 x 20, 3x3 to 30, a block of 3 x 10,
     5x5 to the bands. Published: the sum is the image; here it is the residual, so that it may be negative.
     """
+
+    margin = 16
+    memory = 980
 
     def __init__(self, config: ModelConfig) -> None:
         """Make both branches."""
@@ -45,9 +48,9 @@ class MSDCNN(Backbone):
         start_small(self.shallow_last)
         start_small(self.deep_last)
 
-    def forward(self, inputs: Inputs, z: Tensor | None) -> Tensor:
+    def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         """See :meth:`Backbone.forward`."""
-        x = torch.cat((inputs.P, inputs.ms), 1)
+        x = stack(inputs.P, inputs.ms)
         shallow = F.relu(self.shallow_second(F.relu(self.shallow_first(x, z)), z))
         deep = self.deep_wide(F.relu(self.deep_first(x, z)), z)
         deep = self.deep_narrow(F.relu(self.deep_middle(deep, z)), z)

@@ -1,16 +1,19 @@
 """PanNeXt-U: a U-Net of ConvNeXt blocks that predicts the residual on the upsampled MS (paper sec. 3.1)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import Backbone
+from .backbone import Backbone, by_pieces, stack
 from .config import ModelConfig
 from .contract import Inputs
-from .kernels import ModulatedConv2d
-from .layers import LayerNorm2d, PatchStem
+from .kernels import Kernels, Latent, ModulatedConv2d
+from .layers import LayerNorm2d, PatchStem, pointwise
 
 _THIN = 8  # channels of the path at full resolution
+_CELLS, _CELL_ROWS = 4096, 16  # of the pieces that a CPU works on: cells at 1/4 resolution, or rows of them
 
 
 class Block(nn.Module):
@@ -28,11 +31,26 @@ class Block(nn.Module):
         )
         self.scale = nn.Parameter(torch.full((channels,), 0.1))
 
-    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, z: Latent) -> Tensor:
         """(N, channels, h, w) -> the same shape."""
-        y = self.mlp(self.depthwise(x, z).permute(0, 2, 3, 1)) * self.scale
-        out: Tensor = x + y.permute(0, 3, 1, 2)
+        y = self.depthwise(x, z).permute(0, 2, 3, 1)
+        if not by_pieces(x):
+            y = self.mlp(y) * self.scale
+            out: Tensor = x + y.permute(0, 3, 1, 2)
+            return out
+        y = y.contiguous()
+        cells, skipped = (image.reshape(-1, image.shape[-1]) for image in (y, x.permute(0, 2, 3, 1)))
+        for piece, skip in zip(cells.split(_CELLS), skipped.split(_CELLS), strict=True):
+            torch.addcmul(skip, self._mlp(piece), self.scale, out=piece)
+        out = y.permute(0, 3, 1, 2)
         return out
+
+    def _mlp(self, cells: Tensor) -> Tensor:
+        """``mlp`` without gradients, (cells, channels) -> the same shape."""
+        norm, wide, _, narrow = self.mlp
+        assert isinstance(wide, nn.Linear) and isinstance(narrow, nn.Linear)
+        h = pointwise(norm(cells), wide.weight, wide.bias, gelu=True)
+        return pointwise(h, narrow.weight, narrow.bias)
 
 
 class Refine(nn.Module):
@@ -44,7 +62,7 @@ class Refine(nn.Module):
         self.first = ModulatedConv2d(inputs, _THIN, 3, config, padding_mode="replicate")
         self.last = ModulatedConv2d(_THIN, config.group, 3, config, padding_mode="replicate")
 
-    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, z: Latent) -> Tensor:
         """(N, inputs, H, W), (N, S, C_z) -> (N, group, H, W)."""
         out: Tensor = self.last(F.gelu(self.first(x, z)), z)
         return out
@@ -67,6 +85,8 @@ class PanNeXtU(Backbone):
     how much of PAN's detail belongs into a band is what a global prior knows best.
     """
 
+    margin = 80  # 5 trained networks: 64 changed up to .5 DN of 11 bits, 80 up to .013
+
     def __init__(self, config: ModelConfig) -> None:
         """Make the network."""
         super().__init__(config)
@@ -75,6 +95,7 @@ class PanNeXtU(Backbone):
         width, (down, bottom, up) = config.width, config.depths
         self.patch = config.patch
         self.group = config.group
+        self.memory = round(2.5 * width)
         self.stem = PatchStem(inputs, width, config.patch)
         self.encode = nn.ModuleList(Block(width, config) for _ in range(down))
         self.down = nn.Sequential(LayerNorm2d(width), nn.Conv2d(width, 2 * width, 2, stride=2))
@@ -103,22 +124,67 @@ class PanNeXtU(Backbone):
             start[: start.numel() // 2] = 0.5
             last.bias.zero_()
 
-    def forward(self, inputs: Inputs, z: Tensor | None) -> Tensor:
+    def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         """See :meth:`Backbone.forward`."""
-        # PAN's low-pass minus MS: where it is zero, PAN's detail is the band's detail
-        x = torch.cat((inputs.detail, inputs.P - inputs.detail - inputs.M[:, :1], inputs.ms), 1)
-        h = self.stem(x)
+        # what looks at the image as a whole must see all of it
+        fixed = z is None or (isinstance(z, Kernels) and z.fixed)
+        rows = inputs.P.shape[2] // self.patch
+        strips = _strips(rows, _CELL_ROWS if fixed and by_pieces(inputs.P) else rows)
+        h = _join([self.stem(self._features(inputs.strip(self._pixels(s.read))))[:, :, s.keep] for s in strips])
         for block in self.encode:
             h = block(h, z)
         deep = self.down(h)
         for block in self.bottom:
             deep = block(deep, z)
-        h = self.merge(torch.cat((h, F.pixel_shuffle(self.up(deep), 2)), 1))
+        deep = F.pixel_shuffle(_everywhere(self.up, deep), 2)
+        h = _everywhere(self.merge, torch.cat((h, deep), 1))
         for block in self.decode:
             h = block(h, z)
+        finished = [self._finish(inputs.strip(self._pixels(s.read)), h[:, :, s.read], z) for s in strips]
+        return _join([out[:, :, self._pixels(s.keep)] for out, s in zip(finished, strips, strict=True)])
+
+    def _pixels(self, cells: slice) -> slice:
+        """Rows of cells -> rows of PAN pixels."""
+        return slice(cells.start * self.patch, cells.stop * self.patch)
+
+    def _features(self, inputs: Inputs) -> Tensor:
+        """Put together what the network sees, (R, 2 + ms_inputs, H, W)."""
+        # PAN's low-pass minus MS: where it is zero, PAN's detail is the band's detail
+        return stack(inputs.detail, inputs.P - inputs.detail - inputs.M[:, :1], inputs.ms)
+
+    def _finish(self, inputs: Inputs, h: Tensor, z: Latent) -> Tensor:
+        """Inject PAN's detail and refine: (R, width, H / patch, W / patch) -> residual (R, group, H, W)."""
         full = F.pixel_shuffle(self.head(self.norm(h), z), self.patch)
-        gain, correction = full[:, : self.group], full[:, self.group :]
-        residual = gain * inputs.detail + correction
-        full = torch.cat((x, residual), 1)
+        residual = full[:, : self.group] * inputs.detail + full[:, self.group :]
+        full = torch.cat((self._features(inputs), residual), 1)
         out: Tensor = residual + (self.refine(full, z) if isinstance(self.refine, Refine) else self.refine(full))
         return out
+
+
+class _Strip(NamedTuple):
+    """Rows that are worked on at once: those to read, and among them those whose result is kept."""
+
+    read: slice
+    keep: slice
+
+
+def _strips(rows: int, step: int) -> list[_Strip]:
+    """Cut ``rows`` into strips of ``step``, read with a row more on each side, as far as there is one."""
+    found = []
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        first = max(0, start - 1)
+        found.append(_Strip(slice(first, min(stop + 1, rows)), slice(start - first, stop - first)))
+    return found
+
+
+def _join(strips: list[Tensor]) -> Tensor:
+    return strips[0] if len(strips) == 1 else torch.cat(strips, 2)
+
+
+def _everywhere(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a 1x1 convolution, (R, C_in, h, w) -> (R, C_out, h, w)."""
+    if not by_pieces(x):
+        out: Tensor = conv(x)
+        return out
+    return pointwise(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)

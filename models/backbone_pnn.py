@@ -1,13 +1,12 @@
 """PNN: three convolutions, the first CNN for pansharpening (Masi et al., Remote Sensing 8(7):594, 2016)."""
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .backbone import Backbone, start_small
+from .backbone import Backbone, stack, start_small
 from .config import ModelConfig
 from .contract import Inputs
-from .kernels import ModulatedConv2d
+from .kernels import Latent, ModulatedConv2d
 
 
 class PNN(Backbone):
@@ -17,6 +16,9 @@ class PNN(Backbone):
     its successor A-PNN (Scarpa et al. 2018), and no indices, which would be one sensor's.
     """
 
+    margin = 16
+    memory = 540
+
     def __init__(self, config: ModelConfig) -> None:
         """Make the three layers."""
         super().__init__(config)
@@ -25,8 +27,8 @@ class PNN(Backbone):
         self.last = ModulatedConv2d(32, config.group, 5, config)
         start_small(self.last)
 
-    def forward(self, inputs: Inputs, z: Tensor | None) -> Tensor:
+    def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         """See :meth:`Backbone.forward`."""
-        h = F.relu(self.first(torch.cat((inputs.P, inputs.ms), 1), z))
+        h = F.relu(self.first(stack(inputs.P, inputs.ms), z))
         out: Tensor = self.last(F.relu(self.second(h, z)), z)
         return out

@@ -7,11 +7,13 @@ from .backbone_lagnet import LAGNet
 from .backbone_msdcnn import MSDCNN
 from .backbone_pannextu import PanNeXtU
 from .backbone_pnn import PNN
+from .backbone_shared import SharedTrunk
 from .config import ModelConfig
 from .contract import ModelError
 
 BACKBONES: dict[str, type[Backbone]] = {
     "pannextu": PanNeXtU,
+    "shared": SharedTrunk,
     "pnn": PNN,
     "dicnn": DiCNN,
     "msdcnn": MSDCNN,

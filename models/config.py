@@ -17,7 +17,8 @@ class ModelConfig(Config):
 
     backbone: str = "pannextu"
     """The regression network, a name in :data:`ksdiff_cli.models.backbones.BACKBONES`; the published ones keep their
-    published sizes, so that ``width``, ``depths``, ``kernel`` and ``expansion`` are PanNeXt-U's alone."""
+    published sizes, so that ``width``, ``depths``, ``kernel`` and ``expansion`` are PanNeXt-U's alone, with and without
+    a trunk shared by the bands."""
     width: int = 48
     """Channels of PanNeXt-U at 1/4 of the PAN resolution; twice that at 1/8."""
     depths: tuple[int, int, int] = (2, 2, 2)
@@ -26,6 +27,10 @@ class ModelConfig(Config):
     """Side of the depthwise kernels, in cells of 1/4 resolution."""
     expansion: int = 3
     """Hidden channels of a block over its channels."""
+    band_width: int = 32
+    """Channels of a band's branch, at 1/4 of the PAN resolution, in the backbone ``shared``."""
+    band_blocks: int = 1
+    """ConvNeXt blocks of a band's branch."""
     patch: int = 4
     """Side of the pixel-unshuffled cell, in PAN pixels; loses nothing, and sets the speed."""
     prior: bool = True

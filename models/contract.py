@@ -1,7 +1,7 @@
 """What every fusion network promises: its call, the inputs it sees, the sizes it takes, its errors."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
@@ -40,28 +40,54 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Standardised inputs; a network shared by all bands has one entry per image and band (R = N * C), others R = N."""
+    """Standardised inputs: N images, each kept once, and R entries.
+
+    A network shared by all bands has one entry per image and band (R = N * C), others one per image (R = N).
+    """
 
     P: Tensor
-    """(R, 1, H, W) PAN."""
+    """(N, 1, H, W) PAN."""
     detail: Tensor
-    """(R, 1, H, W) PAN minus its low-pass: what the MS camera cannot see."""
+    """(N, 1, H, W) PAN minus its low-pass: what the MS camera cannot see."""
     M: Tensor
     """(R, group, H, W) upsampled MS."""
     context: Tensor
-    """(R, 1 or 0, H, W) mean of the image's bands, where a run sees only one of them."""
+    """(N, 1 or 0, H, W) mean of the image's bands, where a run sees only one of them."""
     G: Tensor | None
     """(R, group, H, W) ground truth, in stage 1 and for losses."""
+    image: Tensor | None = None
+    """(R,) int64, the image that each entry is of; None: R = N, and entry r is of image r."""
 
     @property
     def ms(self) -> Tensor:
         """(R, ms_inputs, H, W), all that is known of MS: ``M`` and, where there is one, ``context``."""
-        return torch.cat((self.M, self.context), 1)
+        return torch.cat((self.M, self.each(self.context)), 1)
 
-    def rows(self, chosen: Tensor) -> "Inputs":
-        """Return the chosen entries: training on a few bands of many images beats all bands of few."""
-        G = None if self.G is None else self.G[chosen]
-        return Inputs(self.P[chosen], self.detail[chosen], self.M[chosen], self.context[chosen], G)
+    def each(self, shared: Tensor) -> Tensor:
+        """Give every entry what its image has: (N, ...) -> (R, ...)."""
+        return shared if self.image is None else shared[self.image]
+
+    def apart(self) -> "Inputs":
+        """Return entries that share nothing, N = R, for networks that run once per entry."""
+        if self.image is None:
+            return self
+        return Inputs(self.each(self.P), self.each(self.detail), self.M, self.each(self.context), self.G)
+
+    def rows(self, chosen: Tensor | slice) -> "Inputs":
+        """Return the chosen entries and their images: training on a few bands of many images beats all bands of few."""
+        M, G = self.M[chosen], None if self.G is None else self.G[chosen]
+        if self.image is None:
+            return Inputs(self.P[chosen], self.detail[chosen], M, self.context[chosen], G)
+        kept, image = torch.unique(self.image[chosen], return_inverse=True)
+        if len(kept) == len(self.P):
+            return Inputs(self.P, self.detail, M, self.context, G, image)
+        return Inputs(self.P[kept], self.detail[kept], M, self.context[kept], G, image)
+
+    def strip(self, rows: slice) -> "Inputs":
+        """Return the chosen rows of pixels."""
+        G = None if self.G is None else self.G[:, :, rows]
+        P, detail, M, context = (image[:, :, rows] for image in (self.P, self.detail, self.M, self.context))
+        return Inputs(P, detail, M, context, G, self.image)
 
 
 @dataclass(frozen=True)
@@ -114,6 +140,11 @@ class FusionModel(nn.Module, ABC):
     """The stage of training the parts belong to; None for networks without stages."""
     multiple: int = 1
     """Sides the network itself can take are multiples of this; :meth:`fuse` pads and crops."""
+    margin: int
+    """How much further than its core a window must be read, PAN pixels, a multiple of 16: with the same kernels for
+    all windows, and windows that start at multiples of 16, the cores fit together without a seam."""
+    memory: int
+    """Bytes that the network holds at most for each PAN pixel on a CPU, beside images of the bands; measured."""
 
     @classmethod
     @abstractmethod
@@ -136,9 +167,34 @@ class FusionModel(nn.Module, ABC):
     def noise(self, seed: int = 0) -> Tensor:
         """Make what :meth:`fuse` takes as ``noise``: once a scene, shared by its windows, the same on every device."""
 
+    def kernels(
+        self, pan: Tensor, ms_up: Tensor, statistics: Statistics, ratio: int, noise: Tensor | None = None
+    ) -> list[Tensor]:
+        """Make what a network takes from images as a whole, averaged over a batch of them, for :meth:`fuse`.
+
+        Args:
+            pan: see :meth:`fuse`.
+            ms_up: see :meth:`fuse`.
+            statistics: see :meth:`fuse`.
+            ratio: see :meth:`fuse`.
+            noise: see :meth:`fuse`.
+
+        Returns:
+            One tensor (B, ...) for each part that looks at the whole image, in the order of the network's modules; B
+            is 1, or the bands where they share the network. [] from networks that look nowhere but around a pixel.
+        """
+        return []
+
     @abstractmethod
     def fuse(
-        self, pan: Tensor, ms_up: Tensor, statistics: Statistics, ratio: int, noise: Tensor | None = None
+        self,
+        pan: Tensor,
+        ms_up: Tensor,
+        statistics: Statistics,
+        ratio: int,
+        noise: Tensor | None = None,
+        *,
+        kernels: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Sharpen a batch of images without gradients.
 
@@ -148,9 +204,13 @@ class FusionModel(nn.Module, ABC):
             statistics: of the scene the images come from (not of the window).
             ratio: PAN pixels per MS pixel along a side.
             noise: from :meth:`noise`, shared by all images; None takes seed 0.
+            kernels: from :meth:`kernels`, used for all images; None makes each image's own.
 
         Returns:
             (N, C, H, W) float32, DN.
+
+        Raises:
+            ModelError: kernels that are not this network's.
         """
 
     def prepare(
@@ -165,16 +225,16 @@ class FusionModel(nn.Module, ABC):
             ratio: PAN pixels per MS pixel along a side.
             gt: (N, C, H, W) DN, when known.
         """
-        P = (pan - statistics.pan_mean[..., None, None]) / _spread(statistics.pan_std)
-        M = (ms_up - statistics.ms_mean[..., None, None]) / _spread(statistics.ms_std)
+        P = (pan - statistics.pan_mean[..., None, None]).div_(_spread(statistics.pan_std))
+        M = (ms_up - statistics.ms_mean[..., None, None]).div_(_spread(statistics.ms_std))
         G = None if gt is None else (gt - statistics.ms_mean[..., None, None]) / _spread(statistics.ms_std)
         detail = P - low_pass(P, ratio)
         if self.config.bands is not None:
             return Inputs(P, detail, M, M[:, :0], G)
-        bands, size = M.shape[1], M.shape[2:]
-        repeated = [x.repeat_interleave(bands, 0) for x in (P, detail, M.mean(1, keepdim=True))]
+        (images, bands), size = M.shape[:2], M.shape[2:]
+        image = torch.arange(images, device=M.device).repeat_interleave(bands)
         G = None if G is None else G.reshape(-1, 1, *size)
-        return Inputs(repeated[0], repeated[1], M.reshape(-1, 1, *size), repeated[2], G)
+        return Inputs(P, detail, M.reshape(-1, 1, *size), M.mean(1, keepdim=True), G, image)
 
     def _fuse_by(
         self,
@@ -188,7 +248,7 @@ class FusionModel(nn.Module, ABC):
         height, width = pan.shape[-2:]
         pan, ms_up = pad_to_multiple(pan, self.multiple), pad_to_multiple(ms_up, self.multiple)
         fused = network(self.prepare(pan, ms_up, statistics, ratio)).reshape(ms_up.shape)[..., :height, :width]
-        return fused * _spread(statistics.ms_std) + statistics.ms_mean[..., None, None]
+        return fused.mul(_spread(statistics.ms_std)).add_(statistics.ms_mean[..., None, None])
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .config import ModelConfig
 
@@ -16,7 +17,12 @@ class _Block(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         x = self.norm(h)
-        out: Tensor = h + self.mlp(torch.cat((x, x.mean(1, keepdim=True).expand_as(x)), -1))
+        enter, activate, leave = self.mlp
+        assert isinstance(enter, nn.Linear)
+        # the mean is the same for all tokens: its half of the first layer is computed once an image, not once a token
+        own, common = enter.weight.chunk(2, 1)
+        hidden = F.linear(x, own) + F.linear(x.mean(1, keepdim=True), common, enter.bias)
+        out: Tensor = h + leave(activate(hidden))
         return out
 
 

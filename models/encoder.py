@@ -96,10 +96,16 @@ class PLFE1(_Encoder):
         self.pan_branch = Branch(width, config.encoder_stages)
         self.ms_branch = Branch(width, config.encoder_stages)
 
-    def forward(self, P: Tensor, M: Tensor, G: Tensor, moments: Tensor | None = None) -> Tensor:
-        """(N, pan_inputs, H, W), (N, ms_inputs, H, W), (N, 2C, H, W), (N, S, n) -> z, (N, S, C_z)."""
+    def forward(
+        self, P: Tensor, M: Tensor, G: Tensor, image: Tensor | None = None, moments: Tensor | None = None
+    ) -> Tensor:
+        """(N, pan_inputs, H, W), (R, ms_inputs, H, W), (R, 2 group, H, W), (R,), (R, S, n) -> z, (R, S, C_z).
+
+        ``image`` says which of the N images each of the R entries is of; None: R = N.
+        """
         Y = self.gt_stem(G)
-        features = torch.cat((self.pan_branch(self.pan_stem(P), Y), self.ms_branch(self.ms_stem(M), Y)), 1)
+        pan = _each(self.pan_stem(P), image)
+        features = torch.cat((self.pan_branch(pan, Y), self.ms_branch(self.ms_stem(M), Y)), 1)
         return self.tokens(features, moments)
 
 
@@ -121,8 +127,10 @@ class Entangled(_Encoder):
                 layers += [conv, LayerNorm2d(width), nn.GELU()]
         self.body = nn.Sequential(*layers)
 
-    def forward(self, *images: Tensor) -> Tensor:
-        """(N, C_i, H, W) each -> (N, S, C_z)."""
+    def forward(self, P: Tensor, *others: Tensor | None) -> Tensor:
+        """Take what the PLFE takes that it stands for: PAN, what each entry has, ``image`` -> (R, S, C_z)."""
+        *own, image = others
+        images = [_each(P, image), *(entries for entries in own if entries is not None)]
         return self.tokens(self.body(self.stem(torch.cat(images, 1))))
 
 
@@ -137,6 +145,11 @@ class PLFE2(_Encoder):
         self.ms_stem = PatchStem(ms_inputs, width, config.patch, config.encoder_norm)
         self.branch = Branch(width, config.encoder_stages)
 
-    def forward(self, P: Tensor, M: Tensor, moments: Tensor | None = None) -> Tensor:
-        """(N, pan_inputs, H, W), (N, ms_inputs, H, W), (N, S, n) -> c, (N, S, C_z)."""
-        return self.tokens(self.branch(self.pan_stem(P), self.ms_stem(M)), moments)
+    def forward(self, P: Tensor, M: Tensor, image: Tensor | None = None, moments: Tensor | None = None) -> Tensor:
+        """(N, pan_inputs, H, W), (R, ms_inputs, H, W), (R,), (R, S, n) -> c, (R, S, C_z); see :class:`PLFE1`."""
+        return self.tokens(self.branch(_each(self.pan_stem(P), image), self.ms_stem(M)), moments)
+
+
+def _each(shared: Tensor, image: Tensor | None) -> Tensor:
+    """Give every entry the features of its image: (N, ...) -> (R, ...)."""
+    return shared if image is None else shared[image]

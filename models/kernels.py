@@ -1,6 +1,8 @@
 """The kernel generator: low-rank modulation of convolution kernels by the latent z (paper sec. 3.1, eq. 3, Fig. 3)."""
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -8,9 +10,58 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import ModelConfig
+from .layers import pointwise
 
 _POOL = 4  # the factor backbone sees the features as 4 x 4 cells, whatever the image's size
 _HIDDEN = 32  # intermediate features of a generator
+
+
+class WholeImage(nn.Module, ABC):
+    """A part of a network that sees an image as a whole, so that a pixel's result depends on all the others."""
+
+    @abstractmethod
+    def forward(self, z: Tensor | None, x: Tensor) -> Tensor:
+        """(N, S, C_z) latent or None, (N, channels, H, W) features -> (N, ...), what the image as a whole says."""
+
+
+class Kernels:
+    """What a network's parts take from an image as a whole: written down while it goes through, or fixed before.
+
+    It goes through the network in place of z. Where it is fixed, a pixel depends on its surroundings alone, so that a
+    scene may be cut anywhere.
+    """
+
+    def __init__(self, z: Tensor | None = None, made: Mapping[WholeImage, Tensor] | None = None) -> None:
+        """Take the latent that they are to be made from, (N, S, C_z) or None, or else what was ``made`` before."""
+        self.z = z
+        self.made = dict(made or {})
+        self.fixed = made is not None
+        """Whether they are all there already."""
+
+    def take(self, part: WholeImage, x: Tensor) -> Tensor:
+        """Return what ``part`` saw; unless that is fixed, it looks at ``x`` now."""
+        if not self.fixed:
+            self.made[part] = part(self.z, x)
+        return self.made[part]
+
+
+Latent = Tensor | Kernels | None
+"""What goes through a network beside the image: z, (N, S, C_z); the kernels it made; or None, the plain network."""
+
+
+def look(part: WholeImage, z: Latent, x: Tensor) -> Tensor:
+    """Let ``part`` look at the images, or take what is fixed: (N, ...), or (1, ...) fixed for all images."""
+    out: Tensor = z.take(part, x) if isinstance(z, Kernels) else part(z, x)
+    return out
+
+
+def of_entry(z: Latent, entry: int) -> Latent:
+    """Return what belongs to one entry; of fixed kernels those of its band, as entries follow each other by bands."""
+    if isinstance(z, Tensor):
+        return z[entry : entry + 1]
+    if isinstance(z, Kernels) and z.fixed:
+        return Kernels(z.z, {part: made[entry % len(made), None] for part, made in z.made.items()})
+    return z
 
 
 class ModeHead(nn.Module):
@@ -37,7 +88,7 @@ class ModeHead(nn.Module):
         return out
 
 
-class KernelGenerator(nn.Module):
+class KernelGenerator(WholeImage):
     """W = G x1 U1 x2 U2 x3 U3 x4 U4 (eq. 3), one per modulated convolution, one W per sample.
 
     The core G comes from z (mean over tokens, then an MLP), the factors from the layer's input features.
@@ -51,11 +102,12 @@ class KernelGenerator(nn.Module):
 
         Args:
             shape: (C_in / groups, C_out, k_h, k_w) of the kernel.
-            channels: channels of the layer's input features.
+            channels: channels of the layer's input features, with the constant one if there is one.
             latent: C_z.
             rank: wanted (r1, r2, r3, r4); each is cut to its mode's size.
         """
         super().__init__()
+        self.channels = channels
         self.rank = tuple(min(r, size) for r, size in zip(rank, shape, strict=True))
         hidden = _HIDDEN
         self.backbone = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.GELU())
@@ -68,24 +120,26 @@ class KernelGenerator(nn.Module):
             last.bias.zero_()
             last.bias[0] = 1  # G[0,0,0,0]: the product of the all-ones rows
 
-    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+    def forward(self, z: Tensor | None, x: Tensor) -> Tensor:
         """Make the modulation.
 
         Args:
-            z: (N, S, C_z) latent.
-            x: (N, channels, H, W) the layer's input features.
+            z: (N, S, C_z) latent; None is not possible here.
+            x: (N, channels, H, W) the layer's input features; a constant channel may be left out.
 
         Returns:
             W, (N, C_out, C_in / groups, k_h, k_w), in torch's order of kernel modes.
         """
+        assert z is not None
         core = self.core(z.mean(1)).view(-1, *self.rank)
         cells = F.adaptive_avg_pool2d(x, _POOL).flatten(2).transpose(1, 2)
+        cells = F.pad(cells, (0, self.channels - x.shape[1]), value=1.0)
         u1, u2, u3, u4 = (head(self.backbone(cells)) for head in self.heads)
         out: Tensor = torch.einsum("nabcd,nai,nbo,nch,ndw->noihw", core, u1, u2, u3, u4)
         return out
 
 
-class MLPGenerator(nn.Module):
+class MLPGenerator(WholeImage):
     """Table 4's "w/o structure-aware": an MLP from the flattened z to every entry of W, ten times the parameters.
 
     As many intermediate features as :class:`KernelGenerator`, and like it near the identity at the start.
@@ -108,8 +162,9 @@ class MLPGenerator(nn.Module):
         nn.init.normal_(last.weight, std=0.3 / math.sqrt(_HIDDEN))
         nn.init.ones_(last.bias)
 
-    def forward(self, z: Tensor, x: Tensor) -> Tensor:
+    def forward(self, z: Tensor | None, x: Tensor) -> Tensor:
         """(N, S, C_z), the layer's input features (unused) -> W, (N, C_out, C_in / groups, k_h, k_w)."""
+        assert z is not None
         out: Tensor = self.mlp(z.flatten(1)).view(-1, *self.shape)
         return out
 
@@ -136,10 +191,12 @@ class ModulatedConv2d(nn.Module):
             kernel: side of the kernel, odd.
             config: says whether and how z modulates the kernel.
             groups: as of :class:`torch.nn.Conv2d`.
-            constant: add an input channel of ones: a bias that is part of the kernel, so that z reaches it.
+            constant: add an input channel of ones: a bias that is part of the kernel, so that z reaches it. For
+                kernels of 1x1.
             padding_mode: ``zeros`` or ``replicate``.
         """
         super().__init__()
+        assert kernel == 1 or not constant
         inputs, self.constant = inputs + constant, constant
         self.base = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, padding_mode=padding_mode)
         shape = (inputs // groups, outputs, kernel, kernel)
@@ -149,40 +206,44 @@ class ModulatedConv2d(nn.Module):
         elif config.prior:
             self.generator = KernelGenerator(shape, inputs, config.latent, config.rank)
 
-    def weight(self, x: Tensor, z: Tensor | None) -> Tensor:
-        """Return every sample's kernel W1, (N, C_out, C_in / groups, k, k); without a prior a view of W0."""
+    def weight(self, x: Tensor, z: Latent) -> Tensor:
+        """Return every sample's kernel W1, (N, C_out, C_in / groups, k, k); N = 1 where all have the same."""
         W0 = self.base.weight
         if self.generator is None or z is None:
-            return W0.expand(x.shape[0], *W0.shape)
-        W1: Tensor = W0 * self.generator(z, x)
-        return W1
+            return W0[None]
+        return W0 * look(self.generator, z, x)
 
-    def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, z: Latent) -> Tensor:
         """(N, inputs, H, W), (N, S, C_z) -> (N, outputs, H, W)."""
+        weight, bias = self.weight(x, z), self.base.bias
+        assert bias is not None
+        bias = bias[None]
         if self.constant:
-            x = torch.cat((x, torch.ones_like(x[:, :1])), 1)
-        if self.generator is None or z is None:
-            out: Tensor = self.base(x)
-            return out
-        weight = self.weight(x, z)
-        edge = weight.shape[-1] // 2 if self.base.padding_mode == "replicate" else 0
-        if edge:  # padded twice, cut once: what zeros touch is cut off
-            x = F.pad(x, (edge,) * 4, mode="replicate")
-        out = per_sample_conv2d(x, weight, self.base.bias, groups=self.base.groups)
-        return out[..., edge : out.shape[-2] - edge, edge : out.shape[-1] - edge]
+            weight, bias = weight[:, :, :-1], bias + weight[:, :, -1, 0, 0]
+        padding = weight.shape[-1] // 2
+        if padding and self.base.padding_mode == "replicate":
+            x, padding = F.pad(x, (padding,) * 4, mode="replicate"), 0
+        if len(weight) > 1:
+            return per_sample_conv2d(x, weight, bias, self.base.groups, padding)
+        if weight.shape[-1] == 1 and self.base.groups == 1 and x.is_contiguous(memory_format=torch.channels_last):
+            return pointwise(x.permute(0, 2, 3, 1), weight[0].flatten(1), bias[0]).permute(0, 3, 1, 2)
+        return F.conv2d(x, weight[0], bias[0], padding=padding, groups=self.base.groups)
 
 
-def per_sample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1) -> Tensor:
+def per_sample_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1, padding: int | None = None
+) -> Tensor:
     """Convolve every sample with its own kernel, as ONE grouped convolution: the batch is folded into the groups.
 
     Args:
         x: (N, C_in, H, W).
         weight: (N, C_out, C_in / groups, k, k), k odd.
-        bias: (C_out,) or None.
+        bias: (C_out,), (N, C_out) or None.
         groups: groups within a sample.
+        padding: zeros on each side; None keeps the size.
 
     Returns:
-        (N, C_out, H, W), zero padded to the same size.
+        (N, C_out, H, W), or smaller with less padding.
     """
     n, outputs = weight.shape[:2]
     if weight.shape[-1] == 1 and groups == 1:  # a 1x1 convolution is one batched matrix product
@@ -191,8 +252,8 @@ def per_sample_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, groups: in
         folded = F.conv2d(
             x.reshape(1, -1, *x.shape[2:]),
             weight.reshape(n * outputs, *weight.shape[2:]),
-            padding=weight.shape[-1] // 2,
+            padding=weight.shape[-1] // 2 if padding is None else padding,
             groups=n * groups,
         )
-        out = folded.view(n, outputs, *x.shape[2:])
-    return out if bias is None else out + bias.view(1, -1, 1, 1)
+        out = folded.view(n, outputs, *folded.shape[2:])
+    return out if bias is None else out + bias.view(-1, outputs, 1, 1)

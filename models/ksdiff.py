@@ -1,6 +1,7 @@
 """KSDiff: a fusion network whose kernels are modulated by a diffusion-made latent (paper sec. 3)."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -9,10 +10,11 @@ from torch.nn import functional as F
 
 from .backbones import make_backbone
 from .config import ModelConfig
-from .contract import FusionModel, Inputs, ModelError, Stage, Statistics
+from .contract import FusionModel, Inputs, ModelError, Stage, Statistics, pad_to_multiple
 from .denoiser import Denoiser
 from .diffusion import Diffusion
 from .encoder import PLFE1, PLFE2, Entangled
+from .kernels import Kernels, Latent, WholeImage
 from .moments import second_order
 
 
@@ -28,7 +30,7 @@ class KSDiff(FusionModel):
         super().__init__()
         self.config, self.stage = config, stage
         self.network = make_backbone(config)
-        self.multiple = self.network.multiple
+        self.multiple, self.margin, self.memory = self.network.multiple, self.network.margin, self.network.memory
         if not config.prior:
             return
         self.multiple = math.lcm(self.multiple, config.patch)
@@ -62,12 +64,12 @@ class KSDiff(FusionModel):
         if inputs.G is None:
             raise ModelError("stage-1 weights need the ground truth to make their prior; sharpen with stage 2's")
         guide = torch.cat((inputs.G, inputs.G - inputs.M), 1)
-        z: Tensor = self.plfe1(_pan(inputs), inputs.ms, guide, *self._moments(inputs, truth=True))
+        z: Tensor = self.plfe1(_pan(inputs), inputs.ms, guide, inputs.image, *self._moments(inputs, truth=True))
         return z
 
     def condition(self, inputs: Inputs) -> Tensor:
         """Encode the condition c by PLFE2 from PAN and MS alone, (R, S, C_z)."""
-        c: Tensor = self.plfe2(_pan(inputs), inputs.ms, *self._moments(inputs, truth=False))
+        c: Tensor = self.plfe2(_pan(inputs), inputs.ms, inputs.image, *self._moments(inputs, truth=False))
         return c
 
     def sample(self, inputs: Inputs, z_T: Tensor) -> Tensor:
@@ -94,10 +96,26 @@ class KSDiff(FusionModel):
             return self.truth_latent(inputs)
         return self.sample(inputs, (self.noise() if noise is None else noise).to(inputs.P))
 
-    def forward(self, inputs: Inputs, z: Tensor | None) -> Tensor:
+    def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         """Fuse: (R, group, H, W) in standardised units, from sides that are multiples of ``multiple``."""
-        residual: Tensor = self.network(inputs, z)
+        residual: Tensor = self.network(inputs if self.network.shares_images else inputs.apart(), z)
         return inputs.M + residual
+
+    @torch.no_grad()
+    def kernels(
+        self, pan: Tensor, ms_up: Tensor, statistics: Statistics, ratio: int, noise: Tensor | None = None
+    ) -> list[Tensor]:
+        """See :meth:`FusionModel.kernels`: W of every modulated convolution, (B, C_out, C_in / groups, k, k), eq. 3."""
+        parts = self._whole_image_parts()
+        if not parts:
+            return []
+        bands = ms_up.shape[1] if self.config.bands is None else 1
+        pan, ms_up = pad_to_multiple(pan, self.multiple), pad_to_multiple(ms_up, self.multiple)
+        inputs = self.prepare(pan, ms_up, statistics, ratio)
+        taken = Kernels(self.latent(inputs, noise))
+        self(inputs, taken)
+        made = [taken.made[part] for part in parts]
+        return [each.view(-1, bands, *each.shape[1:]).mean(0) for each in made]
 
     @torch.no_grad()
     def fuse(
@@ -108,21 +126,47 @@ class KSDiff(FusionModel):
         ratio: int,
         noise: Tensor | None = None,
         latent: Tensor | None = None,
+        *,
+        kernels: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """See :meth:`FusionModel.fuse`.
 
         A ``latent``, (1 or R, S, C_z), replaces the one that would be made: zeros, another image's, one edited.
 
         Raises:
-            ModelError: a latent is given to a network without prior, or one of another shape.
+            ModelError: a latent is given to a network without prior, or one of another shape; or kernels that are not
+                this network's.
         """
 
         def network(inputs: Inputs) -> Tensor:
+            if kernels is not None:
+                return self._fuse_with(kernels, inputs, len(inputs.M) // len(pan))
             z = self.latent(inputs, noise) if latent is None else self._given(latent, inputs)
             out: Tensor = self(inputs, z)
             return out
 
         return self._fuse_by(network, pan, ms_up, statistics, ratio)
+
+    def _whole_image_parts(self) -> list[WholeImage]:
+        return [part for part in self.network.modules() if isinstance(part, WholeImage)]
+
+    def _fuse_with(self, kernels: Sequence[Tensor], inputs: Inputs, bands: int) -> Tensor:
+        """Fuse one band after the other where they share the network: all images have the same kernel then."""
+        parts = self._whole_image_parts()
+        if len(kernels) != len(parts) or any(len(kernel) != bands for kernel in kernels):
+            raise ModelError(
+                f"the kernels are {len(kernels)} of {len(kernels[0]) if kernels else 0} bands, "
+                f"the network takes {len(parts)} of {bands}"
+            )
+        if self.network.shares_images:  # its trunk runs once for all bands
+            together: Tensor = self(inputs, Kernels(made=dict(zip(parts, kernels, strict=True))))
+            return together
+        fused = torch.empty_like(inputs.M)
+        for band in range(bands):
+            images = slice(band, None, bands)
+            own = Kernels(made={part: kernel[band, None] for part, kernel in zip(parts, kernels, strict=True)})
+            fused[images] = self(inputs.rows(images), own)
+        return fused
 
     def _moments(self, inputs: Inputs, truth: bool) -> tuple[Tensor, ...]:
         if not self.config.moments or self.config.encoder == "entangled":
@@ -132,14 +176,14 @@ class KSDiff(FusionModel):
     def _given(self, latent: Tensor, inputs: Inputs) -> Tensor:
         if not self.config.prior:
             raise ModelError("a network without prior takes no latent")
-        rows, shape = inputs.P.shape[0], (self.config.tokens, self.config.latent)
+        rows, shape = inputs.M.shape[0], (self.config.tokens, self.config.latent)
         if latent.shape[1:] != shape or latent.shape[0] not in (1, rows):
             raise ModelError(f"the latent has shape {tuple(latent.shape)}, the network takes {(rows, *shape)}")
         return latent.to(inputs.P).expand(rows, *shape)
 
 
 def _pan(inputs: Inputs) -> Tensor:
-    """(R, 2, H, W), what the encoders see of PAN."""
+    """(N, 2, H, W), what the encoders see of PAN."""
     return torch.cat((inputs.P, inputs.detail), 1)
 
 

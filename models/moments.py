@@ -21,11 +21,14 @@ def count_moments(config: ModelConfig, truth: bool) -> int:
     return (1 + (4 if truth else 2) * config.group) if config.moments else 0
 
 
+@torch.no_grad()
 def second_order(inputs: Inputs, side: int, truth: bool) -> Tensor:
     """Measure the injection gains and the strength of detail in ``side`` x ``side`` areas of an image.
 
+    It measures data, so that no gradient flows through it.
+
     Args:
-        inputs: standardised, (R, ·, H, W).
+        inputs: standardised.
         side: areas along a side.
         truth: also of the detail that upsampled MS lacks, which needs the ground truth.
 
@@ -41,11 +44,11 @@ def second_order(inputs: Inputs, side: int, truth: bool) -> Tensor:
         return pool(x * y) / (pool(y * y) + _EPS), _log_strength(pool(x * x))
 
     low = inputs.P - inputs.detail
-    coarse = low - low_pass(low, _COARSER), inputs.M - low_pass(inputs.M, _COARSER)
-    found = [_log_strength(pool(inputs.detail**2)), *compare(coarse[1], coarse[0])]
+    coarse = inputs.each(low - low_pass(low, _COARSER)), inputs.M - low_pass(inputs.M, _COARSER)
+    found = [inputs.each(_log_strength(pool(inputs.detail**2))), *compare(coarse[1], coarse[0])]
     if truth:
         assert inputs.G is not None
-        found += compare(inputs.G - inputs.M, inputs.detail)
+        found += compare(inputs.G - inputs.M, inputs.each(inputs.detail))
     return torch.cat(found, 1).flatten(2).transpose(1, 2)
 
 

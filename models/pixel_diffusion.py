@@ -5,6 +5,7 @@ upsampled MS, conditioned on PAN and MS after a modal intercalibration; it predi
 error; T = 2000 steps, all of them walked when sampling. The KSDiff paper times it at 261 s an image.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -61,6 +62,8 @@ class PixelDiffusion(FusionModel):
 
     kind = "pixel-diffusion"
     config: PixelConfig
+    margin = 32
+    """Keeps the zeros around a window out of its core; seams stay, as noise and normalisation are each window's own."""
     alpha_bar: Tensor
     """(T + 1,) float64 cumulative products of alpha_t; 1 - alpha_bar[1] = 1e-6 is lost in float32."""
 
@@ -71,6 +74,7 @@ class PixelDiffusion(FusionModel):
         self.sampling_steps = config.sampling_steps or config.steps
         """Steps walked by :meth:`fuse`, 1 to T; may be set for faster sampling."""
         self.multiple = 2 ** (len(config.multipliers) - 1)
+        self.memory = 51 * config.width
         self.network = UNet(config.group, config.ms_inputs, config.width, config.multipliers, config.blocks)
         beta = torch.linspace(config.beta_start, config.beta_end, config.steps, dtype=torch.float64)
         alpha_bar = torch.cat((torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, 0)))
@@ -87,7 +91,7 @@ class PixelDiffusion(FusionModel):
 
     def forward(self, inputs: Inputs, x_t: Tensor, t: Tensor) -> Tensor:
         """Predict epsilon or x_0, as configured, from x_t, (R, group, H, W), at the steps t, (R,)."""
-        out: Tensor = self.network(x_t, t, inputs.P, inputs.ms)
+        out: Tensor = self.network(x_t, t, inputs.each(inputs.P), inputs.ms)
         return out
 
     def diffuse(self, x_0: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
@@ -161,8 +165,15 @@ class PixelDiffusion(FusionModel):
 
     @torch.no_grad()
     def fuse(
-        self, pan: Tensor, ms_up: Tensor, statistics: Statistics, ratio: int, noise: Tensor | None = None
+        self,
+        pan: Tensor,
+        ms_up: Tensor,
+        statistics: Statistics,
+        ratio: int,
+        noise: Tensor | None = None,
+        *,
+        kernels: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """See :meth:`FusionModel.fuse`."""
+        """See :meth:`FusionModel.fuse`; there are no kernels to be fixed."""
         seed = self.noise() if noise is None else noise
         return self._fuse_by(lambda inputs: self.sample(inputs, seed), pan, ms_up, statistics, ratio)

@@ -1,10 +1,13 @@
 """Every backbone of the registry, with and without the prior: the same promises for all."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from ksdiff_cli.models.backbone_lagnet import LAGConv2d, adaptive_conv2d
+from ksdiff_cli.models.backbone_shared import _area_mean
 from ksdiff_cli.models.backbones import BACKBONES
 from ksdiff_cli.models.checkpoint import load_model, save_model
 from ksdiff_cli.models.config import ModelConfig
@@ -81,7 +84,7 @@ def test_z_changes_the_result_from_the_start(backbone, bands, structure):
     model = make(backbone, bands=bands, structure=structure).eval()
     pan, ms_up, statistics = batch(2)
     inputs = model.prepare(pan, ms_up, statistics, 4)
-    z = torch.randn(inputs.P.shape[0], 16, 16).clamp(-3, 3)
+    z = torch.randn(inputs.M.shape[0], 16, 16).clamp(-3, 3)
     with torch.no_grad():
         residual, other = (model(inputs, value) - inputs.M for value in (z, -z))
     assert (residual - other).std() > 1e-3 * residual.std()
@@ -123,6 +126,68 @@ def test_an_image_does_not_depend_on_those_beside_it_and_comes_out_the_same_agai
     assert torch.equal(model.fuse(pan, ms_up, s, 4), together)
 
 
+@every_backbone
+@both_priors
+@both_modes
+def test_fixed_kernels_of_the_image_itself_give_the_same_result(backbone, prior, bands, monkeypatch):
+    """The fixed path works on strips, channels-last and band by band; the other one on all at once."""
+    model = make(backbone, prior=prior, bands=bands).eval()
+    pan, ms_up, statistics = batch(1, bands or 3, 150, 40)
+    own = model.fuse(pan, ms_up, statistics, 4)
+    fixed = model.kernels(pan, ms_up, statistics, 4)
+    assert all(len(kernel) == (1 if bands else 3) for kernel in fixed)
+    assert (fixed == []) == (not prior and backbone != "lagnet")
+    monkeypatch.setattr(KSDiff, "latent", lambda *_: pytest.fail("no z is needed any more"))
+    torch.testing.assert_close(model.fuse(pan, ms_up, statistics, 4, kernels=fixed), own, rtol=1e-4, atol=1e-2)
+    with torch.no_grad(), monkeypatch.context() as patch:
+        patch.setattr("torch.is_grad_enabled", lambda: True)  # as in training, or on a GPU: nothing done by pieces
+        torch.testing.assert_close(model.fuse(pan, ms_up, statistics, 4, kernels=fixed), own, rtol=1e-4, atol=1e-2)
+
+
+@every_backbone
+@both_modes
+def test_fixed_kernels_are_the_mean_over_images_and_serve_all_images(backbone, bands):
+    model = make(backbone, bands=bands).eval()
+    pan, ms_up, s = batch(3, height=24, width=16)
+
+    def image(n):
+        return Statistics(*(value[n : n + 1] for value in (s.pan_mean, s.pan_std, s.ms_mean, s.ms_std)))
+
+    together = model.kernels(pan, ms_up, s, 4)
+    single = [model.kernels(pan[n : n + 1], ms_up[n : n + 1], image(n), 4) for n in range(3)]
+    for kernel, *others in zip(together, *single, strict=True):
+        torch.testing.assert_close(kernel, sum(others) / 3, rtol=1e-3, atol=1e-4)
+    fused = model.fuse(pan, ms_up, s, 4, kernels=together)
+    alone = model.fuse(pan[1:2], ms_up[1:2], image(1), 4, kernels=together)
+    torch.testing.assert_close(fused[1:2], alone, rtol=1e-4, atol=1e-2)
+
+
+@every_backbone
+@both_priors
+def test_windows_with_their_margin_fit_together(backbone, prior):
+    """Also LAGNet's, whose biases come from the whole image even without a prior."""
+    model = make(backbone, prior=prior, bands=4).eval()
+    margin = model.margin
+    assert margin % 16 == margin % model.multiple == 0 < margin
+    pan, ms_up, statistics = batch(1, 4, 32 + 2 * margin, 21 + margin)
+    fixed = model.kernels(pan[..., :48, :32], ms_up[..., :48, :32], statistics, 4)
+    whole = model.fuse(pan, ms_up, statistics, 4, kernels=fixed)
+    for rows in (slice(0, 16), slice(margin, margin + 32)):
+        cut = slice(max(0, rows.start - margin), rows.stop + margin)
+        part = model.fuse(pan[:, :, cut], ms_up[:, :, cut], statistics, 4, kernels=fixed)
+        kept = part[:, :, rows.start - cut.start :][:, :, : rows.stop - rows.start]
+        torch.testing.assert_close(kept, whole[:, :, rows], rtol=0, atol=0.02)
+
+
+def test_kernels_of_another_network_are_refused():
+    pan, ms_up, s = batch(1)
+    shared, own, plain = make("pannextu").eval(), make("pannextu", bands=4).eval(), make("pannextu", prior=False).eval()
+    fixed = own.kernels(pan, ms_up, s, 4)
+    for model, kernels in ((shared, fixed), (own, fixed[1:]), (plain, fixed), (own, [])):
+        with pytest.raises(ModelError, match="kernels"):
+            model.fuse(pan, ms_up, s, 4, kernels=kernels)
+
+
 @pytest.mark.parametrize(
     ("backbone", "parameters"),
     [("pnn", 104_360), ("dicnn", 46_792), ("msdcnn", 228_556), ("fusionnet", 78_632), ("lagnet", 152_381)],
@@ -150,6 +215,60 @@ def test_lagconv_with_factors_of_one_is_a_convolution_with_a_bias():
     torch.testing.assert_close(
         adaptive_conv2d(x, torch.ones(2, 9, 5, 6), conv.shared.weight(x, None)), plain, rtol=1e-4, atol=1e-5
     )
+
+
+def test_the_trunk_runs_once_an_image_and_only_for_images_that_have_entries():
+    model = make("shared", stage=1).eval()
+    seen = []
+    model.network.stem.register_forward_hook(lambda _, args, out: seen.append(len(out)))
+    pan, ms_up, statistics = batch(3)
+    inputs = model.prepare(pan, ms_up, statistics, 4, ms_up)
+    chosen = torch.tensor([9, 1, 3, 8])  # bands of the third image and the first
+    with torch.no_grad():
+        z = model.latent(inputs)
+        whole, some = model(inputs, z), model(inputs.rows(chosen), z[chosen])
+    assert seen == [3, 2]
+    torch.testing.assert_close(some, whole[chosen], rtol=1e-4, atol=1e-5)
+
+
+@both_priors
+def test_bands_one_by_one_equal_all_at_once(prior):
+    model = make("shared", prior=prior).eval()
+    pan, ms_up, statistics = batch(2, bands=3)
+    inputs = model.prepare(pan, ms_up, statistics, 4)
+    z = model.latent(inputs)
+    with torch.no_grad():
+        one_by_one = model(inputs, z)
+    torch.testing.assert_close(one_by_one, model(inputs, z), rtol=1e-4, atol=1e-5)  # with gradients: a batch
+
+
+def test_a_branch_hears_how_its_band_follows_pan():
+    """The band is twice PAN's low-pass in the left half and its opposite in the right."""
+    network = make("shared", prior=False).network
+    low = torch.randn(1, 1, 40, 80)
+    factor = torch.cat((torch.full((40, 40), 2.0), torch.full((40, 40), -1.0)), 1)
+    found = network._compare((factor * low).expand(-1, 4, -1, -1), low - _area_mean(low))[0]
+    for half, gain in ((slice(6, 33), 2.0), (slice(47, 74), -1.0)):
+        coefficient, correlation, spread = found[:, 6:-6, half].mean((1, 2))
+        assert coefficient == pytest.approx(gain, rel=0.1)
+        assert correlation == pytest.approx(math.copysign(1, gain), abs=0.05)
+        assert spread == pytest.approx(math.log(abs(gain)), abs=0.1)
+
+
+def test_shared_trunk_refuses_cells_of_odd_side():
+    with pytest.raises(ModelError, match="even patch"):
+        make("shared", patch=3)
+
+
+def test_fixed_kernels_give_every_band_its_own():
+    model = make("shared").eval()
+    pan, ms_up, statistics = batch(1, bands=3, height=40, width=48)
+    fixed = model.kernels(pan, ms_up, statistics, 4)
+    assert {len(kernel) for kernel in fixed} == {3}
+    fused = model.fuse(pan, ms_up, statistics, 4, kernels=fixed)
+    torch.testing.assert_close(fused, model.fuse(pan, ms_up, statistics, 4), rtol=1e-4, atol=1e-2)
+    others = model.fuse(pan, ms_up, statistics, 4, kernels=[kernel.roll(1, 0) for kernel in fixed])
+    assert (others - fused).abs().amax((0, 2, 3)).min() > 1e-2
 
 
 def test_unknown_name_is_refused_with_those_that_are_known():

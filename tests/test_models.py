@@ -14,9 +14,9 @@ from ksdiff_cli.models.config import ENCODERS, STRUCTURES, ModelConfig
 from ksdiff_cli.models.contract import Inputs, ModelError, Statistics
 from ksdiff_cli.models.diffusion import Diffusion
 from ksdiff_cli.models.encoder import GuidedStage
-from ksdiff_cli.models.kernels import KernelGenerator, ModulatedConv2d, per_sample_conv2d
+from ksdiff_cli.models.kernels import KernelGenerator, Kernels, ModulatedConv2d, per_sample_conv2d
 from ksdiff_cli.models.ksdiff import KSDiff, diffusion_loss, regression_loss
-from ksdiff_cli.models.layers import PatchStem, low_pass
+from ksdiff_cli.models.layers import PatchStem, low_pass, pointwise
 from ksdiff_cli.models.moments import second_order
 
 SMALL = {
@@ -129,6 +129,35 @@ def test_low_pass_has_the_gain_at_the_ms_nyquist_frequency(ratio):
     assert seen.abs().max().item() == pytest.approx(0.3, abs=0.01)
 
 
+def test_faster_ways_without_gradients_give_the_same():
+    x, weight, bias = torch.randn(2, 5, 7, 6), torch.randn(4, 12)[:, :6], torch.randn(4)
+    pan = torch.rand(2, 3, 40, 24)
+    slow = F.linear(x, weight, bias), F.gelu(F.linear(x, weight, bias)), low_pass(pan, 4)
+    assert slow[2].shape == pan.shape
+    with torch.no_grad():
+        fast = pointwise(x, weight, bias), pointwise(x, weight, bias, gelu=True), low_pass(pan, 4)
+    for one, other in zip(slow, fast, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert pointwise(x.requires_grad_(), weight, bias).requires_grad
+
+
+def test_kernels_are_written_down_or_fixed():
+    conv = ModulatedConv2d(6, 4, 3, ModelConfig(tokens=4, latent=16))
+    z, x = torch.randn(1, 4, 16), torch.randn(1, 6, 8, 8)
+    taken = Kernels(z)
+    with torch.no_grad():
+        out = conv(x, taken)
+        assert list(taken.made) == [conv.generator] and not taken.fixed
+        fixed = Kernels(made=taken.made)
+        torch.testing.assert_close(conv(x, fixed), conv(x, z))
+        torch.testing.assert_close(out, conv(x, z))
+        other = torch.randn(3, 6, 8, 8)
+        W1 = conv.base.weight * taken.made[conv.generator][0]
+        torch.testing.assert_close(conv(other, fixed), F.conv2d(other, W1, conv.base.bias, padding=1))
+        with pytest.raises(KeyError):
+            conv(x, Kernels(made={}))
+
+
 @pytest.mark.parametrize("bands", [None, 4])
 @pytest.mark.parametrize("stage", [1, 2])
 @pytest.mark.parametrize(
@@ -164,6 +193,33 @@ def test_shared_network_takes_any_bands_and_any_size(bands, size):
     fused = model.fuse(pan, ms_up, statistics, 4)
     assert fused.shape == ms_up.shape
     assert torch.isfinite(fused).all()
+
+
+def test_images_are_kept_once_and_entries_know_theirs():
+    model = KSDiff(ModelConfig(**SMALL))
+    pan, ms_up, gt, statistics = batch(3, bands=2)
+    inputs = model.prepare(pan, ms_up, statistics, 4, gt)
+    assert (len(inputs.P), len(inputs.M), inputs.image.tolist()) == (3, 6, [0, 0, 1, 1, 2, 2])
+    apart = inputs.apart()
+    assert torch.equal(apart.P, inputs.P.repeat_interleave(2, 0)) and torch.equal(apart.ms, inputs.ms)
+    some = inputs.rows(torch.tensor([5, 0, 4]))
+    assert (len(some.P), some.image.tolist()) == (2, [1, 0, 1])
+    for name in ("P", "detail", "M", "context", "G"):
+        assert torch.equal(getattr(some.apart(), name), getattr(apart, name)[[5, 0, 4]])
+    band = inputs.rows(slice(1, None, 2))
+    assert torch.equal(band.M, inputs.M[1::2]) and torch.equal(band.apart().P, inputs.P)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_encoders_give_an_entry_the_same_whatever_shares_its_image(encoder):
+    model = KSDiff(ModelConfig(**{**SMALL, "encoder": encoder}), stage=1).eval()
+    pan, ms_up, gt, statistics = batch(2, bands=3)
+    inputs = model.prepare(pan, ms_up, statistics, 4, gt)
+    with torch.no_grad():
+        z = model.truth_latent(inputs)
+        torch.testing.assert_close(model.truth_latent(inputs.apart()), z, rtol=1e-4, atol=1e-5)
+        chosen = torch.tensor([4, 1])
+        torch.testing.assert_close(model.truth_latent(inputs.rows(chosen)), z[chosen], rtol=1e-4, atol=1e-5)
 
 
 def test_radiometric_scale_passes_through():

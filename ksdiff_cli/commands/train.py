@@ -9,7 +9,7 @@ from ksdiff_cli import options
 from ksdiff_cli.console import note, progress
 
 # Typed by hand so that `--help` imports no network; a test compares it with the registry.
-Backbone = Literal["pannextu", "dicnn", "fusionnet", "lagnet", "pnn", "msdcnn"]
+Backbone = Literal["pannextu", "shared", "dicnn", "fusionnet", "lagnet", "pnn", "msdcnn"]
 
 
 def train(
