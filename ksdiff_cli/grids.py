@@ -2,7 +2,8 @@
 
 Coordinates are pixel-centre indices: the centre of the first pixel is 0. Both resamplings used here (bicubic up,
 Gaussian MTF down) are separable and linear, so each is two sparse matrices, one an axis. A weight depends on absolute
-coordinates alone; hence a window of a scene gets the same numbers as the whole scene.
+coordinates alone; hence a window of a scene gets the same numbers as the whole scene: to the last bit where it is named
+by its first pixels, for coordinates of a :meth:`shifted <GridMap.shifted>` map are rounded otherwise.
 """
 
 import math
@@ -62,26 +63,26 @@ class GridMap:
         )
 
 
-def reach(axis: Axis, count: int, size: int, margin: int) -> tuple[int, int]:
-    """Find the MS pixels [start, stop) that bicubic interpolation onto PAN pixels 0 to ``count`` touches.
+def reach(axis: Axis, count: int, size: int, first: int = 0) -> tuple[int, int]:
+    """Find the MS pixels [start, stop) that bicubic interpolation onto ``count`` PAN pixels touches.
 
     Args:
-        axis: from those PAN pixels to MS pixels.
+        axis: from PAN pixels to MS pixels.
         count: number of PAN pixels.
         size: number of MS pixels there are; at least one of them is returned.
-        margin: MS pixels more on each side.
+        first: the first of the PAN pixels.
     """
-    ends = [axis.to_ms(0), axis.to_ms(count - 1)]
-    start = math.floor(min(ends)) - 1 - margin
-    stop = math.floor(max(ends)) + 3 + margin
+    ends = [axis.to_ms(first), axis.to_ms(first + count - 1)]
+    start = math.floor(min(ends)) - 1
+    stop = math.floor(max(ends)) + 3
     start = min(max(start, 0), size - 1)
     return start, max(min(stop, size), start + 1)
 
 
-def nearest(axis: Axis, count: int, start: int, stop: int) -> Array:
-    """Return the index, within [start, stop), of the MS pixel that holds each PAN pixel's centre, (count,)."""
+def nearest(axis: Axis, count: int, start: int, stop: int, first: int = 0) -> Array:
+    """Return the index, within [start, stop), of the MS pixel that holds each of ``count`` PAN pixels' centres."""
     # half-pixel grid offsets put centres exactly between two MS pixels: the epsilon makes all windows choose alike
-    index = np.floor(axis.to_ms(np.arange(count)) + 0.5 + 1e-6).astype(np.int64)
+    index = np.floor(axis.to_ms(first + np.arange(count)) + 0.5 + 1e-6).astype(np.int64)
     inside: Array = np.clip(index, start, stop - 1) - start
     return inside
 
@@ -98,12 +99,13 @@ def toolbox_aligned(ratio: int) -> GridMap:
     return GridMap(axis, axis)
 
 
-def cubic_matrix(coordinates: Array, size: int) -> csr_array:
+def cubic_matrix(coordinates: Array, size: int, start: int = 0) -> csr_array:
     """Return the bicubic interpolation matrix (Keys 1981, a = -1/2) with replicated borders.
 
     Args:
         coordinates: (n,) where to sample, in pixels of the source.
-        size: number of source pixels.
+        size: number of source pixels at hand.
+        start: the first of them.
 
     Returns:
         (n, size) sparse matrix, float32; each row sums to 1.
@@ -113,19 +115,25 @@ def cubic_matrix(coordinates: Array, size: int) -> csr_array:
     x = np.abs(coordinates[:, None] - taps)
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return _matrix(taps, np.where(x <= 1, near, np.where(x < 2, far, 0.0)), size)
+    return _matrix(taps - start, np.where(x <= 1, near, np.where(x < 2, far, 0.0)), size)
 
 
-def gaussian_matrix(coordinates: Array, size: int, sigma: float) -> csr_array:
+def gaussian_matrix(coordinates: Array, size: int, sigma: float, start: int = 0) -> csr_array:
     """Return the matrix that samples an axis through a Gaussian of ``sigma`` pixels, cut at 4 sigma, unit sum.
 
-    This is a camera's view: its MTF as a Gaussian, its pixel centres at ``coordinates``; borders are replicated.
+    This is a camera's view: its MTF as a Gaussian, its pixel centres at ``coordinates``; borders are replicated. Of the
+    source, ``size`` pixels from ``start`` on are at hand.
     """
-    reach = max(1, math.ceil(4 * sigma))
+    reach = gaussian_reach(sigma)
     base = np.round(coordinates).astype(np.int64)
     taps = base[:, None] + np.arange(-reach, reach + 1)
     weights = np.exp(-((coordinates[:, None] - taps) ** 2) / (2 * sigma * sigma))
-    return _matrix(taps, weights / weights.sum(1, keepdims=True), size)
+    return _matrix(taps - start, weights / weights.sum(1, keepdims=True), size)
+
+
+def gaussian_reach(sigma: float) -> int:
+    """Return the pixels that :func:`gaussian_matrix` looks at on each side of the one nearest to a coordinate."""
+    return max(1, math.ceil(4 * sigma))
 
 
 def mtf_sigma(gain: float, ratio: float) -> float:
@@ -145,38 +153,50 @@ def _matrix(taps: Array, weights: Array, size: int) -> csr_array:
     return csr_array((weights.reshape(-1).astype(np.float32), (rows, columns)), shape=(count, size))
 
 
-def apply_separable(rows: csr_array, cols: csr_array, image: Array) -> Array:
+def apply_separable(rows: csr_array, cols: csr_array, image: Array, *, finer: bool = False) -> Array:
     """Resample every band of an image.
 
     Args:
         rows: (H, h) matrix for the first image axis.
         cols: (W, w) matrix for the second.
         image: (bands, h, w).
+        finer: say that the result is the finer of the two grids: quicker then, as the larger of the two products
+            goes along rows as they lie in memory. The last bits depend on it, hence it does not follow from shapes.
 
     Returns:
         (bands, H, W) float32.
     """
     out = np.empty((image.shape[0], rows.shape[0], cols.shape[0]), np.float32)
     for band, plane in zip(out, image, strict=True):
-        band[...] = (cols @ (rows @ plane.astype(np.float32, copy=False)).T).T
+        values = plane.astype(np.float32, copy=False)
+        band[...] = rows @ (cols @ values.T).T if finer else (cols @ (rows @ values).T).T
     return out
 
 
-def upsample(ms: Array, grid: GridMap, shape: tuple[int, int], start: tuple[int, int] = (0, 0)) -> Array:
+def upsample(
+    ms: Array,
+    grid: GridMap,
+    shape: tuple[int, int],
+    start: tuple[int, int] = (0, 0),
+    first: tuple[int, int] = (0, 0),
+) -> Array:
     """Bring MS onto a PAN grid by bicubic interpolation.
 
     Args:
         ms: (bands, h, w), the MS image or a cut of it.
-        grid: the map from the wanted PAN pixels to MS pixels of the whole MS image.
+        grid: the map from PAN pixels to MS pixels of the whole MS image.
         shape: (H, W) of the result.
         start: first MS row and column that ``ms`` holds.
+        first: PAN row and column where the result begins.
 
     Returns:
         (bands, H, W) float32.
     """
-    rows = grid.rows.to_ms(np.arange(shape[0])) - start[0]
-    cols = grid.cols.to_ms(np.arange(shape[1])) - start[1]
-    return apply_separable(cubic_matrix(rows, ms.shape[1]), cubic_matrix(cols, ms.shape[2]), ms)
+    rows, cols = (
+        cubic_matrix(axis.to_ms(begin + np.arange(count)), size, at)
+        for axis, begin, count, size, at in zip((grid.rows, grid.cols), first, shape, ms.shape[1:], start, strict=True)
+    )
+    return apply_separable(rows, cols, ms, finer=True)
 
 
 def degrade(image: Array, grid: GridMap, shape: tuple[int, int], gains: tuple[float, ...]) -> Array:

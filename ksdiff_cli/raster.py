@@ -1,5 +1,6 @@
 """The PAN/MS pair as one thing that is read window by window on the PAN grid."""
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -7,18 +8,35 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.transform import Affine
-from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import GridMap, nearest, reach, upsample
+from ksdiff_cli.grids import (
+    GridMap,
+    apply_separable,
+    gaussian_matrix,
+    gaussian_reach,
+    mtf_sigma,
+    nearest,
+    reach,
+    upsample,
+)
 from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster_bands import BandSource, QualityBand, read_band, read_bands, read_flags
+from ksdiff_cli.raster_fill import (
+    GAIN,
+    MS_LEVELS,
+    PAN_LEVELS,
+    fill_invalid,
+    filling_area,
+    follow,
+    grow,
+    slope_margin,
+)
 from ksdiff_cli.raster_layout import check_pair, check_quality, crs_notes, georeferenced, intersection, lay, warp_reason
-from ksdiff_cli.raster_open import alpha_is_data, first_line, open_raster, unreadable
-from ksdiff_cli.raster_values import FILL_STEPS, Moments, fill_invalid
+from ksdiff_cli.raster_open import alpha_is_data, first_line, open_raster
+from ksdiff_cli.raster_values import Moments
 from ksdiff_cli.raster_warp import warp_bands, warp_flags, warp_grid
 from ksdiff_cli.sensors import Sensor
 
@@ -39,37 +57,7 @@ __all__ = [
 
 Array = NDArray[Any]
 
-
-@dataclass(frozen=True)
-class BandSource:
-    """One band of one file."""
-
-    path: str
-    """Anything GDAL opens."""
-    band: int = 1
-    """Band number in the file, from 1."""
-    name: str = ""
-    """Name for people, e.g. ``red``; empty when unknown."""
-    fill: float | None = None
-    """DN that means "no data" by the product's format though the file does not declare it."""
-    alpha_is_data: bool = False
-    """Whether the band that the file calls alpha is one of its data bands and masks nothing."""
-
-
-@dataclass(frozen=True)
-class QualityBand:
-    """A band of flags on the MS grid, e.g. Landsat's QA_PIXEL.
-
-    A flag is (mask, value): it is raised where ``flags & mask == value``.
-    """
-
-    path: str
-    """Anything GDAL opens."""
-    fill: tuple[tuple[int, int], ...]
-    """Flags of pixels that hold no data."""
-    cloud: tuple[tuple[int, int], ...]
-    """Flags of clouds, cirrus and cloud shadows: data, but not of the ground."""
-    band: int = 1
+_SIDE = 1024  # of the blocks that statistics are gathered in, pixels
 
 
 @dataclass(frozen=True)
@@ -114,38 +102,12 @@ class Tile:
     """(H, W) bool; True where PAN and all MS bands hold data."""
 
 
-def read_band(dataset: Any, source: BandSource, window: Window) -> tuple[Array, Array]:
-    """Read one band of a window as float32, with its validity mask (nodata, mask band, alpha, NaN, the fill value).
-
-    Returns:
-        ((h, w) float32 DN, (h, w) bool).
-
-    Raises:
-        KsdiffError: the file is damaged or incomplete.
-    """
-    try:
-        values = dataset.read(source.band, window=window)
-        # dataset.read_masks costs a second decode of the window: skip it where there is nothing to mask
-        flags = dataset.mask_flag_enums[source.band - 1]
-        warped = isinstance(dataset, WarpedVRT)  # then it is NaN wherever it is invalid
-        no_mask = warped or MaskFlags.all_valid in flags or (MaskFlags.alpha in flags and source.alpha_is_data)
-        valid = np.ones(values.shape, bool) if no_mask else dataset.read_masks(source.band, window=window) > 0
-        if source.fill is not None and not warped:
-            valid &= values != source.fill
-    except RasterioError as error:
-        raise unreadable(source.path, error) from None
-    values = values.astype(np.float32)
-    if not np.isfinite(values).all():
-        valid &= np.isfinite(values)
-        values = np.where(valid, values, np.float32(0))
-    return values, valid
-
-
 @dataclass
 class ScenePair:
     """An open PAN/MS pair on its output grid: PAN's grid, cut to the area that both images cover.
 
-    Windows are given in pixels of that output grid. Open it with :func:`open_pair`.
+    Windows are given in pixels of that output grid. Open it with :func:`open_pair`. Whatever is read of a pixel has the
+    same bits in every window.
     """
 
     scene: Scene
@@ -165,6 +127,9 @@ class ScenePair:
     """What is read in place of ``ms`` where MS had to be warped: one dataset per band, all on one grid along PAN's."""
     notes: list[str] = field(default_factory=list)
     """What a person should know about how the two images were laid on each other."""
+    fill: SceneStatistics | None = None
+    """What :meth:`read` fills holes with far from data. Set by :meth:`statistics`, which the first window with a hole
+    calls otherwise; give it to other pairs of the same scene."""
 
     @property
     def bands(self) -> int:
@@ -190,36 +155,36 @@ class ScenePair:
     def read_pan(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
         """Read a PAN window: ((1, h, w) float32, (h, w) bool)."""
         window = Window(col + self.origin[1], row + self.origin[0], width, height)
-        values, valid = read_band(self.pan, self.scene.pan, window)
-        return values[None], valid
+        return read_bands([self.pan], [self.scene.pan], window)
 
     def read_ms(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
         """Read an MS window, in MS pixels: ((bands, h, w) float32, (h, w) bool, all bands valid)."""
-        values = np.empty((self.bands, height, width), np.float32)
-        valid = np.ones((height, width), bool)
-        for index, (dataset, source) in enumerate(zip(self.warped or self.ms, self.scene.ms, strict=True)):
-            values[index], mask = read_band(dataset, source, Window(col, row, width, height))
-            valid &= mask
+        window = Window(col, row, width, height)
+        values, valid = read_bands(self.warped or self.ms, self.scene.ms, window)
         if self.scene.quality is not None:
-            valid &= ~self._flagged(self.scene.quality.fill, row, col, height, width)
+            valid &= ~read_flags(self.quality, self.scene.quality, self.scene.quality.fill, window)
         return values, valid
 
     def read_cloud(self, row: int, col: int, height: int, width: int) -> Array:
         """Read where the product sees clouds or their shadows, in MS pixels: (h, w) bool; none if it does not say."""
         if self.scene.quality is None:
             return np.zeros((height, width), bool)
-        return self._flagged(self.scene.quality.cloud, row, col, height, width)
+        return read_flags(self.quality, self.scene.quality, self.scene.quality.cloud, Window(col, row, width, height))
 
     def read(self, row: int, col: int, height: int, width: int) -> Tile:
         """Read a window of the output grid, MS upsampled onto it. See :class:`Tile`."""
-        pan, pan_valid = self.read_pan(row, col, height, width)
-        grid = self.grid.shifted(row, col)
-        (top, bottom), (left, right) = self._ms_area(grid, (height, width), FILL_STEPS)
+        pan, valid = self.read_pan(row, col, height, width)
+        if not valid.all():
+            pan = self._filled_pan(row, col, height, width)
+        (top, bottom), (left, right) = self._ms_area((row, col), (height, width))
         ms, ms_valid = self.read_ms(top, left, bottom - top, right - left)
-        ms_up = upsample(fill_invalid(ms, ms_valid), grid, (height, width), (top, left))
-        rows, cols = nearest(grid.rows, height, top, bottom), nearest(grid.cols, width, left, right)
-        valid = pan_valid & ms_valid[np.ix_(rows, cols)]
-        return Tile(fill_invalid(pan, pan_valid), ms_up, valid)
+        if not ms_valid.all():
+            ms = self._filled_ms(top, left, bottom - top, right - left)
+            rows = nearest(self.grid.rows, height, top, bottom, row)
+            cols = nearest(self.grid.cols, width, left, right, col)
+            valid &= ms_valid[np.ix_(rows, cols)]
+        ms_up = upsample(ms, self.grid, (height, width), (top, left), (row, col))
+        return Tile(pan, ms_up, valid)
 
     def statistics(self, progress: ProgressCallback = silent) -> SceneStatistics:
         """Gather the scene's statistics in one streamed pass over the area that both images cover.
@@ -228,47 +193,85 @@ class ScenePair:
             KsdiffError: no valid pixel at all.
         """
         pan, ms = Moments(1), Moments(self.bands)
-        (top, bottom), (left, right) = self._ms_area(self.grid, self.shape, 0)
+        (top, bottom), (left, right) = self._ms_area((0, 0), self.shape)
         height, width = bottom - top, right - left
-        blocks = [(False, *block) for block in _blocks(0, 0, *self.shape)]
-        blocks += [(True, *block) for block in _blocks(top, left, height, width)]
+        blocks = [(False, *block) for block in _blocks(self.pan, 0, 0, *self.shape)]
+        blocks += [(True, *block) for block in _blocks((self.warped or self.ms)[0], top, left, height, width)]
         for done, (is_ms, *block) in enumerate(blocks):
             values, valid = self.read_ms(*block) if is_ms else self.read_pan(*block)
-            (ms if is_ms else pan).add(values[:, valid])
+            samples = values.reshape(len(values), -1) if valid.all() else values[:, valid]
+            (ms if is_ms else pan).add(samples)
             progress(done + 1, len(blocks), "statistics")
         if pan.count == 0 or ms.count == 0:
             which = self.scene.pan.path if pan.count == 0 else self.scene.ms[0].path
             raise KsdiffError(f"{which}: every pixel is nodata; nothing to sharpen")
         holes = pan.count < self.shape[0] * self.shape[1] or ms.count < height * width
         (pan_mean, pan_std), (ms_mean, ms_std) = pan.result(), ms.result()
-        return SceneStatistics(float(pan_mean[0]), float(pan_std[0]), ms_mean, ms_std, holes)
+        self.fill = SceneStatistics(float(pan_mean[0]), float(pan_std[0]), ms_mean, ms_std, holes)
+        return self.fill
 
-    def _flagged(self, flags: tuple[tuple[int, int], ...], row: int, col: int, height: int, width: int) -> Array:
-        assert self.scene.quality is not None
-        try:
-            values = self.quality.read(self.scene.quality.band, window=Window(col, row, width, height))
-        except RasterioError as error:
-            raise unreadable(self.scene.quality.path, error) from None
-        values = values.astype(np.int64)  # a mask may need a bit more than the band's type holds
-        raised = np.zeros(values.shape, bool)
-        for mask, value in flags:
-            raised |= (values & mask) == value
-        return raised
+    def _filled_pan(self, row: int, col: int, height: int, width: int) -> Array:
+        """Read a PAN window with its holes filled, (1, h, w); without any, no more than the window is read."""
+        values, valid = self.read_pan(row, col, height, width)
+        if valid.all():
+            return values
+        (top, bottom), (left, right) = (
+            filling_area(start, count, size, PAN_LEVELS)
+            for start, count, size in zip((row, col), (height, width), self.shape, strict=True)
+        )
+        values, valid = self.read_pan(top, left, bottom - top, right - left)
+        filled = grow(values, valid, np.array([self._known().pan_mean]), PAN_LEVELS)
+        return filled[:, row - top : row - top + height, col - left : col - left + width]
 
-    def _ms_area(self, grid: GridMap, shape: tuple[int, int], margin: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """MS rows and columns [start, stop) under a PAN window, with the interpolation's reach and a margin."""
+    def _filled_ms(self, row: int, col: int, height: int, width: int) -> Array:
+        """Read an MS window with its holes filled, (bands, h, w), from PAN under it too."""
+        (top, bottom), (left, right) = (
+            filling_area(start, count, size, MS_LEVELS, slope_margin())
+            for start, count, size in zip((row, col), (height, width), self.ms_shape, strict=True)
+        )
+        values, valid = self.read_ms(top, left, bottom - top, right - left)
+        pan_low = self._pan_low((top, left), valid.shape)
+        filled = follow(values, valid, pan_low, self._known())
+        return filled[:, row - top : row - top + height, col - left : col - left + width]
+
+    def _pan_low(self, first: tuple[int, int], shape: tuple[int, ...]) -> Array:
+        """Look at PAN, its holes filled, through a camera at MS pixels from ``first`` on, (h, w) DN."""
+        spans, matrices = [], []
+        for axis, start, count, size in zip((self.grid.rows, self.grid.cols), first, shape, self.shape, strict=True):
+            at = axis.to_pan(start + np.arange(count))
+            sigma = mtf_sigma(GAIN, 1 / abs(axis.scale))
+            begin = min(max(0, math.floor(at.min()) - gaussian_reach(sigma)), size - 1)
+            stop = max(begin + 1, min(size, math.ceil(at.max()) + gaussian_reach(sigma) + 1))
+            spans.append((begin, stop - begin))
+            matrices.append(gaussian_matrix(at, stop - begin, sigma, begin))
+        (top, height), (left, width) = spans
+        pan = self._filled_pan(top, left, height, width)
+        return np.asarray(apply_separable(matrices[0], matrices[1], pan)[0])
+
+    def _known(self) -> SceneStatistics:
+        return self.fill or self.statistics()
+
+    def _ms_area(self, first: tuple[int, int], shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """MS rows and columns [start, stop) under a PAN window, with the interpolation's reach."""
         rows, cols = (
-            reach(axis, count, size, margin)
-            for axis, count, size in zip((grid.rows, grid.cols), shape, self.ms_shape, strict=True)
+            reach(axis, count, size, start)
+            for axis, count, size, start in zip(
+                (self.grid.rows, self.grid.cols), shape, self.ms_shape, first, strict=True
+            )
         )
         return rows, cols
 
 
-def _blocks(top: int, left: int, height: int, width: int, side: int = 1024) -> Iterator[tuple[int, int, int, int]]:
-    """Cut an area into (row, column, height, width) blocks."""
-    for row in range(0, height, side):
-        for col in range(0, width, side):
-            yield top + row, left + col, min(side, height - row), min(side, width - col)
+def _blocks(dataset: Any, top: int, left: int, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+    """Cut an area of an open file into (row, column, height, width) blocks of a megapixel.
+
+    A file in strips is read in strips: GDAL decodes a strip whole, and its cache does not hold many wide ones.
+    """
+    in_strips = dataset.block_shapes[0][1] >= dataset.width > _SIDE
+    high, wide = (max(1, _SIDE * _SIDE // width), width) if in_strips else (_SIDE, _SIDE)
+    for row in range(0, height, high):
+        for col in range(0, width, wide):
+            yield top + row, left + col, min(high, height - row), min(wide, width - col)
 
 
 @contextmanager

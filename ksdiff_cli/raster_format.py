@@ -29,20 +29,34 @@ class PixelFormat:
         Returns:
             (bands, h, w) of :attr:`dtype`.
         """
-        if self.dtype.kind == "f":
-            out = values.astype(self.dtype)
-        else:
-            info = np.iinfo(self.dtype)
-            # float32 cannot hold the largest 32-bit integers
-            exact = np.float32 if self.dtype.itemsize <= 2 else np.float64
-            rounded = np.nan_to_num(np.rint(values, dtype=exact), copy=False)
-            out = np.clip(rounded, info.min, info.max, out=rounded).astype(self.dtype)
-        if self.nodata is None:
-            return out
-        nodata = self.dtype.type(self.nodata)
-        out[out == nodata] = self._beside(nodata)
-        out[:, ~valid] = nodata
+        out = np.empty(values.shape, self.dtype)
+        holes = None if valid.all() else ~valid
+        for band, stored in zip(values, out, strict=True):  # one at a time: what is in between stays small
+            self._store(band, stored)
+            if self.nodata is None:
+                continue
+            nodata = self.dtype.type(self.nodata)
+            taken = stored == nodata
+            if taken.any():
+                stored[taken] = self._beside(nodata)
+            if holes is not None:
+                stored[holes] = nodata
         return out
+
+    def _store(self, values: Array, stored: Array) -> None:
+        """Round half to even and clip (h, w) values into an array of :attr:`dtype`; NaN becomes 0 in integers."""
+        if self.dtype.kind == "f":
+            stored[...] = values
+            return
+        # float32 cannot hold the largest 32-bit integers, nor float64 those of 64 bits
+        exact = np.float32 if self.dtype.itemsize <= 2 else np.float64
+        info = np.iinfo(self.dtype)
+        top = exact(info.max) if int(exact(info.max)) == info.max else np.nextafter(exact(info.max), exact(0))
+        rounded = np.rint(values, dtype=exact)
+        np.clip(rounded, exact(info.min), top, out=rounded)
+        if np.isnan(rounded.min(initial=0)):
+            np.nan_to_num(rounded, copy=False)
+        stored[...] = rounded
 
     def _beside(self, nodata: Any) -> Any:
         """Return the value next to nodata; for floats far enough that readers with a tolerance tell them apart."""

@@ -1,15 +1,14 @@
-"""What pair reading does with pixel values: streamed moments, and filling of invalid pixels (no I/O)."""
+"""What pair reading does with pixel values: streamed moments and eroded masks (no I/O)."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import minimum_filter, uniform_filter
+from scipy.ndimage import minimum_filter
 
 Array = NDArray[Any]
 
-FILL_STEPS = 3
-"""Pixels that :func:`fill_invalid` grows into a hole: bicubic taps reach two, one more keeps the values smooth."""
+_CHUNK = 1 << 16  # samples at a time: in float64 they stay in the processor's cache
 
 
 class Moments:
@@ -22,16 +21,24 @@ class Moments:
         self.m2 = np.zeros(bands)
 
     def add(self, values: Array) -> None:
-        """Add (bands, n) samples."""
+        """Add (bands, n) samples; sums are float64, of integers up to 16 bits exact."""
         n = values.shape[1]
         if n == 0:
             return
-        mean = values.mean(1, dtype=np.float64)
-        m2 = ((values - mean[:, None]) ** 2).sum(1, dtype=np.float64)
-        delta, total = mean - self.mean, self.count + n
-        self.mean += delta * n / total
-        self.m2 += m2 + delta**2 * self.count * n / total
-        self.count = total
+        # squares of distances from a value near the mean: those of the values themselves would cancel
+        near = np.rint(self.mean) if self.count else np.rint(values[:, :_CHUNK].mean(1, dtype=np.float64))
+        total, squares = np.zeros(len(values)), np.zeros(len(values))
+        for band, samples in enumerate(values):
+            for start in range(0, n, _CHUNK):
+                away = np.subtract(samples[start : start + _CHUNK], near[band], dtype=np.float64)
+                total[band] += away.sum()
+                squares[band] += np.square(away, out=away).sum()
+        mean = near + total / n
+        m2 = np.maximum(squares - total**2 / n, 0)
+        delta, count = mean - self.mean, self.count + n
+        self.mean += delta * n / count
+        self.m2 += m2 + delta**2 * self.count * n / count
+        self.count = count
 
     def result(self) -> tuple[Array, Array]:
         """Return mean and standard deviation, (bands,) each."""
@@ -44,31 +51,3 @@ def erode(valid: Array, reach: int) -> Array:
     Beyond the border a mask goes on as its outermost pixels are.
     """
     return valid if valid.all() else np.asarray(minimum_filter(valid, 2 * reach + 1, mode="nearest"))
-
-
-def fill_invalid(image: Array, valid: Array) -> Array:
-    """Give invalid pixels near valid ones the mean of their valid neighbours, so that filters see no cliff.
-
-    Only a few pixels deep: beyond the filters' reach the value does not matter and the band's valid mean stands in.
-
-    Args:
-        image: (bands, H, W) float32.
-        valid: (H, W) bool.
-
-    Returns:
-        (bands, H, W) float32; ``image`` itself where there is nothing to fill, or nothing to fill it from.
-    """
-    if valid.all() or not valid.any():
-        return image
-    out = np.where(valid, image, np.float32(0))
-    known = valid.astype(np.float32)
-    for _ in range(FILL_STEPS):
-        weight = uniform_filter(known, 3, mode="nearest")
-        grown = (weight > 1e-6) & (known == 0)
-        for band in out:
-            total = uniform_filter(band * known, 3, mode="nearest")
-            band[grown] = total[grown] / weight[grown]
-        known[grown] = 1
-    mean = np.array([band[valid].mean(dtype=np.float64) for band in image], np.float32)
-    out[:, known == 0] = mean[:, None]
-    return out

@@ -10,8 +10,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from ksdiff_cli.grids import Axis, GridMap, degrade
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import ScenePair
-from ksdiff_cli.raster_values import fill_invalid
+from ksdiff_cli.raster import ScenePair, fill_invalid
 
 Array = NDArray[Any]
 

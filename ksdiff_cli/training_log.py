@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ksdiff_cli.training_pictures import draw_curves, write_png
+from ksdiff_cli.png import write_png
+from ksdiff_cli.training_pictures import draw_curves
 
 
 class Log:

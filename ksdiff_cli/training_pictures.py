@@ -1,11 +1,7 @@
 """Pictures of a run, drawn without any library: curves of its log, and what the network makes of unseen images."""
 
 import math
-import os
-import struct
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,22 +24,6 @@ _GAP = 4  # pixels between pictures of a strip
 _SIDE = 256  # of a picture of a strip at most
 _PERCENTILES = 2, 98  # values shown as black and as full brightness
 _INK = (60, 60, 60)
-
-
-def write_png(image: Array, path: Path) -> None:
-    """Write (H, W, 3) uint8 as PNG, beside the target first, then renamed."""
-    height, width = image.shape[:2]
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], 1)  # filter 0: none
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
-    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows.tobytes(), 6)) + chunk(b"IEND", b"")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-    partial.replace(path)
 
 
 def draw_strip(images: Sequence[Sequence[Array]], bands: tuple[int, int, int]) -> Array:

@@ -11,7 +11,8 @@ from ksdiff_cli.dataset import Batch, PatchFile
 from ksdiff_cli.models.contract import FusionModel, Inputs
 from ksdiff_cli.models.ksdiff import KSDiff, regression_loss
 from ksdiff_cli.models.pixel_diffusion import PixelDiffusion
-from ksdiff_cli.training_pictures import draw_strip, write_png
+from ksdiff_cli.png import write_png
+from ksdiff_cli.training_pictures import draw_strip
 
 IDLE = 0.005
 """If another image's z costs a smaller share of the loss, the network does not use its prior."""

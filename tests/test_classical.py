@@ -287,7 +287,7 @@ def sharpened(scene, path, name, **options):
 def test_a_scene_is_sharpened_as_the_whole_image_would_be(name, make_pair, monkeypatch):
     monkeypatch.setattr("ksdiff_cli.fusers._BLOCK", 64)
     scene, folder = scene_pair(make_pair)
-    found, tags = sharpened(scene, folder / "out.tif", name, tile=64, overlap=16)
+    found, tags = sharpened(scene, folder / "out.tif", name, tile=64)
     assert tags["KSDIFF_METHOD"] == name
     with open_pair(scene) as pair:
         whole = pair.read(0, 0, *pair.shape)
@@ -300,8 +300,8 @@ def test_windows_do_not_show_beside_holes(name, make_pair, monkeypatch):
     monkeypatch.setattr("ksdiff_cli.fusers._BLOCK", 96)
     scene, folder = scene_pair(make_pair, holes=True)
     whole, _ = sharpened(scene, folder / "whole.tif", name)
-    for tile, overlap in ((64, 0), (112, 32)):
-        parts, _ = sharpened(scene, folder / f"{tile}.tif", name, tile=tile, overlap=overlap)
+    for tile in (64, 112):
+        parts, _ = sharpened(scene, folder / f"{tile}.tif", name, tile=tile)
         np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-3)
     assert (whole[:, 50:90, 70:100] == 0).all() and np.abs(whole).max() < 20000
 
@@ -316,7 +316,7 @@ def test_progress_tells_of_the_first_pass(make_pair):
     scene, folder = scene_pair(make_pair)
     told = []
     sharpen_scene(scene, folder / "out.tif", make_fuser("gsa"), progress=lambda done, total, note="": told.append(note))
-    assert list(dict.fromkeys(told)) == ["statistics", "coefficients", "windows"]
+    assert list(dict.fromkeys(told)) == ["statistics", "coefficients", "windows", "output"]
 
 
 def test_a_sensor_that_does_not_suit_is_refused(make_pair):

@@ -6,11 +6,13 @@ import pytest
 from ksdiff_cli.grids import (
     Axis,
     GridMap,
+    apply_separable,
     corner_aligned,
     cubic_matrix,
     degrade,
     gaussian_matrix,
     mtf_sigma,
+    reach,
     toolbox_aligned,
     upsample,
 )
@@ -59,6 +61,32 @@ def test_a_window_gets_the_numbers_of_the_whole() -> None:
     whole = upsample(ms, grid, (120, 120))
     part = upsample(ms[:, 5:35, 6:36], grid.shifted(50, 60), (30, 20), (5, 6))
     np.testing.assert_allclose(part, whole[:, 50:80, 60:80], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "grid", [corner_aligned(4), corner_aligned(3), GridMap(Axis(1 / 3.9, -0.2), Axis(-1 / 4.1, 39.1))]
+)
+def test_named_by_its_first_pixels_a_window_has_the_bits_of_the_whole(grid: GridMap) -> None:
+    random = np.random.default_rng(0)
+    ms = random.normal(1000, 200, (2, 40, 40)).astype(np.float32)
+    whole = upsample(ms, grid, (120, 117))
+    for _ in range(50):
+        row, col = (int(value) for value in random.integers(110, size=2))
+        shape = int(random.integers(1, 121 - row)), int(random.integers(1, 118 - col))
+        (top, bottom), (left, right) = (
+            reach(axis, count, 40, first)
+            for axis, count, first in zip((grid.rows, grid.cols), shape, (row, col), strict=True)
+        )
+        part = upsample(ms[:, top:bottom, left:right], grid, shape, (top, left), (row, col))
+        np.testing.assert_array_equal(part, whole[:, row : row + shape[0], col : col + shape[1]])
+
+
+def test_both_orders_of_the_axes_give_the_same_image() -> None:
+    image = np.random.default_rng(0).normal(size=(2, 20, 30)).astype(np.float32)
+    rows, cols = cubic_matrix(np.linspace(0, 19, 50), 20), cubic_matrix(np.linspace(0, 29, 70), 30)
+    one, other = (apply_separable(rows, cols, image, finer=finer) for finer in (False, True))
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    np.testing.assert_allclose(one[1], rows.toarray() @ image[1] @ cols.toarray().T, atol=1e-6)
 
 
 def test_gaussian_has_the_wanted_mtf_at_the_coarse_nyquist_frequency() -> None:

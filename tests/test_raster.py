@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import World, write_raster
+from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import BandSource, Scene, open_pair, open_raster, read_band
-from ksdiff_cli.raster_values import FILL_STEPS, Moments, fill_invalid
+from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair, open_raster, read_band
+from ksdiff_cli.raster_values import Moments
 from ksdiff_cli.sensors import find_sensor
 
 PAN = Affine(0.5, 0, 593270, 0, -0.5, 5747657)
@@ -122,16 +123,30 @@ def test_moments_merge_blocks() -> None:
     np.testing.assert_allclose(std, values.std(1, dtype=float), rtol=1e-5)
 
 
-def test_filling_keeps_valid_pixels_and_leaves_no_cliff() -> None:
-    image = np.full((1, 20, 20), 100, np.float32)
-    valid = np.ones((20, 20), bool)
-    valid[5:15, 5:15] = False
-    image[:, ~valid] = 0
-    filled = fill_invalid(image, valid)
-    np.testing.assert_allclose(filled, 100, rtol=1e-5)
-    assert (filled[:, valid] == 100).all()
-    assert fill_invalid(image, np.ones((20, 20), bool)) is image
-    assert FILL_STEPS == 3
+def test_moments_do_not_cancel() -> None:
+    values = (60000 + np.arange(200_000) % 3)[None].astype(np.uint16)
+    moments = Moments(1)
+    for part in np.array_split(values, 3, axis=1):
+        moments.add(part)
+    assert moments.result()[0][0] == pytest.approx(values.mean(dtype=float), rel=1e-14)
+    assert moments.result()[1][0] == pytest.approx(values.std(dtype=float), rel=1e-9)
+
+
+@pytest.mark.parametrize("layout", [{}, {"tiled": True, "blockxsize": 256, "blockysize": 256}])
+def test_statistics_read_strips_and_tiles_once(layout: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
+    pan = np.random.default_rng(0).integers(1, 2000, (1, 1200, 2000)).astype(np.uint16)
+    ms = np.ascontiguousarray(pan[:, ::4, ::4].repeat(2, 0))
+    paths = [write_raster(tmp_path / name, image, **layout) for name, image in (("pan.tif", pan), ("ms.tif", ms))]
+    seen = []
+    read = ScenePair.read_pan
+    monkeypatch.setattr(ScenePair, "read_pan", lambda self, *area: seen.append(area) or read(self, *area))
+    with open_pair(scene_of(str(paths[0]), [str(paths[1])])) as pair:
+        found = pair.statistics()
+    assert sum(high * wide for _, _, high, wide in seen) == pan.size
+    assert max(high * wide for _, _, high, wide in seen) <= 1024 * 1024
+    assert all(wide == 2000 for _, _, _, wide in seen) == (not layout)
+    assert found.pan_mean == pytest.approx(pan.mean(dtype=float), rel=1e-14)
+    assert found.pan_std == pytest.approx(pan.std(dtype=float), rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +197,22 @@ def test_a_fourth_band_that_only_gdal_calls_alpha_is_data(tmp_path: Path, make_p
     with open_raster(path) as dataset:
         _, valid = read_band(dataset, found.ms[0], Window(0, 0, 32, 24))
     assert valid.all()
+
+
+def test_alpha_masks_files_of_any_number_of_bands(tmp_path: Path) -> None:
+    """GDAL itself lets alpha mask only files of two and of four bands."""
+    for bands in (1, 2, 3, 4, 8):
+        image = np.full((bands + 1, 8, 8), 7, "uint16")
+        image[bands] = 65535
+        image[bands, 2] = 0
+        path = write_raster(tmp_path / f"{bands}.tif", image)
+        with rasterio.open(path, "r+") as dataset:
+            colours = [ColorInterp.gray, *[ColorInterp.undefined] * (bands - 1), ColorInterp.alpha]
+            dataset.colorinterp = colours
+        with open_raster(path) as dataset:
+            for source, masked in ((BandSource(str(path)), True), (BandSource(str(path), alpha_is_data=True), False)):
+                _, valid = read_band(dataset, source, Window(0, 1, 8, 4))
+                assert valid.all(1).tolist() == [True, not masked, True, True]
 
 
 def test_bands_of_several_files_make_one_ms(make_pair: Any, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from ksdiff_cli.models.checkpoint import load_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.ksdiff import KSDiff
 from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
+from ksdiff_cli.png import write_png
 from ksdiff_cli.training import train_stage
 from ksdiff_cli.training_log import Log
 from ksdiff_cli.training_losses import (
@@ -25,7 +26,7 @@ from ksdiff_cli.training_losses import (
     train_pixels_once,
 )
 from ksdiff_cli.training_parallel import ALONE, Team, join_team
-from ksdiff_cli.training_pictures import draw_curves, draw_strip, write_png
+from ksdiff_cli.training_pictures import draw_curves, draw_strip
 from ksdiff_cli.training_stopper import Stopper
 from ksdiff_cli.training_validation import validate
 

@@ -1,16 +1,13 @@
 """A picture of where the patches lie: every scene with its blocks, and what was left out and why."""
 
 import math
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from ksdiff_cli.canvas import Box, Colour, draw_text, hatch, outline, text_size, tint
@@ -19,6 +16,8 @@ from ksdiff_cli.patches.masks import REASONS
 from ksdiff_cli.patches.parts import Cut, FileName
 from ksdiff_cli.patches.plan import Plan
 from ksdiff_cli.patches.sources import PairSource
+from ksdiff_cli.png import encode_png
+from ksdiff_cli.report.colours import find_stretch, rgb_bands
 
 Array = NDArray[Any]
 Lists = dict[FileName, dict[str, Array]]
@@ -62,11 +61,7 @@ def draw_quicklook(target: Path, plans: list[Plan], lists: Lists, cut: Cut, step
     if panels:
         picture = _lay_out(panels, columns, _legend(lists, len(places) - len(shown)))
         growing = target.with_suffix(".tmp")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            profile = {"count": 3, "height": picture.shape[0], "width": picture.shape[1], "dtype": "uint8"}
-            with rasterio.open(growing, "w", driver="PNG", **profile) as dataset:
-                dataset.write(picture.transpose(2, 0, 1))
+        growing.write_bytes(encode_png(picture))
         growing.replace(target)
 
 
@@ -120,20 +115,17 @@ def _picture(source: PairSource, shape: tuple[int, int]) -> Array:
         dataset, band = source.pair.ms[number], source.pair.scene.ms[number]
         values = dataset.read(band.band, window=window, out_shape=shape, resampling=way, masked=True)
         valid = ~np.ma.getmaskarray(values) & np.isfinite(values.data) & (values.data != band.fill)
-        if valid.any():
-            low, high = np.percentile(values.data[valid], (1, 99))
-            stretched = (values.data.astype(np.float64) - low) / max(high - low, 1e-6)
-            out[..., channel] = np.where(valid, np.clip(stretched, 0, 1) * 255, 0)
+        stretched = find_stretch(values.data[None], valid).apply(values.data[None])[0]
+        out[..., channel] = np.where(valid, stretched, 0)
     return out
 
 
 def _colour_bands(source: PairSource) -> tuple[int, int, int]:
-    """Red, green and blue by name; where nobody names bands, they are taken to begin blue, green, red."""
+    """Red, green and blue by the names of the files' bands, else by those of the sensor's, else by their order."""
     for names in (source.band_names, source.sensor.bands):
-        found = [name.lower() for name in names]
-        if len(found) == source.bands and {"red", "green", "blue"} <= set(found):
-            return found.index("red"), found.index("green"), found.index("blue")
-    return (2, 1, 0) if source.bands >= 3 else (0, 0, 0)
+        if len(names) == source.bands and {"red", "green", "blue"} <= {name.lower() for name in names}:
+            return rgb_bands(source.bands, names)
+    return rgb_bands(source.bands)
 
 
 def _titled(panel: Array, name: str) -> Array:

@@ -1,0 +1,146 @@
+"""Bands of open files: where they are, and their values and masks, window by window."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from ksdiff_cli.raster_open import unreadable
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class BandSource:
+    """One band of one file."""
+
+    path: str
+    """Anything GDAL opens."""
+    band: int = 1
+    """Band number in the file, from 1."""
+    name: str = ""
+    """Name for people, e.g. ``red``; empty when unknown."""
+    fill: float | None = None
+    """DN that means "no data" by the product's format though the file does not declare it."""
+    alpha_is_data: bool = False
+    """Whether the band that the file calls alpha is one of its data bands and masks nothing."""
+
+
+@dataclass(frozen=True)
+class QualityBand:
+    """A band of flags on the MS grid, e.g. Landsat's QA_PIXEL.
+
+    A flag is (mask, value): it is raised where ``flags & mask == value``.
+    """
+
+    path: str
+    """Anything GDAL opens."""
+    fill: tuple[tuple[int, int], ...]
+    """Flags of pixels that hold no data."""
+    cloud: tuple[tuple[int, int], ...]
+    """Flags of clouds, cirrus and cloud shadows: data, but not of the ground."""
+    band: int = 1
+
+
+def read_band(dataset: Any, source: BandSource, window: Window) -> tuple[Array, Array]:
+    """Read one band of a window as float32, with its validity mask (nodata, mask band, alpha, NaN, the fill value).
+
+    Returns:
+        ((h, w) float32 DN, (h, w) bool).
+
+    Raises:
+        KsdiffError: the file is damaged or incomplete.
+    """
+    values, valid = read_bands([dataset], [source], window)
+    return values[0], valid
+
+
+def read_bands(datasets: Sequence[Any], sources: Sequence[BandSource], window: Window) -> tuple[Array, Array]:
+    """Read a window of several bands, each from its own open file; bands of one file in a row are read at once.
+
+    Returns:
+        ((bands, h, w) float32 DN, (h, w) bool, True where all bands are valid).
+
+    Raises:
+        KsdiffError: a file is damaged or incomplete.
+    """
+    shape = int(window.height), int(window.width)
+    values, valid = np.empty((len(sources), *shape), np.float32), np.ones(shape, bool)
+    first, whole = 0, True
+    while first < len(sources):
+        dataset, last = datasets[first], first + 1
+        # asked for several bands, GDAL warps the window by itself, not by blocks: other bits in every window
+        single = isinstance(dataset, WarpedVRT)
+        while last < len(sources) and datasets[last] is dataset and not single:
+            last += 1
+        chosen = sources[first:last]
+        try:
+            read = dataset.read([source.band for source in chosen], window=window)
+            for band, source, stored in zip(values[first:last], chosen, read, strict=True):
+                with np.errstate(over="ignore"):
+                    band[...] = stored
+                _mask(dataset, source, stored, window, valid)
+            _mask_by_alpha(dataset, chosen[0], window, valid)
+            whole &= read.dtype.kind in "iu"
+        except RasterioError as error:
+            raise unreadable(chosen[0].path, error) from None
+        first = last
+    # one sum is cheaper than a mask of every pixel; what float32 cannot hold is no value either
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspect = not whole and not np.isfinite(values.sum())
+    if suspect:
+        finite = np.isfinite(values)
+        valid &= finite.all(0)
+        values[~finite] = 0
+    return values, valid
+
+
+def _mask(dataset: Any, source: BandSource, stored: Array, window: Window, valid: Array) -> None:
+    """Take the invalid pixels of one band, as they were read, out of ``valid`` (h, w)."""
+    if isinstance(dataset, WarpedVRT):  # it is NaN wherever it is invalid
+        return
+    if source.fill is not None:
+        valid &= stored != source.fill
+    flags = dataset.mask_flag_enums[source.band - 1]
+    if MaskFlags.all_valid in flags or (MaskFlags.alpha in flags and source.alpha_is_data):
+        return
+    nodata = dataset.nodatavals[source.band - 1]
+    if MaskFlags.nodata in flags and stored.dtype.kind in "iu" and float(nodata).is_integer():
+        # as GDAL masks, but without asking it for the window a second time
+        limits = np.iinfo(stored.dtype)
+        if limits.min <= nodata <= limits.max:
+            valid &= stored != stored.dtype.type(int(nodata))
+        return
+    valid &= dataset.read_masks(source.band, window=window) > 0
+
+
+def _mask_by_alpha(dataset: Any, source: BandSource, window: Window, valid: Array) -> None:
+    """Take transparent pixels out of ``valid`` where GDAL does not: it knows alpha of files of 2 and of 4 bands."""
+    if source.alpha_is_data or isinstance(dataset, WarpedVRT) or ColorInterp.alpha not in dataset.colorinterp:
+        return
+    alpha = dataset.colorinterp.index(ColorInterp.alpha) + 1
+    if alpha != source.band and MaskFlags.alpha not in dataset.mask_flag_enums[source.band - 1]:
+        valid &= dataset.read(alpha, window=window) > 0
+
+
+def read_flags(dataset: Any, quality: QualityBand, flags: Sequence[tuple[int, int]], window: Window) -> Array:
+    """Read where a band of flags raises one of ``flags``, (h, w) bool.
+
+    Raises:
+        KsdiffError: the file is damaged or incomplete.
+    """
+    try:
+        values = dataset.read(quality.band, window=window)
+    except RasterioError as error:
+        raise unreadable(quality.path, error) from None
+    values = values.astype(np.int64)  # a mask may need a bit more than the band's type holds
+    raised = np.zeros(values.shape, bool)
+    for mask, value in flags:
+        raised |= (values & mask) == value
+    return raised

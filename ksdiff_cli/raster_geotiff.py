@@ -1,0 +1,167 @@
+"""Writing a GeoTIFF beside its target, with the pair's metadata, and moving it there when it is whole."""
+
+import glob
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import Interleaving
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.raster import ScenePair
+from ksdiff_cli.raster_creation import creation_warnings, geotiff_options
+from ksdiff_cli.raster_format import PixelFormat
+from ksdiff_cli.raster_metadata import grid_profile, write_metadata
+from ksdiff_cli.raster_open import first_line, is_from_gdal
+from ksdiff_cli.raster_statistics import BandStatistics
+
+Array = NDArray[Any]
+
+_SIDECARS = (".aux.xml", ".ovr", ".msk")
+
+
+class RasterTarget(Protocol):
+    """An output that grows, whatever its format."""
+
+    @property
+    def block_shapes(self) -> Sequence[tuple[int, int]]:
+        """(height, width) of every band's blocks: pieces are best made of whole ones, so that each is written once."""
+
+    def write(self, stored: Array, window: Window) -> None:
+        """Write (bands, h, w) stored values, nodata where invalid, at a window of the output."""
+
+    def update_tags(self, **tags: str) -> None:
+        """Add metadata that is known only now."""
+
+
+class GeoTiff:
+    """A :class:`RasterTarget` that is one open file; counts the statistics of what it is given."""
+
+    def __init__(self, dataset: Any, nodata: float | None) -> None:
+        """Wrap a dataset that is open for writing."""
+        self.dataset = dataset
+        self.statistics = BandStatistics(dataset.count, np.dtype(dataset.dtypes[0]), nodata)
+
+    @property
+    def block_shapes(self) -> Sequence[tuple[int, int]]:
+        """See :class:`RasterTarget`."""
+        return [(int(height), int(width)) for height, width in self.dataset.block_shapes]
+
+    def write(self, stored: Array, window: Window) -> None:
+        """See :class:`RasterTarget`."""
+        self.statistics.add(stored)
+        self.dataset.write(stored, window=window)
+
+    def update_tags(self, **tags: str) -> None:
+        """See :class:`RasterTarget`."""
+        self.dataset.update_tags(**tags)
+
+
+@contextmanager
+def new_geotiff(
+    output: Path, pair: ScenePair, pixels: PixelFormat, creation: Mapping[str, str], tags: Mapping[str, str]
+) -> Iterator[GeoTiff]:
+    """Open a new GeoTIFF on the pair's output grid; see :func:`raster_writer.new_raster`."""
+    options = geotiff_options(pixels, creation)
+    with growing(output) as partial:
+        with warnings.catch_warnings(), creation_warnings() as complaints:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(partial, "w", driver="GTiff", **grid_profile(pair, pixels), **options)
+        with dataset:
+            if complaints:
+                raise KsdiffError(f"--co: {complaints[0]}")
+            write_metadata(dataset, pair, tags)
+            target = GeoTiff(dataset, pixels.nodata)
+            yield target
+            write_statistics(dataset, target.statistics)
+        check_whole(partial, sparse="SPARSE_OK" in options)
+
+
+def write_statistics(dataset: Any, statistics: BandStatistics) -> None:
+    """Store the statistics of every band as GDAL does."""
+    for band in dataset.indexes:
+        dataset.update_tags(band, **statistics.tags(band))
+
+
+@contextmanager
+def growing(output: Path) -> Iterator[Path]:
+    """Yield a temporary path in the output's folder; what is there in the end becomes the output, with its sidecars.
+
+    If the work fails, nothing whose name begins like the temporary one remains.
+
+    Raises:
+        KsdiffError: GDAL or the operating system failed in the block.
+    """
+    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    try:
+        with explained(output, partial):
+            yield partial
+        for suffix in _SIDECARS:
+            output.with_name(output.name + suffix).unlink(missing_ok=True)  # of the file that is replaced
+            if (sidecar := partial.with_name(partial.name + suffix)).exists():
+                sidecar.replace(output.with_name(output.name + suffix))
+        partial.replace(output)
+    finally:
+        for left in partial.parent.glob(glob.escape(partial.name) + "*"):
+            left.unlink(missing_ok=True)
+
+
+@contextmanager
+def explained(output: Path, temporary: Path) -> Iterator[None]:
+    """Turn what GDAL or the operating system complain about in the block into one line about the output.
+
+    Args:
+        output: what people know of.
+        temporary: what is written instead for the time being; messages name the output in its place.
+
+    Raises:
+        KsdiffError: they do.
+    """
+
+    def say(text: str) -> str:
+        return text.replace(str(temporary), str(output)).replace(temporary.name, output.name)
+
+    try:
+        yield
+    except KsdiffError as error:
+        raise KsdiffError(say(str(error))) from error
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_from_gdal(error):
+            raise
+        raise KsdiffError(f"{output}: cannot be written ({say(first_line(error))})") from error
+
+
+def check_whole(path: Path, sparse: bool) -> None:
+    """Make sure that every block is in the file: closing swallows the errors of the last writes (a full disk).
+
+    Args:
+        path: the closed file.
+        sparse: whether empty blocks may be left out.
+
+    Raises:
+        OSError: some are not.
+    """
+    end = path.stat().st_size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        dataset = rasterio.open(path)
+    with dataset:
+        bands = dataset.indexes if dataset.interleaving == Interleaving.band else (1,)
+        for band in bands:
+            for (row, col), _ in dataset.block_windows(band):
+                start = dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", band)
+                size = dataset.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", band)
+                if start is None or size is None:
+                    if sparse:
+                        continue
+                    start, size = end, 1  # a block that was never written
+                if int(start) + int(size) > end:
+                    raise OSError("the file ends too early; is the disk full?")

@@ -1,0 +1,184 @@
+"""Outputs made of tiles: GeoTIFFs in a folder, and a virtual raster that shows them as one."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.raster import ScenePair
+from ksdiff_cli.raster_creation import BLOCK
+from ksdiff_cli.raster_crop import crop_pair
+from ksdiff_cli.raster_format import PixelFormat
+from ksdiff_cli.raster_geotiff import GeoTiff, explained, growing, new_geotiff, write_statistics
+from ksdiff_cli.raster_metadata import grid_profile, write_metadata
+from ksdiff_cli.raster_statistics import BandStatistics
+from ksdiff_cli.raster_vrt import Piece, add_sources, new_vrt
+
+Array = NDArray[Any]
+
+_TILE_NAME = re.compile(r"r\d{6,}_c\d{6,}\.tif(\.aux\.xml|\.ovr|\.msk)?")
+
+
+def tiles_folder(output: Path) -> Path:
+    """Return where the tiles of a virtual raster lie: ``out.vrt`` has ``out_tiles/``."""
+    return output.with_name(f"{output.stem}_tiles")
+
+
+def check_tiles(output: Path, inputs: Sequence[str], overwrite: bool) -> None:
+    """Refuse a folder of tiles that is there already, unless it may be replaced and holds nothing but tiles.
+
+    Raises:
+        KsdiffError: see above.
+    """
+    folder = tiles_folder(output)
+    if not os.path.lexists(folder):
+        return
+    if not overwrite:
+        raise KsdiffError(f"{folder}: exists already; choose another name for {output} or give --overwrite")
+    if folder.is_symlink() or not folder.is_dir() or any(not _TILE_NAME.fullmatch(p.name) for p in folder.iterdir()):
+        raise KsdiffError(f"{folder}: holds more than the tiles of {output.name}; choose another name")
+    if any(folder.resolve() in Path(path).resolve().parents for path in inputs if Path(path).exists()):
+        raise KsdiffError(f"{folder}: holds an input; choose another name for {output}")
+
+
+@contextmanager
+def new_tiles(
+    output: Path, pair: ScenePair, pixels: PixelFormat, creation: Mapping[str, str], tags: Mapping[str, str], side: int
+) -> Iterator["TiledRaster"]:
+    """Open a new virtual raster with its tiles; see :func:`raster_writer.new_raster`.
+
+    Args:
+        output: the ``.vrt``; its tiles go to :func:`tiles_folder` and are complete GeoTIFFs of their own.
+        pair: the inputs.
+        pixels: data type and nodata.
+        creation: options of the tiles.
+        tags: further metadata.
+        side: of a tile, in pixels; rounded up to whole blocks.
+    """
+    final, folder = tiles_folder(output), output.with_name(f".{output.name}.{os.getpid()}.tiles")
+    try:
+        with explained(final, folder):
+            folder.mkdir()
+            with TiledRaster(folder, pair, pixels, creation, tags, -(-side // BLOCK) * BLOCK) as tiles:
+                yield tiles
+        with growing(output) as partial:
+            with new_vrt(partial, **grid_profile(pair, pixels)) as dataset:
+                write_metadata(dataset, pair, {**tags, **tiles.tags})
+                write_statistics(dataset, tiles.statistics)
+                add_sources(dataset, tiles.pieces(final.name))
+            _replace_folder(folder, final)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class TiledRaster:
+    """A :class:`raster_geotiff.RasterTarget` that cuts what it is given into GeoTIFFs.
+
+    A context manager: tiles that are not complete in the end are closed as they are, or dropped on an error.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        pair: ScenePair,
+        pixels: PixelFormat,
+        creation: Mapping[str, str],
+        tags: Mapping[str, str],
+        side: int,
+    ) -> None:
+        """Begin without a tile; see :func:`new_tiles`."""
+        self.block_shapes = [(BLOCK, BLOCK)] * pair.bands
+        """See :class:`raster_geotiff.RasterTarget`."""
+        self.tags: dict[str, str] = {}
+        """Metadata added on the way."""
+        self.statistics = BandStatistics(pair.bands, pixels.dtype, pixels.nodata)
+        """Of all finished tiles."""
+        self._folder, self._pair, self._pixels, self._side = folder, pair, pixels, side
+        self._creation, self._given = creation, tags
+        self._open: dict[tuple[int, int], _OpenTile] = {}
+        self._done: list[Piece] = []
+
+    def __enter__(self) -> "TiledRaster":
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Finish or drop the tiles that are still open."""
+        for place, tile in list(self._open.items()):
+            if error is None:
+                self._finish(place, tile)
+            else:
+                with suppress(Exception):
+                    tile.context.__exit__(kind, error, trace)
+
+    def write(self, stored: Array, window: Window) -> None:
+        """See :class:`raster_geotiff.RasterTarget`."""
+        top, left = int(window.row_off), int(window.col_off)
+        bottom, right = top + stored.shape[1], left + stored.shape[2]
+        for row in range(top // self._side * self._side, bottom, self._side):
+            for col in range(left // self._side * self._side, right, self._side):
+                rows = slice(max(row, top), min(row + self._side, bottom))
+                cols = slice(max(col, left), min(col + self._side, right))
+                part = stored[:, rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
+                self._write_part(part, (row, col), rows.start - row, cols.start - col)
+
+    def update_tags(self, **tags: str) -> None:
+        """See :class:`raster_geotiff.RasterTarget`."""
+        self.tags |= tags
+
+    def pieces(self, folder: str) -> list[Piece]:
+        """Return the finished tiles in order, as they lie in a folder beside the mosaic."""
+        ordered = sorted(self._done, key=lambda piece: (piece.row, piece.col))
+        return [replace(piece, name=f"{folder}/{piece.name}") for piece in ordered]
+
+    def _write_part(self, part: Array, place: tuple[int, int], row: int, col: int) -> None:
+        tile = self._open.get(place) or self._begin(place)
+        height, width = part.shape[1:]
+        tile.target.write(part, Window(col, row, width, height))
+        tile.missing -= height * width
+        if tile.missing <= 0:
+            self._finish(place, tile)
+
+    def _begin(self, place: tuple[int, int]) -> "_OpenTile":
+        row, col = place
+        height, width = (min(self._side, size - at) for size, at in zip(self._pair.shape, place, strict=True))
+        part = crop_pair(self._pair, (row, col, height, width))
+        path = self._folder / f"r{row:06d}_c{col:06d}.tif"
+        context = new_geotiff(path, part, self._pixels, self._creation, self._given)
+        target = context.__enter__()
+        block = target.block_shapes[0]
+        piece = Piece(path.name, row, col, height, width, block)
+        self._open[place] = _OpenTile(context, target, piece, height * width)
+        return self._open[place]
+
+    def _finish(self, place: tuple[int, int], tile: "_OpenTile") -> None:
+        del self._open[place]
+        tile.context.__exit__(None, None, None)
+        self.statistics.merge(tile.target.statistics)
+        self._done.append(tile.piece)
+
+
+@dataclass
+class _OpenTile:
+    context: AbstractContextManager[GeoTiff]
+    target: GeoTiff
+    piece: Piece
+    missing: int
+    """Pixels not yet written."""
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    """Move a folder to its place; one that is there is removed after."""
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    if target.exists():
+        target.rename(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,49 @@
+"""Writes outputs straight through the writer, without the engine: MS upsampled, in any format and part."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from conftest import PairFiles
+
+from ksdiff_cli.products import make_pair as scene_of
+from ksdiff_cli.raster import Scene, open_pair
+from ksdiff_cli.raster_crop import Crop, crop_pair
+from ksdiff_cli.raster_format import choose_format
+from ksdiff_cli.raster_writer import Format, check_output, new_raster, write_rows
+
+SUFFIX: dict[Format, str] = {"GTiff": ".tif", "COG": ".tif", "VRT": ".vrt"}
+TAGS = {"TIFFTAG_SOFTWARE": "ksdiff 1.2.3", "KSDIFF_METHOD": "exp", "KSDIFF_TEXT": "a <b> & \"c\" 'é'"}
+
+
+@dataclass(frozen=True)
+class Made:
+    output: Path
+    nodata: float | None
+    notes: list[str] = field(default_factory=list)
+
+
+def write_output(
+    files: PairFiles | Scene,
+    output: Path,
+    format: Format = "GTiff",
+    dtype: str | None = None,
+    creation: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    window: Crop | None = None,
+    tile: int = 256,
+    rows: int = 256,
+) -> Made:
+    scene = files if isinstance(files, Scene) else scene_of(str(files.pan), [str(files.ms)])
+    check_output(output, [source.path for source in (scene.pan, *scene.ms)], overwrite, format)
+    with open_pair(scene) as pair:
+        pixels = choose_format(pair, pair.statistics().holes, dtype)
+        part = crop_pair(pair, window) if window else pair
+        height, width = part.shape
+        with new_raster(output, part, pixels, creation or {}, TAGS, format, tile) as target:
+            for row in range(0, height, rows):
+                read: Any = part.read(row, 0, min(rows, height - row), width)
+                write_rows(target, row, read.ms_up, read.valid, pixels)
+            target.update_tags(KSDIFF_LATE="yes")
+        return Made(output, pixels.nodata, pair.notes)
