@@ -42,3 +42,58 @@ ReportFile = Annotated[
     Path | None,
     typer.Option("--report", metavar="OUT.html", help="Write a page with tables, pictures and error maps."),
 ]
+Format = Annotated[
+    Literal["GTiff", "COG", "VRT"],
+    typer.Option(
+        "--format",
+        "-f",
+        case_sensitive=False,
+        help="GTiff; COG: cloud optimized, the only one with overviews; VRT: out.vrt and its tiles in out_tiles/.",
+    ),
+]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        "--window", metavar="ROW,COL,HEIGHT,WIDTH", help="Make only this part, in pixels of the whole output, from 0."
+    ),
+]
+Bbox = Annotated[
+    str | None,
+    typer.Option(
+        "--bbox", metavar="XMIN,YMIN,XMAX,YMAX", help="Make only the pixels that this box touches, in PAN's CRS."
+    ),
+]
+BboxCrs = Annotated[
+    str, typer.Option("--bbox-crs", metavar="CRS", help="CRS of --bbox, e.g. EPSG:4326 for longitude and latitude.")
+]
+Quicklook = Annotated[
+    Path | None,
+    typer.Option("--quicklook", metavar="OUT.png", help="Draw PAN, MS and the result beside each other."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        help="Make windows in N processes on this machine, through Dask (pip install 'ksdiff[distributed]').",
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="URL",
+        help="Make windows by the workers of a Dask scheduler: tcp://host:8786, or the JSON file that it wrote. "
+        "They must see inputs and output under the paths given here.",
+    ),
+]
+Batch = Annotated[
+    Path | None,
+    typer.Option(
+        "--batch",
+        metavar="LIST.csv|DIR",
+        help="Many scenes: a folder of products, or a list with columns scene, or pan and ms, and if you like name and "
+        "sensor. -o is a folder then; a scene that fails does not stop the others; what is there already is kept.",
+    ),
+]

@@ -1,100 +1,118 @@
-"""Overlapping windows over a scene, and the weights that blend them without a seam (no I/O)."""
+"""The canonical cut of a scene into cores, each read with a margin around it (no I/O)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
 
-Array = NDArray[Any]
-
 ALIGN = 16
-"""Windows start at multiples of this, so that networks with strides see every window at the same phase."""
+"""Cores start at multiples of this, so that networks with strides see every window at the same phase."""
 SMALLEST = 64
-"""Smallest side of a window, in pixels."""
+"""Smallest side of a core, in pixels."""
 
 
 @dataclass(frozen=True)
-class Span:
-    """One window along one axis: pixels [start, stop) and their blending weights."""
+class Box:
+    """A rectangle of pixels: rows [top, bottom), columns [left, right)."""
 
-    start: int
-    stop: int
-    weights: Array
-    """(stop - start,) float32; at every pixel the weights of all spans that hold it sum to 1."""
+    top: int
+    left: int
+    bottom: int
+    right: int
 
     @property
-    def size(self) -> int:
-        """Pixels in the window."""
-        return self.stop - self.start
+    def height(self) -> int:
+        """Rows; not positive where the box is empty."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """Columns; not positive where the box is empty."""
+        return self.right - self.left
+
+    @property
+    def empty(self) -> bool:
+        """Whether no pixel lies in it."""
+        return self.height <= 0 or self.width <= 0
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return 0 if self.empty else self.height * self.width
+
+    def grown(self, margin: int) -> "Box":
+        """Return this box with a margin on all sides."""
+        return Box(self.top - margin, self.left - margin, self.bottom + margin, self.right + margin)
+
+    def moved(self, rows: int, cols: int) -> "Box":
+        """Return this box further down and right."""
+        return Box(self.top + rows, self.left + cols, self.bottom + rows, self.right + cols)
+
+    def meet(self, other: "Box") -> "Box":
+        """Return the part that two boxes share; it may be empty."""
+        return Box(
+            max(self.top, other.top),
+            max(self.left, other.left),
+            min(self.bottom, other.bottom),
+            min(self.right, other.right),
+        )
+
+    def within(self, outer: "Box") -> tuple[slice, slice]:
+        """Return the rows and columns of this box in an array that shows ``outer``."""
+        return (
+            slice(self.top - outer.top, self.bottom - outer.top),
+            slice(self.left - outer.left, self.right - outer.left),
+        )
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """The windows of a scene: every row span crossed with every column span."""
+    """Square cores that cover a scene without overlap, counted from its first pixel, row by row.
 
-    rows: tuple[Span, ...]
-    cols: tuple[Span, ...]
+    The cut depends on nothing but the scene's size and ``tile``. Those at the lower and right border are cut off there.
+    """
+
+    height: int
+    """Of the scene, pixels, at least 1."""
+    width: int
+    """Of the scene, pixels, at least 1."""
+    tile: int
+    """Side of a core, pixels."""
+
+    def __post_init__(self) -> None:
+        """Refuse cores that are too small, or would start at different phases.
+
+        Raises:
+            KsdiffError: see above.
+        """
+        if self.tile < SMALLEST or self.tile % ALIGN:
+            raise KsdiffError(f"--tile {self.tile}: choose a multiple of {ALIGN} pixels, at least {SMALLEST}")
+
+    @property
+    def scene(self) -> Box:
+        """The whole scene."""
+        return Box(0, 0, self.height, self.width)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of cores."""
+        return -(-self.height // self.tile), -(-self.width // self.tile)
 
     def __len__(self) -> int:
-        """Return the number of windows."""
-        return len(self.rows) * len(self.cols)
+        """Return the number of cores."""
+        rows, cols = self.shape
+        return rows * cols
 
-    def __iter__(self) -> Iterator[tuple[Span, Span]]:
-        """Yield (row span, column span), row by row."""
-        return ((row, col) for row in self.rows for col in self.cols)
+    def core(self, number: int) -> Box:
+        """Return a core by its number, from 0."""
+        row, col = divmod(number, self.shape[1])
+        top, left = row * self.tile, col * self.tile
+        return Box(top, left, top + self.tile, left + self.tile).meet(self.scene)
 
-
-def make_tiling(height: int, width: int, tile: int, overlap: int) -> Tiling:
-    """Cover a scene of any size with overlapping windows.
-
-    Args:
-        height: of the scene, pixels, at least 1.
-        width: of the scene, pixels, at least 1.
-        tile: side of a window; a smaller scene gets one window of its own size.
-        overlap: pixels that neighbours share at least.
-
-    Raises:
-        KsdiffError: the windows would be too small, or overlap by more than half.
-    """
-    if tile < SMALLEST:
-        raise KsdiffError(f"--tile {tile}: windows have at least {SMALLEST} pixels a side")
-    if not 0 <= overlap <= tile // 2:
-        raise KsdiffError(f"--overlap {overlap}: choose between 0 and half the tile, {tile // 2}")
-    return Tiling(spans(height, tile, overlap), spans(width, tile, overlap))
-
-
-def spans(size: int, tile: int, overlap: int) -> tuple[Span, ...]:
-    """Cover one axis of ``size`` pixels; see :func:`make_tiling`.
-
-    Windows follow each other at a fixed step. The last one is moved back instead of cut, so that it too sees enough
-    of the scene; that is why weights are normalised: near the end a pixel may lie in three windows.
-    """
-    step = max(ALIGN, (tile - overlap) // ALIGN * ALIGN)
-    starts = [0]
-    while starts[-1] + tile < size:
-        last = -(-(size - tile) // ALIGN) * ALIGN
-        starts.append(min(starts[-1] + step, last))
-    bounds = [(start, min(start + tile, size)) for start in starts]
-    raw = [_ramped(start, stop, size, tile - step) for start, stop in bounds]
-    total = np.zeros(size)
-    for (start, stop), weights in zip(bounds, raw, strict=True):
-        total[start:stop] += weights
-    return tuple(
-        Span(start, stop, (weights / total[start:stop]).astype(np.float32))
-        for (start, stop), weights in zip(bounds, raw, strict=True)
-    )
-
-
-def _ramped(start: int, stop: int, size: int, ramp: int) -> Array:
-    """Weights that rise from 0 and fall to 0 over ``ramp`` pixels, smoothly; 1 up to the scene's own borders."""
-    pixels = np.arange(start, stop) + 0.5
-    weights = np.ones(stop - start)
-    if ramp > 0 and start > 0:
-        weights *= np.sin(np.pi / 2 * np.clip((pixels - start) / ramp, 0, 1)) ** 2
-    if ramp > 0 and stop < size:
-        weights *= np.sin(np.pi / 2 * np.clip((stop - pixels) / ramp, 0, 1)) ** 2
-    return weights
+    def touching(self, box: Box) -> list[int]:
+        """Return the numbers of the cores that share pixels with a box, in order."""
+        part = box.meet(self.scene)
+        if part.empty:
+            return []
+        cols = range(part.left // self.tile, (part.right - 1) // self.tile + 1)
+        rows = range(part.top // self.tile, (part.bottom - 1) // self.tile + 1)
+        return [row * self.shape[1] + col for row in rows for col in cols]

@@ -189,7 +189,7 @@ def test_bad_checkpoint(files: PairFiles, fails: Any, tmp_path: Path) -> None:
     assert "no such checkpoint" in fails(*base, tmp_path / "nowhere.safetensors")
 
 
-@pytest.mark.parametrize(("option", "value"), [("--tile", 10), ("--overlap", 300), ("--overlap", -1)])
+@pytest.mark.parametrize(("option", "value"), [("--tile", 10), ("--tile", 100), ("--memory", 0.1)])
 def test_bad_windows(option: str, value: int, files: PairFiles, fails: Any) -> None:
     assert option in fails(*exp(files, option, value))
 

@@ -7,6 +7,7 @@ import pytest
 import rasterio
 from conftest import PairFiles, World, measure_shift
 from rasterio.transform import Affine
+from scipy.ndimage import uniform_filter
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers import Upsampling, make_fuser
@@ -25,6 +26,9 @@ class PanDetail:
 
     def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
         return np.repeat(tile.pan, len(tile.ms_up), axis=0)
+
+    def bytes_per_pixel(self, bands: int) -> int:
+        return 8 * bands
 
     def provenance(self) -> Mapping[str, str]:
         return {"METHOD": "fake"}
@@ -68,7 +72,7 @@ OFFSETS = {
 @pytest.mark.parametrize("name", OFFSETS)
 def test_output_lines_up_with_pan_to_a_tenth_of_a_pixel(name: str, make_pair: Any) -> None:
     files = make_pair(size=(256, 320), dtype="float32", **OFFSETS[name])
-    made = sharpen(files, tile=128, overlap=32)
+    made = sharpen(files, tile=128)
     with rasterio.open(made.output) as out, rasterio.open(files.pan) as pan:
         window = rasterio.windows.from_bounds(*out.bounds, pan.transform).round()
         reference = pan.read(1, window=window).astype(float)
@@ -100,16 +104,16 @@ def test_real_grids_with_offsets_come_out_on_pans_grid(folder: str, real_data: A
             assert max(map(abs, shift)) < 0.1
 
 
-@pytest.mark.parametrize(("tile", "overlap"), [(64, 0), (64, 32), (100, 40), (128, 32)])
+@pytest.mark.parametrize("tile", [64, 112, 128])
 @pytest.mark.parametrize("fuser", [Upsampling(), PanDetail()])
-def test_the_cut_does_not_show(tile: int, overlap: int, fuser: Any, make_pair: Any) -> None:
+def test_the_cut_does_not_show(tile: int, fuser: Any, make_pair: Any) -> None:
     def dig(pan: Array, ms: Array) -> None:
         pan[:, 50:90, 70:100] = 0
         ms[:, 30:40, 30:50] = 0
 
     files = make_pair(size=(192, 300), dtype="float32", edit=dig, pan_profile={"nodata": 0}, ms_profile={"nodata": 0})
     whole = read(sharpen(files, fuser, "whole.tif").output)
-    parts = read(sharpen(files, fuser, "parts.tif", tile=tile, overlap=overlap).output)
+    parts = read(sharpen(files, fuser, "parts.tif", tile=tile).output)
     np.testing.assert_allclose(parts, whole, rtol=1e-5)
 
 
@@ -121,26 +125,37 @@ def test_holes_stay_holes_and_nothing_leaks(make_pair: Any) -> None:
     files = make_pair(edit=dig, pan_profile={"nodata": 0}, ms_profile={"nodata": 0})
     clean = make_pair("clean")
     for fuser in (Upsampling(), PanDetail()):
-        made = sharpen(files, fuser, tile=64, overlap=16, overwrite=True)
+        made = sharpen(files, fuser, tile=64, overwrite=True)
         expected = np.ones((96, 128), bool)
         expected[10:30, 15:45] = False
         expected[48:72, 80:104] = False
         with rasterio.open(made.output) as out:
             image, masks = out.read(), out.read_masks() > 0
         assert (masks == expected).all()
-        truth = read(sharpen(clean, fuser, tile=64, overlap=16, overwrite=True).output).astype(float)
+        truth = read(sharpen(clean, fuser, tile=64, overwrite=True).output).astype(float)
         # a hole counted as DN 0 would pull its neighbours down by half
         assert np.abs(image - truth)[:, expected].max() < 0.12 * truth.max()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory"), KeyboardInterrupt(), KsdiffError("bad")])
-def test_failure_half_way_leaves_nothing_behind(error: BaseException, make_pair: Any) -> None:
+def test_failure_half_way_leaves_the_old_output_and_the_finished_windows(error: BaseException, make_pair: Any) -> None:
     files = make_pair(size=(300, 280))
     (files.folder / "out.tif").write_bytes(b"old")
-    with pytest.raises(type(error)):
-        sharpen(files, Broken(error), tile=64, overlap=0, overwrite=True)
-    assert sorted(path.name for path in files.folder.iterdir()) == ["ms.tif", "out.tif", "pan.tif"]
+    with pytest.raises(type(error)) as caught:
+        sharpen(files, Broken(error), tile=64, overwrite=True)
+    names = sorted(path.name for path in files.folder.iterdir())
+    assert names == [".out.tif.shards", "ms.tif", "out.tif", "pan.tif"]
     assert (files.folder / "out.tif").read_bytes() == b"old"
+    if isinstance(error, KsdiffError):
+        assert str(caught.value) == "bad; 2 finished windows are kept: the same command goes on"
+
+
+def test_failure_before_the_first_window_leaves_nothing(make_pair: Any) -> None:
+    files, fuser = make_pair(size=(300, 280)), Broken(RuntimeError("no memory"))
+    fuser.calls = 2
+    with pytest.raises(RuntimeError):
+        sharpen(files, fuser, tile=64)
+    assert sorted(path.name for path in files.folder.iterdir()) == ["ms.tif", "pan.tif"]
 
 
 def test_values_that_are_no_numbers_are_refused(make_pair: Any) -> None:
@@ -164,7 +179,7 @@ def test_empty_windows_are_not_sharpened(make_pair: Any) -> None:
             return tile.ms_up
 
     fuser = Counting()
-    sharpen(make_pair(size=(64, 320), edit=dig, pan_profile={"nodata": 0}), fuser, tile=64, overlap=0)
+    sharpen(make_pair(size=(64, 320), edit=dig, pan_profile={"nodata": 0}), fuser, tile=64)
     assert fuser.calls == 2
 
 
@@ -177,7 +192,7 @@ def test_the_scene_statistics_reach_the_method(make_pair: Any) -> None:
             return tile.ms_up
 
     files = make_pair(size=(192, 192))
-    sharpen(files, Watching(), tile=64, overlap=0)
+    sharpen(files, Watching(), tile=64)
     assert len(seen) == 9
     assert {id(statistics) for statistics, _ in seen} == {id(seen[0][0])}
     assert seen[0][1] == 4
@@ -188,15 +203,16 @@ def test_progress_ends_at_its_total(make_pair: Any) -> None:
     files, told = make_pair(size=(192, 192)), []
     scene = scene_of(str(files.pan), [str(files.ms)])
     sharpen_scene(
-        scene, files.folder / "out.tif", Upsampling(), SharpenOptions(tile=64, overlap=0),
+        scene, files.folder / "out.tif", Upsampling(), SharpenOptions(tile=64),
         lambda done, total, note="": told.append((done, total, note)),
     )  # fmt: skip
-    assert told[-1] == (9, 9, "windows")
-    assert told[0][2] == "statistics"
+    assert list(dict.fromkeys(note for *_, note in told)) == ["statistics", "windows", "output"]
+    assert (9, 9, "windows") in told
+    assert told[-1][0] == told[-1][1]
 
 
 def test_one_pixel_wide_scene(make_pair: Any) -> None:
-    made = sharpen(make_pair(size=(4, 200), ms_size=(1, 50)), tile=64, overlap=32)
+    made = sharpen(make_pair(size=(4, 200), ms_size=(1, 50)), tile=64)
     assert read(made.output).shape == (4, 4, 200)
 
 
@@ -218,7 +234,7 @@ def test_network_through_its_contract(make_pair: Any, tmp_path: Path, run: Any) 
         )
     files = make_pair(size=(100, 120))
     out = tmp_path / "out.tif"
-    base = ("sharpen", files.pan, files.ms, "-o", out, "--device", "cpu", "--threads", 1, "--tile", 64, "--overlap", 32)
+    base = ("sharpen", files.pan, files.ms, "-o", out, "--device", "cpu", "--threads", 1, "--tile", 64)
     done = run(*base, "--checkpoint", tmp_path / "stage2.safetensors", "--seed", 3)
     assert done.exit_code == 0, done.output
     with rasterio.open(out) as dataset:
@@ -256,6 +272,7 @@ def test_command_line(make_pair: Any, run: Any) -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout == ""
     assert "128 x 96 pixels, 2 bands, float32" in done.stderr.replace("\n", " ")
+    assert "Windows of 1024 pixels: 1; memory up to 0." in done.stderr
     with rasterio.open(out) as dataset:
         assert (dataset.count, dataset.dtypes[0], dataset.compression.name) == (2, "float32", "lzw")
         first = dataset.read()
@@ -265,3 +282,45 @@ def test_command_line(make_pair: Any, run: Any) -> None:
     assert (again.exit_code, again.output) == (0, "")
     np.testing.assert_array_equal(read(out), first)
     np.testing.assert_allclose(first[0], first[1] * 3, rtol=0.01)
+
+
+def test_the_seam_score_is_told_and_kept(make_pair: Any, run: Any) -> None:
+    files = make_pair(size=(256, 256), dtype="float32")
+    base = ("sharpen", files.pan, files.ms, "-o", files.folder / "out.tif", "--method", "exp", "--seam-report")
+    assert "Seam score: none" in run(*base).stdout
+    done = run(*base, "--tile", 64, "--overwrite")
+    with rasterio.open(files.folder / "out.tif") as out:
+        kept = float(out.tags()["KSDIFF_SEAM_SCORE"])
+        assert out.tags()["KSDIFF_TILE"] == "64"
+    assert f"Seam score: {kept:.3f}" in done.stdout
+    assert kept == pytest.approx(1, abs=0.05)  # of a few hundred pixels only
+
+
+def test_a_part_of_the_scene_is_that_part_of_the_whole(make_pair: Any) -> None:
+    files = make_pair(size=(300, 280))
+    whole = sharpen(files, PanDetail(), "whole.tif", tile=64)
+    part = sharpen(files, PanDetail(), "part.tif", tile=64, window=(70, 100, 150, 61))
+    np.testing.assert_array_equal(read(part.output), read(whole.output)[:, 70:220, 100:161])
+    assert (part.shape, part.windows, whole.windows) == ((150, 61), 6, 25)
+    with rasterio.open(part.output) as out, rasterio.open(whole.output) as all_of_it:
+        assert out.transform.almost_equals(all_of_it.transform @ Affine.translation(100, 70))
+
+
+@pytest.mark.parametrize("tile", [64, 512])
+def test_a_margin_wider_than_a_window(tile: int, make_pair: Any) -> None:
+    class Wide(PanDetail):
+        """Sees 100 pixels around each: the mean of a square."""
+
+        def prepare(self, *arguments: Any) -> None:
+            pass
+
+        def reach(self, ratio: int) -> int:
+            return 100
+
+        def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+            return np.stack([uniform_filter(band, 201, mode="nearest") for band in tile.ms_up])
+
+    files = make_pair(size=(300, 280), dtype="float32")
+    found = read(sharpen(files, Wide(), tile=tile).output)
+    expected = Wide().fuse(Tile(None, read(sharpen(files, name="exp.tif").output), None), None, 4)  # type: ignore[arg-type]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)

@@ -1,56 +1,49 @@
-from itertools import pairwise
-
 import numpy as np
 import pytest
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.tiling import ALIGN, make_tiling, spans
-
-CUTS = [(64, 0), (64, 32), (100, 50), (250, 33), (256, 32), (512, 64)]
+from ksdiff_cli.tiling import ALIGN, Box, Tiling
 
 
-@pytest.mark.parametrize(("tile", "overlap"), CUTS)
-@pytest.mark.parametrize("size", [1, 7, 63, 64, 65, 80, 255, 256, 257, 300, 513, 1000, 4097])
-def test_spans_cover_the_axis_and_weights_sum_to_one(size: int, tile: int, overlap: int) -> None:
-    cut = spans(size, tile, overlap)
-    total = np.zeros(size)
-    for span in cut:
-        assert span.weights.shape == (span.size,)
-        assert span.start % ALIGN == 0
-        assert min(size, tile - ALIGN) <= span.size <= tile
-        total[span.start : span.stop] += span.weights
-    np.testing.assert_allclose(total, 1, atol=1e-6)
-    assert cut[0].start == 0
-    assert cut[-1].stop == size
-    for before, after in pairwise(cut):
-        assert before.start < after.start
-        assert before.stop - after.start >= overlap
+@pytest.mark.parametrize("tile", [64, 80, 256])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 300), (64, 65), (255, 257), (513, 128)])
+def test_cores_cover_the_scene_once_and_start_in_phase(tile: int, shape: tuple[int, int]) -> None:
+    tiling = Tiling(*shape, tile)
+    seen = np.zeros(shape, int)
+    for number in range(len(tiling)):
+        core = tiling.core(number)
+        assert 0 < core.height <= tile
+        assert 0 < core.width <= tile
+        assert core.top % ALIGN == core.left % ALIGN == 0
+        seen[core.within(tiling.scene)] += 1
+    assert (seen == 1).all()
 
 
-def test_weights_begin_near_zero_and_are_whole_at_the_scene_border() -> None:
-    first, second = spans(400, 256, 64)[:2]
-    assert first.weights[0] == 1
-    assert second.weights[0] < 1e-3
-    assert np.abs(np.diff(first.weights)).max() < 0.03
+def test_a_core_does_not_depend_on_the_rest_of_the_scene() -> None:
+    assert Tiling(1000, 640, 128).core(7) == Tiling(400, 640, 128).core(7) == Box(128, 256, 256, 384)
 
 
-def test_a_scene_smaller_than_a_window_is_one_window() -> None:
-    tiling = make_tiling(5, 9, 512, 64)
-    assert len(tiling) == 1
-    ((row, col),) = tiling
-    assert (row.size, col.size) == (5, 9)
-    assert (row.weights == 1).all()
+def test_touching_is_exactly_what_shares_pixels() -> None:
+    tiling = Tiling(300, 500, 64)
+    for box in (Box(0, 0, 1, 1), Box(63, 64, 65, 128), Box(-50, 100, 400, 101), Box(299, 499, 300, 500)):
+        sharing = [number for number in range(len(tiling)) if not tiling.core(number).meet(box).empty]
+        assert tiling.touching(box) == sharing
+        assert sharing
+    assert tiling.touching(Box(300, 0, 400, 10)) == tiling.touching(Box(5, 5, 5, 9)) == []
 
 
-def test_tiling_is_deterministic() -> None:
-    for one, other in zip(make_tiling(700, 900, 256, 50), make_tiling(700, 900, 256, 50), strict=True):
-        assert (one[0].start, one[1].start) == (other[0].start, other[1].start)
-        assert one[0].weights.tobytes() == other[0].weights.tobytes()
+def test_boxes() -> None:
+    box = Box(2, 3, 6, 10)
+    assert (box.height, box.width, box.pixels) == (4, 7, 28)
+    assert box.grown(2) == Box(0, 1, 8, 12)
+    assert box.moved(-2, 5) == Box(0, 8, 4, 15)
+    image = np.arange(200).reshape(10, 20)
+    np.testing.assert_array_equal(image[2:6, 3:10][Box(3, 4, 5, 6).within(box)], image[3:5, 4:6])
+    assert box.meet(Box(6, 0, 9, 20)).empty
+    assert box.meet(Box(6, 0, 9, 20)).pixels == 0
 
 
-@pytest.mark.parametrize(
-    ("tile", "overlap", "word"), [(8, 0, "--tile"), (256, 129, "--overlap"), (256, -1, "--overlap")]
-)
-def test_bad_cuts_are_refused(tile: int, overlap: int, word: str) -> None:
-    with pytest.raises(KsdiffError, match=word):
-        make_tiling(100, 100, tile, overlap)
+@pytest.mark.parametrize("tile", [0, 8, 48, 65, 100, -64])
+def test_bad_cuts_are_refused(tile: int) -> None:
+    with pytest.raises(KsdiffError, match=f"--tile {tile}: choose a multiple of 16 pixels, at least 64"):
+        Tiling(100, 100, tile)

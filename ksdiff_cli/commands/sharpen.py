@@ -1,28 +1,41 @@
 """ksdiff sharpen: PAN and MS in, sharpened GeoTIFF out."""
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
 from ksdiff_cli import options
-from ksdiff_cli.console import note, progress
+from ksdiff_cli.console import note, print_json, progress, stdout
 from ksdiff_cli.errors import KsdiffError
 
 if TYPE_CHECKING:
+    from ksdiff_cli.batch import Outcome, Source
+    from ksdiff_cli.progress import ProgressCallback
     from ksdiff_cli.raster import Scene
+    from ksdiff_cli.sharpening import Sharpened
+    from ksdiff_cli.sharpening.pipeline import Maker
+
+_Number = TypeVar("_Number", int, float)
+_WIDE = 200  # columns of a table that goes into a file or a pipe
 
 
 def sharpen(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Raster to write, .tif (.vrt for -f VRT); with --batch a folder."),
+    ],
     inputs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="PAN MS… | SCENE",
             help="PAN and MS rasters (MS may be several files), or a scene's folder or archive.",
+            show_default=False,
         ),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="GeoTIFF to write.")],
+    ] = None,
     method: Annotated[
         options.MethodName,
         typer.Option("--method", help="ksdiff: the network; exp: interpolation only; or a classical method."),
@@ -33,8 +46,16 @@ def sharpen(
     ] = None,
     sensor: options.SensorName = None,
     warp: options.Warp = False,
-    tile: Annotated[int, typer.Option("--tile", help="Side of a window, PAN pixels.")] = 512,
-    overlap: Annotated[int, typer.Option("--overlap", help="PAN pixels shared by neighbouring windows.")] = 64,
+    tile: Annotated[
+        int | None, typer.Option("--tile", help="Side of a window, PAN pixels. Default: 1024, less if memory is short.")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option("--memory", metavar="GB", help="What the whole process may take. Default: 2.")
+    ] = None,
+    no_resume: Annotated[bool, typer.Option("--no-resume", help="Discard what an interrupted run left.")] = False,
+    seam_report: Annotated[
+        bool, typer.Option("--seam-report", help="Say whether window borders show: 1 means that none does.")
+    ] = False,
     dtype: Annotated[
         Literal["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"] | None,
         typer.Option("--dtype", "-t", help="Data type of the output. Default: that of MS."),
@@ -42,41 +63,176 @@ def sharpen(
     co: Annotated[
         list[str] | None, typer.Option("--co", metavar="NAME=VALUE", help="GDAL creation option; may be repeated.")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads. Default: all.")] = None,
+    format: options.Format = "GTiff",
+    window: options.Window = None,
+    bbox: options.Bbox = None,
+    bbox_crs: options.BboxCrs = "",
+    quicklook: options.Quicklook = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads, of each worker. Default: all together.")
+    ] = None,
+    workers: options.Workers = None,
+    scheduler: options.Scheduler = None,
+    batch: options.Batch = None,
     register: options.Register = False,
     no_registration_check: options.NoRegistrationCheck = False,
     device: options.Device = "auto",
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Sharpen a whole scene: MS in PAN's resolution, on PAN's grid, with the data type and metadata of MS.
 
-    Example: ksdiff sharpen pan.tif ms.tif -o out.tif
+    Examples: ksdiff sharpen pan.tif ms.tif -o out.tif; ksdiff sharpen --batch scenes.csv -o sharpened
     """
+    inputs = inputs or []
+    if batch is None and not inputs:
+        raise typer.BadParameter("name PAN and MS, or a scene's folder; or many scenes with --batch")
+    if batch is not None and (inputs or quicklook or window):
+        raise typer.BadParameter("--batch names many scenes: leave out PAN, MS, SCENE, --quicklook and --window")
+    if as_json and batch is None:
+        raise typer.BadParameter("--json goes with --batch")
     if method != "ksdiff" and checkpoint:
         raise typer.BadParameter(f"--checkpoint goes with --method ksdiff, not {method}")
     if register and no_registration_check:
         raise typer.BadParameter("--register measures the shift: leave out --no-registration-check")
+    if bbox_crs and not bbox:
+        raise typer.BadParameter("--bbox-crs goes with --bbox")
+    if window and bbox:
+        raise typer.BadParameter("--window and --bbox both choose a part: leave one out")
+    if workers and scheduler:
+        raise typer.BadParameter("--workers starts processes here, --scheduler uses those elsewhere: leave one out")
     bands, creation = _parse_bands(bidx or []), _parse_creation(co or [])
+    pixels, bounds = _parse_four(window, int, "--window"), _parse_four(bbox, float, "--bbox")
 
     from ksdiff_cli.fusers import make_fuser
     from ksdiff_cli.products import choose_bands
+    from ksdiff_cli.quicklook import check_quicklook, draw_quicklook
+    from ksdiff_cli.raster_crop import find_crop
     from ksdiff_cli.raster_writer import check_output
     from ksdiff_cli.registration import guard
-    from ksdiff_cli.sharpening import SharpenOptions, sharpen_scene
+    from ksdiff_cli.sharpening import SharpenOptions, is_assembled, job_folder, sharpen_scene
 
-    check_output(output, inputs, overwrite)
-    scene = replace(choose_bands(_find_scene(inputs, sensor), bands), warp=warp)
-    fuser = make_fuser(method, checkpoint, device, seed, threads)
-    chosen = SharpenOptions(tile=tile, overlap=overlap, dtype=dtype, creation=creation, overwrite=overwrite)
-    with progress("sharpen", quiet=quiet) as report:
+    if batch is not None:
+        from ksdiff_cli.batch import read_sources
+
+        sources = read_sources(batch, sensor, output)
+    else:
+        check_output(output, inputs, overwrite or is_assembled(output), format)
+        if quicklook:
+            check_quicklook(quicklook, inputs, overwrite)
+        scene = replace(choose_bands(_find_scene(inputs, sensor), bands), warp=warp)
+    # a client may have no GPU, though its workers have
+    own_device = "auto" if scheduler and device != "cpu" else device
+    fuser = make_fuser(method, checkpoint, own_device, seed, threads)
+    chosen = SharpenOptions(
+        tile=tile, memory=memory, resume=not no_resume, dtype=dtype, creation=creation, overwrite=overwrite
+    )
+
+    def work(scene: "Scene", target: Path, report: "ProgressCallback", make: "Maker") -> "tuple[Sharpened, list[str]]":
         scene, found = (scene, []) if no_registration_check else guard(scene, correct=register, progress=report)
-        made = sharpen_scene(scene, output, fuser, chosen, report)
+        part = find_crop(scene, pixels, bounds, bbox_crs) if pixels or bounds else None
+        made = sharpen_scene(scene, target, fuser, replace(chosen, format=format, window=part), report, make)
+        if quicklook:
+            draw_quicklook(scene, made.output, quicklook, part)
+        return made, found
+
+    if batch is not None:
+
+        def one(scene: "Scene", target: Path, report: "ProgressCallback", make: "Maker") -> None:
+            made, found = work(replace(choose_bands(scene, bands), warp=warp), target, report, make)
+            for line in (*found, *made.notes):
+                note(f"Note: {target}: {line}", quiet=quiet)
+
+        makers = _makers(workers, scheduler, device, threads)
+        suffix = ".vrt" if format == "VRT" else ".tif"
+        _run_batch(sources, output, one, makers, suffix, overwrite=overwrite, quiet=quiet, as_json=as_json)
+        return
+    try:
+        with progress("sharpen", quiet=quiet) as report, _makers(workers, scheduler, device, threads) as make:
+            made, found = work(scene, output, report, make)
+    except KeyboardInterrupt:
+        if job_folder(output).exists():
+            note(f"interrupted: the same command goes on from here ({job_folder(output)})", quiet=quiet)
+        raise
     for line in (*found, *made.notes):
         note(f"Note: {line}", quiet=quiet)
     height, width = made.shape
     note(f"{made.output}: {width} x {height} pixels, {made.bands} bands, {made.dtype}", quiet=quiet)
+    kept = f", {made.resumed} of them kept from an interrupted run" if made.resumed else ""
+    each = " for each worker" if workers or scheduler else ""
+    bound = f"memory up to {made.memory / 1e9:.1f} GB{each}"
+    note(f"Windows of {made.tile} pixels: {made.windows}{kept}; {bound}", quiet=quiet)
+    if seam_report:
+        score = "none, the output is one window" if made.seam is None else f"{made.seam:.3f} (1: no border shows)"
+        stdout.print(f"Seam score: {score}", highlight=False)
+
+
+def _run_batch(
+    sources: "Sequence[Source]",
+    folder: Path,
+    work: "Callable[[Scene, Path, ProgressCallback, Maker], None]",
+    makers: "AbstractContextManager[Maker]",
+    suffix: str,
+    *,
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Sharpen many scenes and print what became of them."""
+    from ksdiff_cli.batch import SUMMARY, run_batch, summarise
+
+    try:
+        with progress("batch", quiet=quiet) as report, makers as make:
+            outcomes = run_batch(
+                sources,
+                folder,
+                lambda scene, target, tell: work(scene, target, tell, make),
+                suffix=suffix,
+                overwrite=overwrite,
+                check=getattr(make, "check", lambda: None),
+                progress=report,
+            )
+    except KeyboardInterrupt:
+        note("interrupted: the same command goes on from here", quiet=quiet)
+        raise
+    summary = summarise(outcomes)
+    if as_json:
+        print_json(summary)
+    else:
+        _print_outcomes(outcomes)
+    counts = ", ".join(f"{summary[status]} {status}" for status in ("made", "kept", "failed"))
+    note(f"{folder / SUMMARY}: {counts}", quiet=quiet)
+    if summary["failed"]:
+        raise KsdiffError(f"{summary['failed']} of {len(outcomes)} scenes failed; the same command tries them again")
+
+
+def _print_outcomes(outcomes: "Sequence[Outcome]") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("scene", "status", "output", "error")
+    table.add_column("seconds", justify="right")
+    for one in outcomes:
+        style = "red" if one.status == "failed" else ""
+        made = "" if one.status == "failed" else escape(one.output)
+        table.add_row(escape(one.name), one.status, made, escape(one.error), f"{one.seconds:.1f}", style=style)
+    (stdout if stdout.is_terminal else Console(width=_WIDE, highlight=False)).print(table)
+
+
+def _makers(
+    workers: int | None, scheduler: str | None, device: str, threads: int | None
+) -> "AbstractContextManager[Maker]":
+    """Return who makes windows: this process, others on this machine, or those of a scheduler."""
+    if workers or scheduler:
+        from ksdiff_cli.sharpening.distributed import open_workers
+
+        return open_workers(workers, scheduler, device, threads)
+    from ksdiff_cli.sharpening.pipeline import make_windows
+
+    return nullcontext(make_windows)
 
 
 def _find_scene(inputs: list[str], sensor: str | None) -> "Scene":
@@ -106,3 +262,16 @@ def _parse_creation(values: list[str]) -> dict[str, str]:
         if "=" not in value:
             raise typer.BadParameter(f"--co takes NAME=VALUE, not {value}")
     return {name: rest for name, _, rest in (value.partition("=") for value in values)}
+
+
+def _parse_four(
+    value: str | None, kind: Callable[[str], _Number], option: str
+) -> tuple[_Number, _Number, _Number, _Number] | None:
+    if value is None:
+        return None
+    try:
+        first, second, third, fourth = (kind(number) for number in value.split(","))
+    except ValueError:
+        what = "whole numbers row,col,height,width" if kind is int else "numbers xmin,ymin,xmax,ymax"
+        raise typer.BadParameter(f"{option} takes four {what}, not {value}") from None
+    return first, second, third, fourth

@@ -1,0 +1,265 @@
+"""Many scenes, one after another: a failed one is reported, the others go on, and another run makes what is missing."""
+
+import csv
+import json
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.products import find_scenes, make_pair, names_scenes
+from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster import Scene
+from ksdiff_cli.raster_open import is_from_gdal
+from ksdiff_cli.sharpening import job_folder
+
+SUMMARY = "batch.json"
+"""Name of the summary in the outputs' folder."""
+_COLUMNS = ("scene", "pan", "ms", "name", "sensor")
+_BETWEEN = ";"  # several MS files in one cell
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one scene is, or several of one product."""
+
+    name: str
+    """Of the output, without its suffix."""
+    inputs: tuple[str, ...]
+    """A folder, archive or metadata file; or PAN, then MS."""
+    sensor: str | None = None
+
+    def find(self) -> list[Scene]:
+        """Return the scenes; for errors see :func:`ksdiff_cli.products.find_scenes` and ``make_pair``."""
+        if len(self.inputs) > 1:
+            return [make_pair(self.inputs[0], self.inputs[1:], self.sensor)]
+        return find_scenes(self.inputs[0], self.sensor)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scene."""
+
+    name: str
+    output: str
+    status: Literal["made", "kept", "failed"]
+    """``kept``: it was there already."""
+    seconds: float = 0.0
+    error: str = ""
+    """One line; empty unless it failed."""
+    trace: str = ""
+    """Where in the program a failure was that nobody foresaw."""
+
+
+Sharpen = Callable[[Scene, Path, ProgressCallback], Any]
+"""Makes one scene's output."""
+
+
+def read_sources(place: Path, sensor: str | None = None, without: Path | None = None) -> list[Source]:
+    """Read which scenes there are to do.
+
+    Args:
+        place: a folder, each folder or archive in which is a product; or a CSV file, whose first line names columns:
+            ``scene``, or ``pan`` and ``ms`` (several files with ``;`` between them), and as one likes ``name`` (of the
+            output) and ``sensor``. Its relative paths start at its folder.
+        sensor: of all scenes that the list says nothing of.
+        without: a folder that is no scene, though it may lie in ``place``: that of the outputs.
+
+    Raises:
+        KsdiffError: no such place, nothing in it, a line that cannot be understood, or two scenes of one name.
+    """
+    if place.is_dir():
+        sources = [Source(_stem(path.name), (str(path),), sensor) for path in _products(place, without)]
+        if not sources:
+            raise KsdiffError(f"{place}: holds no folders and no archives; --batch takes a folder of products")
+    elif place.is_file():
+        sources = list(_read_csv(place, sensor))
+        if not sources:
+            raise KsdiffError(f"{place}: lists no scene; the first line names columns ({', '.join(_COLUMNS)})")
+    else:
+        raise KsdiffError(f"{place}: no such file or folder; --batch takes a CSV list or a folder of products")
+    seen: dict[str, Source] = {}
+    for source in sources:
+        # some file systems know no capital letters
+        if other := seen.get(source.name.lower()):
+            both = f"{other.inputs[0]} and {source.inputs[0]}"
+            raise KsdiffError(f"{place}: {both} would both be called {source.name}; list them with a column 'name'")
+        seen[source.name.lower()] = source
+    return sources
+
+
+def run_batch(
+    sources: Sequence[Source],
+    folder: Path,
+    sharpen: Sharpen,
+    *,
+    suffix: str = ".tif",
+    overwrite: bool = False,
+    check: Callable[[], None] = lambda: None,
+    progress: ProgressCallback = silent,
+) -> list[Outcome]:
+    """Sharpen scenes one after another; outputs that are there already are kept.
+
+    Args:
+        sources: see :func:`read_sources`.
+        folder: of the outputs; made if it is missing. The summary is written there too, however this ends.
+        sharpen: makes one output.
+        suffix: of the outputs.
+        overwrite: make all outputs anew.
+        check: called before each scene; what it raises ends the batch.
+        progress: told how far the scene at hand is.
+
+    Returns:
+        What became of each scene, in order.
+
+    Raises:
+        KsdiffError: the folder cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KsdiffError(f"{folder}: cannot be made ({error.strerror}); choose another with -o") from None
+    outcomes: list[Outcome] = []
+    try:
+        for number, source in enumerate(sources, start=1):
+            check()
+
+            def report(done: int, total: int, note: str = "", name: str = f"{number}/{len(sources)}") -> None:
+                progress(done, total, f"scene {name}, {note}")
+
+            taken = {outcome.name for outcome in outcomes}
+            outcomes += _run_source(source, folder, sharpen, suffix, overwrite, report, taken)
+    finally:
+        _write_summary(folder / SUMMARY, outcomes)
+    return outcomes
+
+
+def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return the summary, for JSON."""
+    count = {status: sum(one.status == status for one in outcomes) for status in ("made", "kept", "failed")}
+    return count | {"scenes": [{key: value for key, value in asdict(one).items() if value} for one in outcomes]}
+
+
+def _run_source(
+    source: Source,
+    folder: Path,
+    sharpen: Sharpen,
+    suffix: str,
+    overwrite: bool,
+    progress: ProgressCallback,
+    taken: set[str],
+) -> Iterator[Outcome]:
+    """Do a product's scenes; without looking into it, where its one output is there already."""
+    first = Outcome(source.name, str(folder / f"{source.name}{suffix}"), "kept")
+    if source.name in taken:
+        yield replace(first, status="failed", error=f"{first.output}: another scene of this list has that name")
+        return
+    if _is_done(Path(first.output)) and not overwrite:
+        yield first
+        return
+    found: list[Scene] = []
+    failed = _attempt(first, lambda: found.extend(source.find()))
+    if failed.status == "failed":
+        yield failed
+        return
+    for scene in found:
+        name = source.name if len(found) == 1 else f"{source.name}_{_safe(scene.name)}"
+        output = folder / f"{name}{suffix}"
+        outcome = Outcome(name, str(output), "made")
+        if name in taken:
+            yield replace(outcome, status="failed", error=f"{output}: another scene of this list has that name")
+        elif _is_done(output) and not overwrite:
+            yield replace(outcome, status="kept")
+        else:
+            yield _attempt(outcome, partial(sharpen, scene, output, progress))
+        taken.add(name)
+
+
+def _attempt(outcome: Outcome, work: Callable[[], Any]) -> Outcome:
+    """Do something for a scene; whatever goes wrong is the scene's, and the others go on."""
+    start = perf_counter()
+    try:
+        work()
+    except Exception as error:
+        expected = isinstance(error, KsdiffError) or is_from_gdal(error) or type(error).__name__ == "ModelError"
+        text = str(error) if expected else f"{type(error).__name__}: {error}"
+        trace = "" if expected else "".join(traceback.format_exception(error))
+        outcome = replace(outcome, status="failed", error=" ".join(text.split()), trace=trace)
+    return replace(outcome, seconds=round(perf_counter() - start, 2))
+
+
+def _is_done(output: Path) -> bool:
+    """Say whether an output is there and nothing of the way to it."""
+    return output.exists() and not job_folder(output).exists()
+
+
+def _products(place: Path, without: Path | None) -> list[Path]:
+    found = sorted(path for path in place.iterdir() if not path.name.startswith("."))
+    own = without is not None and without.exists()
+    return [
+        path
+        for path in found
+        if (path.is_dir() or names_scenes(str(path))) and not (own and path.samefile(without or path))
+    ]
+
+
+def _read_csv(path: Path, sensor: str | None) -> Iterator[Source]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = [str(name).strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            if not {"scene"} <= set(columns) and not {"pan", "ms"} <= set(columns):
+                raise KsdiffError(f"{path}: the first line must name a column 'scene', or columns 'pan' and 'ms'")
+            if unknown := sorted(set(columns) - set(_COLUMNS)):
+                raise KsdiffError(f"{path}: knows no column {', '.join(unknown)}; columns are {', '.join(_COLUMNS)}")
+            for row in reader:
+                cells = {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)}
+                if any(cells.values()):
+                    yield _read_row(path, reader.line_num, cells, sensor)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise KsdiffError(f"{path}: cannot be read as a CSV list ({error})") from None
+
+
+def _read_row(path: Path, line: int, cells: dict[str, str], sensor: str | None) -> Source:
+    scene, pan = cells.get("scene", ""), cells.get("pan", "")
+    ms = [one.strip() for one in cells.get("ms", "").split(_BETWEEN) if one.strip()]
+    if bool(scene) == bool(pan) or bool(pan) != bool(ms):
+        raise KsdiffError(f"{path}, line {line}: give either a scene, or PAN and MS")
+    inputs = tuple(_beside(path, one) for one in ([scene] if scene else [pan, *ms]))
+    name = cells.get("name") or _stem(Path(scene or pan).name)
+    if _safe(name) != name:
+        raise KsdiffError(f"{path}, line {line}: {name!r} cannot be a file's name; leave out slashes")
+    return Source(name, inputs, cells.get("sensor") or sensor)
+
+
+def _beside(path: Path, name: str) -> str:
+    """Return a list's path by its folder; addresses stay."""
+    return name if "://" in name or name.startswith("/") else str(path.parent / name)
+
+
+def _stem(name: str) -> str:
+    """Return a file's or a folder's name without the suffix that says what it is."""
+    for suffix in (".tar.gz", ".tgz", ".tar", ".zip", ".tiff", ".tif", ".vrt", ".xml", ".imd", ".txt", ".jp2"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def _safe(name: str) -> str:
+    return name.replace("/", "_").replace("\\", "_")
+
+
+def _write_summary(path: Path, outcomes: Sequence[Outcome]) -> None:
+    growing = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        growing.write_text(json.dumps(summarise(outcomes), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        growing.replace(path)
+    except OSError as error:
+        growing.unlink(missing_ok=True)
+        raise KsdiffError(f"{path}: cannot be written ({error.strerror})") from None

@@ -1,0 +1,68 @@
+"""What work that goes on after a kill needs: a folder that one process has for itself, and knowing its inputs again."""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import IO
+
+from ksdiff_cli.errors import KsdiffError
+
+if sys.platform != "win32":
+    import fcntl
+
+LOCK = "lock"
+"""Name of the lock in its folder."""
+
+
+def lock_folder(folder: Path, busy: str) -> IO[str]:
+    """Make a folder if it is missing and take it for this process; the system lets go of it however the process ends.
+
+    Args:
+        folder: to lock.
+        busy: what to say when another process has it; ``{owner}`` becomes its number.
+
+    Returns:
+        The open lock; closing it lets go.
+
+    Raises:
+        KsdiffError: another process has it, or it cannot be made.
+    """
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = (folder / LOCK).open("a+")
+        except FileNotFoundError:  # another process has just ended and removed the folder
+            continue
+        except OSError as error:
+            raise KsdiffError(f"{folder}: cannot be made ({error.strerror})") from None
+        if sys.platform == "win32":
+            return file
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                owner = file.read().strip() or "unknown"
+            raise KsdiffError(busy.format(owner=owner)) from None
+        except OSError:  # a file system without locks
+            return file
+        if (folder / LOCK).exists() and (folder / LOCK).stat().st_ino == os.fstat(file.fileno()).st_ino:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            return file
+        file.close()
+
+
+def file_state(name: str) -> list[str | int]:
+    """Return a file's absolute name, its size and its time of change, by which another run knows it again.
+
+    Args:
+        name: anything GDAL opens; size and time of a file in an archive are the archive's, and a remote one has none.
+    """
+    path = Path(re.sub(r"^(/vsi\w+/)+", "", name)).absolute()
+    for place in (path, *path.parents):
+        if place.is_file():
+            return [str(path), place.stat().st_size, place.stat().st_mtime_ns]
+    return [name]

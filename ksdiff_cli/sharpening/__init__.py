@@ -1,0 +1,230 @@
+"""The whole-scene engine: a pair in, a GeoTIFF out, window by window in bounded memory, going on after a kill."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import rasterio
+
+from ksdiff_cli import __version__
+from ksdiff_cli.fusers import Fuser, Surveyor
+from ksdiff_cli.products.mosaic import is_mosaic
+from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster import Scene, ScenePair, open_pair
+from ksdiff_cli.raster_crop import Crop, crop_pair, crop_to
+from ksdiff_cli.raster_format import choose_format
+from ksdiff_cli.raster_open import BLOCK_CACHE
+from ksdiff_cli.raster_writer import Format, check_output, new_raster, space_needed
+from ksdiff_cli.resuming import file_state
+from ksdiff_cli.sharpening.assembly import assemble
+from ksdiff_cli.sharpening.job import Folder, Job, is_assembled, job_folder, open_folder, place_of
+from ksdiff_cli.sharpening.pipeline import Maker, Windows, make_windows
+from ksdiff_cli.sharpening.plan import Need, Plan, make_plan
+from ksdiff_cli.tiling import Box
+
+__all__ = ["SharpenOptions", "Sharpened", "is_assembled", "job_folder", "sharpen_scene"]
+
+_BASE, _BASE_TORCH = 200_000_000, 420_000_000  # bytes of the process before the first window
+_SEAM_TAG = "KSDIFF_SEAM_SCORE"
+
+
+@dataclass(frozen=True)
+class SharpenOptions:
+    """How a scene is cut and how the output is stored."""
+
+    tile: int | None = None
+    """Side of a window, in PAN pixels, a multiple of 16; None takes 1024, or less where memory asks for it."""
+    memory: float | None = None
+    """GB that the whole process may take; None takes 2."""
+    resume: bool = True
+    """Whether the windows that a killed run finished are kept."""
+    dtype: str | None = None
+    """Data type of the output; None takes that of MS."""
+    format: Format = "GTiff"
+    """Format of the output."""
+    creation: Mapping[str, str] = field(default_factory=dict)
+    """GDAL creation options that replace the defaults."""
+    overwrite: bool = False
+    """Whether an existing output is replaced."""
+    window: Crop | None = None
+    """The part to make, in pixels of the whole output; None makes all of it."""
+
+
+@dataclass(frozen=True)
+class Sharpened:
+    """What was made."""
+
+    output: Path
+    shape: tuple[int, int]
+    """(height, width), pixels."""
+    bands: int
+    dtype: str
+    nodata: float | None
+    notes: tuple[str, ...]
+    """What a person should know about how PAN and MS were laid on each other, and about earlier runs."""
+    tile: int
+    """Side of the windows, PAN pixels."""
+    windows: int
+    """Their number."""
+    resumed: int
+    """How many of them an earlier run had finished."""
+    memory: int
+    """Bytes that the process takes at most, by the model that the windows were chosen with."""
+    seam: float | None
+    """Seam score, see :class:`ksdiff_cli.sharpening.seams.Seams`; None where no border lies in the output."""
+
+
+def sharpen_scene(
+    scene: Scene,
+    output: Path,
+    fuser: Fuser,
+    options: SharpenOptions | None = None,
+    progress: ProgressCallback = silent,
+    make: Maker = make_windows,
+) -> Sharpened:
+    """Sharpen a whole scene into a GeoTIFF on PAN's grid.
+
+    One pass gathers the scene's statistics, for most methods another one what they must know of the scene. Then windows
+    are made one by one and kept in a hidden folder beside the output, where the same command finds them again after a
+    kill; in the end they are put together. The cut is counted from the scene's corner and each window is read with the
+    margin that the method sees, so pixels depend neither on kills nor on which part of the scene is made. The output
+    appears under its name only when it is complete.
+
+    Args:
+        scene: where PAN and MS are.
+        output: target, ``.tif``.
+        fuser: what sharpens a window.
+        options: see :class:`SharpenOptions`.
+        progress: told the windows done.
+        make: who makes the windows: this process, or :class:`ksdiff_cli.sharpening.distributed.Workers`.
+
+    Returns:
+        What was made.
+
+    Raises:
+        KsdiffError: the inputs cannot be read or do not fit each other, the output cannot be written, or memory or the
+            disk do not suffice.
+        ModelError: the fuser's weights do not fit the scene.
+    """
+    options = options or SharpenOptions()
+    inputs = [source.path for source in (scene.pan, *scene.ms)]
+    check_output(output, inputs, options.overwrite or is_assembled(output), options.format)
+    with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), open_pair(scene) as pair:
+        fuser.check(pair.bands, pair.grid.ratio)
+        plan = _plan(pair, fuser, options)
+        facts = _facts(pair, fuser, plan, options)
+        with open_folder(output, facts, _how(options), resume=options.resume) as folder:
+            if folder.finished:
+                return _found(output, pair, plan)
+            check_output(output, inputs, options.overwrite or folder.assembled, options.format)
+            return _make(pair, output, fuser, options, plan, folder, progress, make)
+
+
+def _make(
+    pair: ScenePair,
+    output: Path,
+    fuser: Fuser,
+    options: SharpenOptions,
+    plan: Plan,
+    folder: Folder,
+    progress: ProgressCallback,
+    make: Maker,
+) -> Sharpened:
+    """Survey the scene, make the windows that are missing, put them together."""
+    statistics = pair.statistics(progress)
+    pixels = choose_format(pair, statistics.holes, options.dtype)
+    job = Job(folder.path, plan, pair.bands, pixels, place_of(pair))
+    missing = job.missing()
+    job.check_space(missing, space_needed(options.format, plan.region.pixels * pair.bands * pixels.dtype.itemsize))
+    if missing:
+        if isinstance(fuser, Surveyor):
+            fuser.prepare(pair, statistics, progress)
+        make(Windows(job, pair, fuser, statistics), missing, progress)
+    tags = _provenance(pair.scene, fuser, plan)
+    part = crop_pair(pair, (plan.region.top, plan.region.left, plan.region.height, plan.region.width))
+    with new_raster(output, part, pixels, options.creation, tags, options.format, plan.tiling.tile) as target:
+        seam = assemble(job, target, pair.grid.ratio, progress)
+        target.update_tags(**{_SEAM_TAG: str(seam).lower()})
+        folder.mark_assembled(output, _how(options))
+    return Sharpened(
+        output,
+        (plan.region.height, plan.region.width),
+        pair.bands,
+        pixels.dtype.name,
+        pixels.nodata,
+        (*pair.notes, *folder.notes),
+        plan.tiling.tile,
+        len(plan.numbers),
+        len(plan.numbers) - len(missing),
+        plan.memory,
+        seam,
+    )
+
+
+def _plan(pair: ScenePair, fuser: Fuser, options: SharpenOptions) -> Plan:
+    """Choose the windows."""
+    stored = choose_format(pair, holes=False, dtype=options.dtype).dtype.itemsize
+    margin = fuser.reach(pair.grid.ratio) if isinstance(fuser, Surveyor) else 0
+    fusing = fuser.bytes_per_pixel(pair.bands)
+    base = _BASE_TORCH if "torch" in sys.modules else _BASE
+    need = Need(pair.bands, stored, margin, fusing, base)
+    row, col, height, width = crop_to(pair, options.window)
+    region = Box(row, col, row + height, col + width)
+    return make_plan(pair.shape, need, region, options.tile, options.memory)
+
+
+def _facts(pair: ScenePair, fuser: Fuser, plan: Plan, options: SharpenOptions) -> dict[str, Any]:
+    """Return all that the windows' bytes depend on."""
+    datasets = (pair.pan, *pair.ms, *((pair.quality,) if pair.quality is not None else ()))
+    files = {path for dataset in datasets for path in dataset.files if not is_mosaic(path)}
+    scene = asdict(pair.scene) | {"name": ""}
+    for source in (scene["pan"], *scene["ms"]):
+        # a mosaic's file has another name in each run, and a folder named after what it holds
+        path = source["path"]
+        source["path"] = Path(path).parent.name if is_mosaic(path) else path
+    return {
+        "ksdiff": __version__,
+        "inputs": [file_state(path) for path in sorted(files)],
+        "scene": scene,
+        "method": dict(fuser.provenance()),
+        "dtype": options.dtype,
+        "cut": plan.facts,
+    }
+
+
+def _how(options: SharpenOptions) -> str:
+    """Say what the output depends on besides its windows."""
+    return repr((options.format, sorted(options.creation.items())))
+
+
+def _found(output: Path, pair: ScenePair, plan: Plan) -> Sharpened:
+    """Describe an output that an earlier run had made before it was killed."""
+    with rasterio.open(output) as dataset:
+        seam = dataset.tags().get(_SEAM_TAG, "none")
+        return Sharpened(
+            output,
+            dataset.shape,
+            dataset.count,
+            dataset.dtypes[0],
+            dataset.nodata,
+            tuple(pair.notes),
+            plan.tiling.tile,
+            len(plan.numbers),
+            len(plan.numbers),
+            plan.memory,
+            None if seam == "none" else float(seam),
+        )
+
+
+def _provenance(scene: Scene, fuser: Fuser, plan: Plan) -> dict[str, str]:
+    facts = {
+        "VERSION": __version__,
+        **fuser.provenance(),
+        "SENSOR": scene.sensor.name,
+        "TILE": str(plan.tiling.tile),
+    }
+    if any(scene.shift):
+        facts["SHIFT"] = "{:+.3f} {:+.3f}".format(*scene.shift)
+    return {"TIFFTAG_SOFTWARE": f"ksdiff {__version__}", **{f"KSDIFF_{name}": value for name, value in facts.items()}}

@@ -1,0 +1,295 @@
+"""The hidden folder beside the output that holds finished windows: a killed run leaves it, the same command goes on.
+
+A finished window is a file of its own, a *shard*, that appears under its name by a rename, hence is whole or absent:
+its being there is the journal. Nothing else about the progress is stored, so a :class:`Job` is all that a process needs
+to make any window of it.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from glob import escape
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.raster import ScenePair
+from ksdiff_cli.raster_format import PixelFormat
+from ksdiff_cli.raster_layout import has_geotransform
+from ksdiff_cli.raster_open import first_line
+from ksdiff_cli.resuming import LOCK, lock_folder
+from ksdiff_cli.sharpening.plan import GB, Plan
+from ksdiff_cli.tiling import ALIGN, Box
+
+Array = NDArray[Any]
+
+BLOCK = 64
+"""Side of a shard's blocks: small, because its borders are read once more with its neighbours."""
+_FACTS, _ASSEMBLED = "job.json", "assembled"
+_SHARD, _EMPTY, _GROWING = ".tif", ".empty", ".part"
+
+
+@dataclass
+class Job:
+    """The shards of one output."""
+
+    folder: Path
+    plan: Plan
+    bands: int
+    pixels: PixelFormat
+    place: Mapping[str, Any]
+    """The whole scene's ``transform`` and ``crs``, see :func:`place_of`; each shard carries its own."""
+
+    def shard(self, number: int) -> Path:
+        """Return where a window's shard is, or will be."""
+        core = self.plan.tiling.core(number)
+        return self.folder / f"r{core.top:06d}_c{core.left:06d}{_SHARD}"
+
+    def missing(self) -> list[int]:
+        """Return the windows that are not finished, in order; a shard that is cut off does not count."""
+        found = {entry.name: entry.stat().st_size for entry in os.scandir(self.folder)}
+        return [
+            number
+            for number in self.plan.numbers
+            if found.get(self.shard(number).name, -1) < self._least(number)
+            and self.shard(number).with_suffix(_EMPTY).name not in found
+        ]
+
+    def store(self, number: int, values: Array | None) -> None:
+        """Finish a window: its shard is on the disk, and not only on its way there, before it gets its name.
+
+        Args:
+            number: of the window.
+            values: (bands, height, width) of :meth:`Plan.part`, encoded; None where no pixel is valid.
+
+        Raises:
+            KsdiffError: it cannot be written.
+        """
+        path = self.shard(number)
+        path = path.with_suffix(_EMPTY) if values is None else path
+        # two processes that make one window must not write into one file
+        growing = path.with_name(f"{path.name}.{uuid4().hex}{_GROWING}")
+        try:
+            with growing.open("wb") as file:
+                if values is not None:
+                    file.write(self._encoded(number, values))
+                file.flush()
+                os.fsync(file.fileno())
+            growing.replace(path)
+        except OSError as error:
+            growing.unlink(missing_ok=True)
+            raise KsdiffError(f"{path}: cannot be written ({error.strerror}); make room there") from None
+
+    def load(self, box: Box) -> Array:
+        """Read finished pixels, across shards.
+
+        Args:
+            box: any part of the region.
+
+        Returns:
+            (bands, height, width), encoded.
+
+        Raises:
+            KsdiffError: a shard is damaged.
+        """
+        fill = 0 if self.pixels.nodata is None else self.pixels.nodata
+        out = np.full((self.bands, box.height, box.width), fill, self.pixels.dtype)
+        # GDAL would list the folder, which may hold a hundred thousand files, each time that it opens one
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+            for number in self.plan.tiling.touching(box):
+                part = self.plan.part(number)
+                shared = part.meet(box)
+                if not shared.empty and not self.shard(number).with_suffix(_EMPTY).exists():
+                    out[:, *shared.within(box)] = self._read(number, shared.within(part))
+        return out
+
+    def check_space(self, missing: list[int], output: int) -> None:
+        """Foresee a full disk.
+
+        Args:
+            missing: windows that will be written.
+            output: bytes that the output takes besides.
+
+        Raises:
+            KsdiffError: there is too little room for both.
+        """
+        needed = sum(self._least(number) for number in missing) + output
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise KsdiffError(
+                f"{self.folder.parent}: has {free / GB:.2f} GB of free space, but the output and the windows on the "
+                f"way to it take {needed / GB:.2f} GB; make room there or choose another folder with -o"
+            )
+
+    def _read(self, number: int, place: tuple[slice, slice]) -> Array:
+        path = self.shard(number)
+        try:
+            with rasterio.open(path) as dataset:
+                return np.asarray(dataset.read(window=Window.from_slices(*place)))
+        except RasterioError as error:
+            raise KsdiffError(f"{path}: is damaged ({first_line(error)}); start anew with --no-resume") from None
+
+    def _least(self, number: int) -> int:
+        """Bytes of a window's pixels."""
+        return self.plan.part(number).pixels * self.bands * self.pixels.dtype.itemsize
+
+    def _encoded(self, number: int, values: Array) -> memoryview:
+        """Return a shard's file: made in memory, because only Python's own writing tells of every full disk."""
+        part = self.plan.part(number)
+        profile: dict[str, Any] = {
+            "driver": "GTiff",
+            "height": part.height,
+            "width": part.width,
+            "count": self.bands,
+            "dtype": self.pixels.dtype.name,
+            "nodata": self.pixels.nodata,
+            "interleave": "band",
+            "tiled": True,
+            "blockysize": min(BLOCK, -(-part.height // ALIGN) * ALIGN),
+            "blockxsize": min(BLOCK, -(-part.width // ALIGN) * ALIGN),
+            "bigtiff": "if_safer",
+        }
+        transform = self.place["transform"] @ Affine.translation(part.left, part.top)
+        with rasterio.MemoryFile() as memory:
+            with memory.open(**profile, **{**self.place, "transform": transform}) as dataset:
+                dataset.write(values)
+            return memoryview(bytes(memory.getbuffer()))
+
+
+@dataclass
+class Folder:
+    """A job's folder, held by this process alone."""
+
+    path: Path
+    assembled: bool = False
+    """Whether an earlier run of the same command had made the whole output: what is there of it is ours."""
+    finished: bool = False
+    """Whether that output has its name, too: nothing is left to do."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should know about an earlier run found here."""
+
+    def mark_assembled(self, output: Path, how: str) -> None:
+        """Note that the output is whole but for getting its name.
+
+        Args:
+            output: the file to be.
+            how: what it depends on besides the shards.
+        """
+        _write(self.path / _ASSEMBLED, json.dumps({"how": how, "replaces": _identity(output)}))
+
+    def shards(self) -> int:
+        """Count finished windows."""
+        return sum(entry.name.endswith((_SHARD, _EMPTY)) for entry in os.scandir(self.path))
+
+    def clear(self) -> None:
+        """Remove everything but the lock, in an order that another run understands if this one is killed meanwhile."""
+        (self.path / _FACTS).unlink(missing_ok=True)
+        for entry in list(os.scandir(self.path)):
+            if entry.name not in (LOCK, _ASSEMBLED):
+                Path(entry).unlink()
+        (self.path / _ASSEMBLED).unlink(missing_ok=True)
+
+
+@contextmanager
+def open_folder(output: Path, facts: Mapping[str, Any], how: str, *, resume: bool) -> Iterator[Folder]:
+    """Open the folder of an output's shards, alone; it goes when the block ends well, or fails before any is finished.
+
+    Args:
+        output: the file to be.
+        facts: all that the shards depend on, for JSON; shards made of anything else are discarded.
+        how: what the output depends on besides the shards.
+        resume: keep the windows that an earlier run finished.
+
+    Raises:
+        KsdiffError: another process is making the same output; or the block failed, then with the way on.
+    """
+    path = job_folder(output)
+    busy = f"{output}: another ksdiff sharpen (process {{owner}}) is making it; wait until it ends, or change -o"
+    with lock_folder(path, busy):
+        folder = Folder(path)
+        try:
+            _remove_unfinished(output)
+            _settle(folder, output, json.dumps(facts, indent=1, sort_keys=True, default=str), how, resume=resume)
+            yield folder
+        except BaseException as error:
+            kept = folder.shards()
+            if not kept:
+                shutil.rmtree(path, ignore_errors=True)
+            elif isinstance(error, KsdiffError):
+                raise KsdiffError(f"{error}; {kept} finished windows are kept: the same command goes on") from error
+            raise
+        folder.clear()
+        shutil.rmtree(path)
+
+
+def _settle(folder: Folder, output: Path, facts: str, how: str, *, resume: bool) -> None:
+    """Keep what an earlier run of the same command finished, or clear it away."""
+    earlier, marked = (_read(folder.path / name) for name in (_FACTS, _ASSEMBLED))
+    if marked is not None and resume and earlier in (facts, None):
+        marks = json.loads(marked)
+        folder.assembled = marks["how"] == how
+        folder.finished = folder.assembled and _identity(output) not in (None, marks["replaces"])
+    if folder.finished:
+        return
+    if earlier != facts or not resume:
+        if earlier is not None and resume:
+            folder.notes.append("an interrupted run with other options or inputs was found: its windows are discarded")
+        folder.clear()
+        _write(folder.path / _FACTS, facts)
+    (folder.path / _ASSEMBLED).unlink(missing_ok=True)
+
+
+def _remove_unfinished(output: Path) -> None:
+    """Remove what killed runs left: whoever makes this output holds the lock."""
+    for growing in job_folder(output).glob(f"*{_GROWING}"):
+        growing.unlink()
+    # the writers of outputs put the process's number into the names of what is not whole yet
+    for growing in output.parent.glob(f".{escape(output.name)}.*"):
+        if growing.name.removeprefix(f".{output.name}.").partition(".")[0].isdigit():
+            shutil.rmtree(growing) if growing.is_dir() else growing.unlink()
+
+
+def _identity(path: Path) -> list[int] | None:
+    """Return what tells a file from another one under the same name."""
+    if not path.exists():
+        return None
+    status = path.stat()
+    return [status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
+
+
+def _write(path: Path, text: str) -> None:
+    growing = path.with_name(path.name + _GROWING)
+    growing.write_text(text)
+    growing.replace(path)
+
+
+def job_folder(output: Path) -> Path:
+    """Return the folder in which an output's windows are kept until it is whole."""
+    return output.with_name(f".{output.name}.shards")
+
+
+def is_assembled(output: Path) -> bool:
+    """Say whether a run was killed after it had made this output, before it could clear up."""
+    return (job_folder(output) / _ASSEMBLED).exists()
+
+
+def place_of(pair: ScenePair) -> dict[str, Any]:
+    """Return the georeference that shards carry: the pair's, or rows downwards and columns."""
+    if has_geotransform(pair.pan):
+        return {"crs": pair.pan.crs, "transform": pair.transform}
+    return {"transform": Affine(1, 0, -0.5, 0, -1, 0.5)}  # the unit matrix would count as none

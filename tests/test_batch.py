@@ -1,0 +1,177 @@
+"""Many scenes: each on its own, none stops the others, and what is there is not made again."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import PairFiles
+
+from ksdiff_cli import batch
+from ksdiff_cli.batch import Source, read_sources, run_batch, summarise
+from ksdiff_cli.errors import KsdiffError
+
+OPTIONS = ("--method", "exp", "--no-registration-check", "--tile", 64)
+
+
+@pytest.fixture
+def scenes(make_pair: Any, tmp_path: Path) -> Path:
+    """A folder with scenes ``one`` and ``two``, and ``bad``, whose PAN is cut off."""
+    folder = tmp_path / "scenes"
+    for name in ("one", "two", "bad"):
+        made: PairFiles = make_pair(name)
+        shutil.copytree(made.folder, folder / name)
+    pan = folder / "bad" / "pan.tif"
+    pan.write_bytes(pan.read_bytes()[:1000])
+    return folder
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / batch.SUMMARY).read_text())
+    return found
+
+
+def test_a_failed_scene_is_reported_and_does_not_stop_the_rest(scenes: Path, tmp_path: Path, run: Any) -> None:
+    out = tmp_path / "out"
+    done = run("sharpen", "--batch", scenes, "-o", out, *OPTIONS, "--json")
+    assert done.exit_code == 1
+    assert "Error: 1 of 3 scenes failed; the same command tries them again" in done.stderr
+    found = json.loads(done.stdout)
+    assert found == summary(out)
+    assert {one["name"]: one["status"] for one in found["scenes"]} == {"bad": "failed", "one": "made", "two": "made"}
+    assert (found["made"], found["kept"], found["failed"]) == (2, 0, 1)
+    (bad,) = (one for one in found["scenes"] if one["status"] == "failed")
+    assert "bad/pan.tif" in bad["error"] and "trace" not in bad
+    assert sorted(path.name for path in out.iterdir()) == ["batch.json", "one.tif", "two.tif"]
+    alone = tmp_path / "alone.tif"
+    assert run("sharpen", scenes / "one", "-o", alone, *OPTIONS).exit_code == 0
+    assert (out / "one.tif").read_bytes() == alone.read_bytes()
+
+
+def test_another_run_makes_only_what_is_missing(scenes: Path, tmp_path: Path, run: Any, make_pair: Any) -> None:
+    out = tmp_path / "out"
+    run("sharpen", "--batch", scenes, "-o", out, *OPTIONS)
+    times = {name: (out / name).stat().st_mtime_ns for name in ("one.tif", "two.tif")}
+    shutil.copy(scenes / "one" / "pan.tif", scenes / "bad" / "pan.tif")
+    (out / "two.tif").unlink()
+    done = run("sharpen", "--batch", scenes, "-o", out, *OPTIONS)
+    assert done.exit_code == 0, done.output
+    assert {one["name"]: one["status"] for one in summary(out)["scenes"]} == {
+        "bad": "made", "one": "kept", "two": "made",
+    }  # fmt: skip
+    assert (out / "one.tif").stat().st_mtime_ns == times["one.tif"]
+    for cell in ("scene", "status", "kept", "made", str(out / "bad.tif")):
+        assert cell in done.stdout
+
+
+def test_a_list_with_names_and_several_ms_files(scenes: Path, tmp_path: Path, run: Any) -> None:
+    for band in (1, 2):
+        with (
+            rasterio.open(scenes / "one" / "ms.tif") as ms,
+            rasterio.open(scenes / f"b{band}.tif", "w", **ms.profile | {"count": 1}) as out,
+        ):
+            out.write(ms.read([band]))
+    listed = scenes / "list.csv"
+    listed.write_text(
+        "name, pan, ms, scene, sensor\n"
+        "first, one/pan.tif, b1.tif; b2.tif,,\n\n"
+        "second,,, two, QB\n"
+        f",{scenes / 'two' / 'pan.tif'}, two/ms.tif,,\n"
+    )
+    out_dir = tmp_path / "out"
+    done = run("sharpen", "--batch", listed, "-o", out_dir, *OPTIONS)
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in out_dir.glob("*.tif")) == ["first.tif", "pan.tif", "second.tif"]
+    with rasterio.open(out_dir / "first.tif") as first, rasterio.open(out_dir / "second.tif") as second:
+        assert (first.count, second.count) == (2, 4)
+        assert second.tags()["KSDIFF_SENSOR"] == "QB"
+        np.testing.assert_array_equal(first.read(), second.read()[:2])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "lists no scene|must name a column"),
+        ("scene\n", "lists no scene"),
+        ("folder\none\n", "must name a column 'scene', or columns 'pan' and 'ms'"),
+        ("scene,colour\none,red\n", "knows no column colour"),
+        ("scene,pan,ms\none,one/pan.tif,one/ms.tif\n", "line 2: give either a scene, or PAN and MS"),
+        ("pan,ms\none/pan.tif,\n", "line 2: give either"),
+        ("scene,name\none,a/b\n", "line 2: 'a/b' cannot be a file's name"),
+        ("scene,name\none,x\ntwo,X\n", "would both be called X"),
+    ],
+)
+def test_a_list_that_cannot_be_understood(text: str, message: str, tmp_path: Path) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text(text)
+    with pytest.raises(KsdiffError, match=rf"list.csv.*({message})"):
+        read_sources(listed)
+
+
+def test_places_that_hold_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KsdiffError, match="holds no folders"):
+        read_sources(tmp_path)
+    with pytest.raises(KsdiffError, match="no such file or folder"):
+        read_sources(tmp_path / "none")
+
+
+def test_outputs_and_hidden_files_beside_the_scenes_are_no_scenes(scenes: Path) -> None:
+    (scenes / "out").mkdir()
+    (scenes / ".cache").mkdir()
+    (scenes / "notes.md").touch()
+    assert [source.name for source in read_sources(scenes, None, scenes / "out")] == ["bad", "one", "two"]
+
+
+def test_a_product_with_several_scenes_gives_several_outputs(scenes: Path, tmp_path: Path) -> None:
+    shutil.rmtree(scenes / "bad")
+    made: list[Path] = []
+    outcomes = run_batch(
+        [Source("all", (str(scenes),))], tmp_path / "out", lambda scene, output, _: made.append(output)
+    )
+    assert [path.name for path in made] == ["all_one.tif", "all_two.tif"]
+    assert [one.status for one in outcomes] == ["made", "made"]
+
+
+def test_what_nobody_foresaw_is_the_scenes_too(scenes: Path, tmp_path: Path) -> None:
+    def fail(scene: Any, output: Path, progress: Any) -> None:
+        if output.stem == "one":
+            raise ZeroDivisionError("in the middle")
+
+    outcomes = run_batch(read_sources(scenes)[1:], tmp_path / "out", fail)
+    assert [one.status for one in outcomes] == ["failed", "made"]
+    assert outcomes[0].error == "ZeroDivisionError: in the middle" and "in fail" in outcomes[0].trace
+    assert summarise(outcomes) == summary(tmp_path / "out")
+
+
+def test_an_interrupted_batch_leaves_a_summary(scenes: Path, tmp_path: Path) -> None:
+    def stop(scene: Any, output: Path, progress: Any) -> None:
+        if output.stem == "two":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(read_sources(scenes)[1:], tmp_path / "out", stop)
+    assert [one["name"] for one in summary(tmp_path / "out")["scenes"]] == ["one"]
+
+
+def test_a_lost_scheduler_ends_the_batch(scenes: Path, tmp_path: Path) -> None:
+    def lost() -> None:
+        raise KsdiffError("the scheduler is lost")
+
+    with pytest.raises(KsdiffError, match="lost"):
+        run_batch(read_sources(scenes), tmp_path / "out", lambda *_: None, check=lost)
+    assert summary(tmp_path / "out")["scenes"] == []
+
+
+def test_usage(scenes: Path, tmp_path: Path, run: Any) -> None:
+    out = tmp_path / "out"
+    for arguments in (
+        ("-o", out),
+        ("--batch", scenes, scenes / "one", "-o", out),
+        ("--batch", scenes, "-o", out, "--window", "0,0,9,9"),
+        (scenes / "one", "-o", tmp_path / "x.tif", "--json"),
+        (scenes / "one", "-o", tmp_path / "x.tif", "--workers", 2, "--scheduler", "tcp://x:1"),
+    ):
+        assert run("sharpen", *arguments).exit_code == 2

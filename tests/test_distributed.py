@@ -1,0 +1,340 @@
+"""Windows made by workers, which are real processes: the same bytes as from one, whoever is killed meanwhile."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import PairFiles
+
+pytest.importorskip("distributed", reason="Dask is not installed: pip install -e '.[distributed]'")
+
+from distributed_maker import ENVIRONMENT, Cluster, Slow
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.fusers import Classical, Network, Upsampling, make_fuser
+from ksdiff_cli.products import make_pair as scene_of
+from ksdiff_cli.products.mosaic import ImageTile, join_tiles
+from ksdiff_cli.progress import silent
+from ksdiff_cli.resuming import lock_folder
+from ksdiff_cli.sharpening import Sharpened, SharpenOptions, distributed, job_folder, sharpen_scene, worker
+from ksdiff_cli.sharpening.distributed import open_workers
+from ksdiff_cli.sharpening.job import Job
+from ksdiff_cli.sharpening.parcel import pack, unpack
+
+# sockets that Dask's client leaves to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+Array = Any
+TILE = 64
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A scheduler with two workers, for tests that kill none of them."""
+    made = Cluster(tmp_path_factory.mktemp("cluster"), 2)
+    yield made.wait()
+    made.close()
+
+
+@pytest.fixture
+def new_cluster(tmp_path: Path) -> Iterator[Callable[[int], Cluster]]:
+    made: list[Cluster] = []
+
+    def start(workers: int) -> Cluster:
+        (tmp_path / "own").mkdir()
+        made.append(Cluster(tmp_path / "own", workers))
+        return made[0].wait()
+
+    yield start
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def files(make_pair: Any) -> PairFiles:
+    def dig(pan: Array, ms: Array) -> None:
+        pan[:, :70, :140] = 0  # two windows are empty
+        pan[:, 200:220, 30:90] = 0
+
+    made: PairFiles = make_pair(size=(330, 300), edit=dig, pan_profile={"nodata": 0})
+    return made
+
+
+def sharpen(files: PairFiles, name: str, fuser: Any = None, cluster: Cluster | None = None, **more: Any) -> Sharpened:
+    scene = more.pop("scene", None) or scene_of(str(files.pan), [str(files.ms)])
+    options = SharpenOptions(tile=TILE, **more)
+    if cluster is None:
+        return sharpen_scene(scene, files.folder / name, fuser or Upsampling(), options)
+    with open_workers(scheduler=str(cluster.file)) as workers:
+        return sharpen_scene(scene, files.folder / name, fuser or Upsampling(), options, make=workers)
+
+
+def names(files: PairFiles) -> list[str]:
+    return sorted(path.name for path in files.folder.iterdir())
+
+
+def finished(output: Path) -> int:
+    folder = job_folder(output)
+    return len([*folder.glob("*.tif"), *folder.glob("*.empty")]) if folder.exists() else 0
+
+
+def when(condition: Callable[[], bool], act: Callable[[], Any]) -> threading.Thread:
+    """Act in another thread as soon as something holds."""
+
+    def watch() -> None:
+        while not condition():
+            time.sleep(0.005)
+        act()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("method", ["exp", "gsa", "ksdiff"])
+def test_workers_give_the_same_bytes_as_one_process(method: str, files: PairFiles, cluster: Cluster) -> None:
+    one = sharpen(files, "one.tif", make_fuser(method, device="cpu"))
+    many = sharpen(files, "many.tif", make_fuser(method, device="cpu"), cluster)
+    assert many.output.read_bytes() == one.output.read_bytes()
+    assert replace(many, output=one.output, memory=one.memory) == one
+    assert names(files) == ["many.tif", "ms.tif", "one.tif", "pan.tif"]
+
+
+def test_workers_make_parts_and_virtual_rasters_too(files: PairFiles, cluster: Cluster) -> None:
+    one = sharpen(files, "one.tif", window=(50, 60, 200, 210))
+    many = sharpen(files, "many.vrt", None, cluster, window=(50, 60, 200, 210), format="VRT")
+    with rasterio.open(one.output) as first, rasterio.open(many.output) as second:
+        np.testing.assert_array_equal(first.read(), second.read())
+
+
+def test_a_mosaic_of_tiles_reaches_the_workers(files: PairFiles, cluster: Cluster) -> None:
+    with rasterio.open(files.pan) as pan:
+        tile = ImageTile(str(files.pan), 0, 0, *pan.shape)
+        scene = scene_of(join_tiles("pan", [tile], pan.shape), [str(files.ms)])
+    one = sharpen(files, "one.tif", scene=scene)
+    many = sharpen(files, "many.tif", None, cluster, scene=scene)
+    assert many.output.read_bytes() == one.output.read_bytes()
+
+
+def test_workers_started_by_the_command_line(files: PairFiles) -> None:
+    one = sharpen(files, "one.tif").output
+    arguments = [files.pan.name, files.ms.name, "-o", "out.tif", "--tile", TILE, "--method", "exp", "--workers", 2]
+    command = [sys.executable, "-m", "ksdiff_cli", "sharpen", *map(str, arguments)]
+    done = subprocess.run(command, cwd=files.folder, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+    assert "Windows of 64 pixels: 30; memory up to" in done.stderr and "GB for each worker" in done.stderr
+    assert (files.folder / "out.tif").read_bytes() == one.read_bytes()
+
+
+def test_a_killed_worker_costs_nothing_but_time(files: PairFiles, new_cluster: Any) -> None:
+    one = sharpen(files, "one.tif", Slow(0)).output
+    cluster = new_cluster(2)
+    killer = when(lambda: finished(files.folder / "out.tif") > 8, cluster.workers[0].kill)
+    made = sharpen(files, "out.tif", Slow(0.1), cluster)
+    killer.join()
+    assert cluster.workers[0].wait() == -signal.SIGKILL
+    assert made.output.read_bytes() == one.read_bytes()
+    assert names(files) == ["ms.tif", "one.tif", "out.tif", "pan.tif"]
+
+
+def test_the_same_command_goes_on_after_the_scheduler_was_killed(files: PairFiles, new_cluster: Any) -> None:
+    one, output = sharpen(files, "one.tif", Slow(0)).output, files.folder / "out.tif"
+    cluster = new_cluster(1)
+    killer = when(lambda: finished(output) > 8, cluster.scheduler.kill)
+    with pytest.raises(KsdiffError, match=r"^tcp://.*scheduler is lost; start it again; \d+ finished windows are kept"):
+        sharpen(files, output.name, Slow(0.1), cluster)
+    killer.join()
+    cluster.close()
+    made = sharpen(files, output.name, Slow(0))
+    assert made.resumed > 8
+    assert output.read_bytes() == one.read_bytes()
+
+
+def test_the_same_command_goes_on_after_the_client_was_killed(files: PairFiles, cluster: Cluster) -> None:
+    """And the workers' last windows do no harm to what another command does in that folder."""
+    output = files.folder / "out.tif"
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom distributed_maker import Slow\n"
+        "from ksdiff_cli.products import make_pair\nfrom ksdiff_cli.sharpening import SharpenOptions, sharpen_scene\n"
+        "from ksdiff_cli.sharpening.distributed import open_workers\n"
+        "pan, ms, out, scheduler = sys.argv[1:]\n"
+        "with open_workers(scheduler=scheduler) as workers:\n"
+        f"    options = SharpenOptions(tile={TILE}, dtype='int16')\n"
+        "    sharpen_scene(make_pair(pan, [ms]), Path(out), Slow(.2), options, make=workers)\n"
+    )
+    command = [sys.executable, "-c", script, *map(str, (files.pan, files.ms, output, cluster.file))]
+    with subprocess.Popen(command, env=ENVIRONMENT) as client:
+        when(lambda: finished(output) > 3, client.kill).join(60)
+    assert client.returncode == -signal.SIGKILL
+    # the same number of bytes a pixel, another type: shards that do not belong here would go unnoticed
+    made = sharpen(files, output.name, Slow(0.05), cluster)
+    assert made.resumed == 0
+    assert output.read_bytes() == sharpen(files, "one.tif", Slow(0)).output.read_bytes()
+
+
+def test_a_window_of_a_job_that_was_given_up_gets_no_name(tmp_path: Path, files: PairFiles) -> None:
+    job = shared_job(files, tmp_path)
+    values = np.ones((4, TILE, TILE), np.uint16)
+    job.store(3, values)
+    (tmp_path / "job.json").write_text("another job")
+    for given in (values, None):
+        with pytest.raises(KsdiffError, match="holds another job by now"):
+            job.store(4, given)
+    assert sorted(path.name for path in tmp_path.glob("r*")) == [job.shard(3).name]
+
+
+def test_a_job_that_is_given_up_while_a_window_is_written(
+    tmp_path: Path, files: PairFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment between a growing file's first byte and its name."""
+    job, encode = shared_job(files, tmp_path), Job._encoded
+
+    def replace_job(*arguments: Any) -> Any:
+        assert list(tmp_path.glob("*.part"))
+        return encode(*arguments)
+
+    monkeypatch.setattr(Job, "_encoded", replace_job)
+    checks: list[int] = []
+    check = job.check
+
+    def change_after_the_first() -> None:
+        check()
+        checks.append(1)
+        (tmp_path / "job.json").write_text("another job")
+
+    monkeypatch.setattr(job, "check", change_after_the_first)
+    with pytest.raises(KsdiffError, match="another job"):
+        job.store(4, np.ones((4, TILE, TILE), np.uint16))
+    assert len(checks) == 1 and not list(tmp_path.glob("r*.tif"))
+
+
+def shared_job(files: PairFiles, folder: Path) -> worker.SharedJob:
+    """A job in a folder of its own, as a worker gets it."""
+    found: list[worker.SharedJob] = []
+
+    def keep(windows: Any, missing: list[int], progress: Any = silent) -> None:
+        known = {each.name: getattr(windows.job, each.name) for each in fields(Job)} | {"folder": folder}
+        (folder / "job.json").write_text("this job")
+        found.append(worker.SharedJob(**known, facts=worker.digest_facts(folder)))
+        raise KsdiffError("enough")
+
+    scene = scene_of(str(files.pan), [str(files.ms)])
+    with pytest.raises(KsdiffError, match="enough"):
+        sharpen_scene(scene, files.folder / "x.tif", Upsampling(), SharpenOptions(tile=TILE), make=keep)
+    return found[0]
+
+
+class Hiding(Classical):
+    """A method that does something between the client's opening of the files and the workers'."""
+
+    def __init__(self, act: Callable[[], Any]) -> None:
+        super().__init__("brovey")
+        self.act = act
+
+    def prepare(self, *arguments: Any, **more: Any) -> None:
+        super().prepare(*arguments, **more)
+        self.act()
+        self.__class__ = Classical  # which workers know
+        del self.act
+
+
+def test_a_worker_that_cannot_reach_the_inputs_says_who_and_what(files: PairFiles, cluster: Cluster) -> None:
+    fuser = Hiding(lambda: files.pan.rename(files.folder / "elsewhere.tif"))
+    with pytest.raises(KsdiffError, match=r"^worker tcp://\S+:\d+ \(.+\): \S+/scene/pan.tif: no such file"):
+        sharpen(files, "out.tif", fuser, cluster)
+    assert names(files) == ["elsewhere.tif", "ms.tif"]
+
+
+def test_a_worker_that_sees_another_file_says_so(files: PairFiles, cluster: Cluster, monkeypatch: Any) -> None:
+    monkeypatch.setattr(distributed, "sizes", lambda paths: ((paths[0], 1),))
+    with pytest.raises(KsdiffError, match=r"^worker tcp.*ms.tif: is missing here, or another file than the client"):
+        sharpen(files, "out.tif", None, cluster)
+
+
+def test_a_worker_that_cannot_reach_the_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(KsdiffError, match=r"^worker .*nowhere/order.1: cannot be read .*output's folder"):
+        worker.make_window(str(tmp_path / "nowhere" / "order.1"), "?", "cpu", 0)
+
+
+def test_a_worker_with_another_version_says_so(files: PairFiles, cluster: Cluster, monkeypatch: Any) -> None:
+    monkeypatch.setattr(worker, "__version__", "0.0.0")
+    with pytest.raises(KsdiffError, match=r"^worker tcp.*has ksdiff .*but the client ksdiff 0.0.0.*same versions"):
+        sharpen(files, "out.tif", None, cluster)
+
+
+def test_two_clients_at_one_output(files: PairFiles, cluster: Cluster, fails: Any) -> None:
+    output = files.folder / "out.tif"
+    with lock_folder(job_folder(output), "busy"):
+        line = fails("sharpen", files.pan, files.ms, "-o", output, "--method", "exp", "--scheduler", cluster.file)
+    assert f"another ksdiff sharpen (process {os.getpid()}) is making it" in line
+
+
+def test_no_scheduler_there(files: PairFiles, fails: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_CONNECTING", 0.3)
+    command = ("sharpen", files.pan, files.ms, "-o", files.folder / "out.tif", "--method", "exp", "--scheduler")
+    for address in ("tcp://127.0.0.1:1", "nonsense://x", files.folder / "none.json"):
+        assert f"--scheduler {address}: no Dask scheduler can be reached there" in fails(*command, address)
+    assert names(files) == ["ms.tif", "pan.tif"]
+
+
+def test_without_dask(files: PairFiles, fails: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    line = fails("sharpen", files.pan, files.ms, "-o", files.folder / "out.tif", "--method", "exp", "--workers", 2)
+    assert "pip install 'ksdiff[distributed]'" in line
+
+
+def test_few_windows_are_on_their_way_at_once(files: PairFiles, cluster: Cluster, monkeypatch: Any) -> None:
+    """So that the scheduler has as much to remember of a hundred thousand windows as of thirty."""
+    on_their_way, submitted = [], []
+    with open_workers(scheduler=str(cluster.file)) as workers:
+        client = workers._client
+        submit = client.submit
+        monkeypatch.setattr(client, "submit", lambda *given, **more: submitted.append(1) or submit(*given, **more))
+
+        def look(done: int, total: int, note: str = "") -> None:
+            on_their_way.append(len(submitted) - done if "workers" in note else 0)
+
+        scene = scene_of(str(files.pan), [str(files.ms)])
+        sharpen_scene(scene, files.folder / "out.tif", Upsampling(), SharpenOptions(tile=TILE), look, workers)
+        assert len(submitted) == 30 and 10 < max(on_their_way) <= 16
+        deadline = time.monotonic() + 20
+        while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    log = (cluster.folder / "worker.log").read_text()
+    assert "window r000320_c000256" in log and "worker tcp://" in log
+
+
+def test_a_network_travels_with_its_strides(tmp_path: Path) -> None:
+    import torch
+
+    fuser = make_fuser("ksdiff", device="cpu")
+    assert isinstance(fuser, Network)
+    weight = torch.nn.Parameter(torch.rand(4, 3, 3, 3).to(memory_format=torch.channels_last))
+    there = unpack(
+        pack({"fuser": fuser, "weight": weight, "again": weight, "place": torch.device("meta")}), lambda: "cpu"
+    )
+    assert there["weight"].stride() == weight.stride() and isinstance(there["weight"], torch.nn.Parameter)
+    assert there["again"] is there["weight"]
+    assert there["place"] == torch.device("cpu")
+    for one, other in zip(fuser._model.state_dict().values(), there["fuser"]._model.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_logging_is_as_before() -> None:
+    level = logging.getLogger("distributed").level
+    with distributed._quiet():
+        assert logging.getLogger("distributed").level == logging.CRITICAL
+    assert logging.getLogger("distributed").level == level

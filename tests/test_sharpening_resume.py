@@ -1,0 +1,311 @@
+"""Sharpening that goes on: after kills by real signals, full disks, other options; and never twice at once."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import PairFiles
+from rasterio.transform import Affine
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.fusers import Upsampling
+from ksdiff_cli.products import make_pair as scene_of
+from ksdiff_cli.raster import SceneStatistics, Tile
+from ksdiff_cli.resuming import lock_folder
+from ksdiff_cli.sharpening import Sharpened, SharpenOptions, job_folder, sharpen_scene
+
+Array = Any
+ROOT = Path(__file__).resolve().parents[1]
+
+# Processes that kill themselves at a chosen call of a function, before or after its work.
+KILLED = """
+import importlib, json, os, signal, sys
+from pathlib import Path
+from ksdiff_cli.fusers import Upsampling
+from ksdiff_cli.products import make_pair
+from ksdiff_cli.sharpening import SharpenOptions, sharpen_scene
+
+def sharpen(folder, module, owner, name, number, when):
+    place = importlib.import_module(module)
+    place = getattr(place, owner) if owner else place
+    work, calls = getattr(place, name), []
+
+    def killing(*arguments, **more):
+        calls.append(1)
+        if len(calls) == number and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        done = work(*arguments, **more)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    setattr(place, name, killing)
+    folder = Path(folder)
+    scene = make_pair(str(folder / "pan.tif"), [str(folder / "ms.tif")])
+    output = folder / "out.tif"
+    sharpen_scene(scene, output, Upsampling(), SharpenOptions(tile=64, overwrite=output.exists()))
+
+for task in json.loads(sys.argv[1]):  # one process for each, all from one that has the libraries loaded
+    if (child := os.fork()) == 0:
+        sharpen(*task)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, task
+"""
+KILLS: dict[str, tuple[tuple[Any, ...], int]] = {
+    # where, and how many windows are fused when the same command is given again
+    "before the first window": (("ksdiff_cli.sharpening.pipeline", "Windows", "read", 1, "before"), 18),
+    "a shard is written but has no name": (("os", "", "fsync", 7, "after"), 14),
+    "a shard has just got its name": (("pathlib", "Path", "replace", 9, "after"), 12),
+    "all shards are there": (("ksdiff_cli.sharpening.assembly", "", "read_ahead", 1, "before"), 0),
+    "in the middle of the output": (("ksdiff_cli.sharpening.seams", "Seams", "add", 2, "after"), 0),
+    "the output is whole": (("ksdiff_cli.sharpening.job", "Folder", "mark_assembled", 1, "after"), 0),
+    "the output has its name": (("ksdiff_cli.sharpening.job", "Folder", "clear", 2, "before"), 0),
+    "half of the folder is gone": (("pathlib", "Path", "unlink", 17, "after"), 0),
+}
+
+
+def kill(*tasks: tuple[Any, ...]) -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("no SIGKILL")
+    one = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", KILLED, json.dumps(tasks)]
+    done = subprocess.run(command, env={**os.environ, **one}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+class Counting(Upsampling):
+    """Interpolation that counts its windows and may fail at one of them."""
+
+    def __init__(self, fail_at: int | None = None, error: BaseException | None = None) -> None:
+        self.calls, self.fail_at, self.error = 0, fail_at, error or RuntimeError("stop")
+
+    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+        self.calls += 1
+        if self.calls == self.fail_at:
+            raise self.error
+        return super().fuse(tile, statistics, ratio)
+
+
+@pytest.fixture
+def files(make_pair: Any) -> PairFiles:
+    def dig(pan: Array, ms: Array) -> None:
+        pan[:, :70, :140] = 0  # two windows are empty
+
+    made: PairFiles = make_pair(size=(250, 300), edit=dig, pan_profile={"nodata": 0})
+    return made
+
+
+def sharpen(files: PairFiles, fuser: Any = None, name: str = "out.tif", **options: Any) -> Sharpened:
+    scene = scene_of(str(files.pan), [str(files.ms)])
+    return sharpen_scene(scene, files.folder / name, fuser or Counting(), SharpenOptions(**{"tile": 64, **options}))
+
+
+def interrupted(files: PairFiles, after: int, **options: Any) -> None:
+    with pytest.raises(RuntimeError):
+        sharpen(files, Counting(after + 1), **options)
+
+
+def names(files: PairFiles) -> list[str]:
+    return sorted(path.name for path in files.folder.iterdir())
+
+
+def read(path: Path) -> Array:
+    with rasterio.open(path) as dataset:
+        return dataset.read()
+
+
+def test_the_same_command_ends_what_a_killed_one_began(files: PairFiles, tmp_path: Path) -> None:
+    whole = sharpen(files, name="whole.tif")
+    expected = whole.output.read_bytes()
+    whole.output.unlink()
+    copies = {
+        name: PairFiles(folder, folder / "pan.tif", folder / "ms.tif")
+        for name in KILLS
+        for folder in [shutil.copytree(files.folder, tmp_path / name)]
+    }
+    kill(*((str(copies[name].folder), *place) for name, (place, _) in KILLS.items()))
+    for name, (_, fused) in KILLS.items():
+        assert ".out.tif.shards" in names(copies[name]), name
+        fuser = Counting()
+        made = sharpen(copies[name], fuser)
+        assert made.output.read_bytes() == expected, name
+        assert replace(made, output=whole.output, resumed=0) == whole, name
+        assert names(copies[name]) == ["ms.tif", "out.tif", "pan.tif"], name
+        assert fuser.calls == fused, name
+
+
+def test_finished_windows_are_not_made_again(files: PairFiles) -> None:
+    interrupted(files, 7)
+    fuser = Counting()
+    made = sharpen(files, fuser)
+    # two empty ones besides
+    assert (made.windows, made.resumed, fuser.calls) == (20, 9, 11)
+    assert made.notes == ()
+    whole = sharpen(files, name="whole.tif")
+    assert made.output.read_bytes() == whole.output.read_bytes()
+
+
+def test_a_shard_that_is_cut_off_is_made_again(files: PairFiles) -> None:
+    interrupted(files, 7)
+    shard = max(job_folder(files.folder / "out.tif").glob("*.tif"))
+    os.truncate(shard, shard.stat().st_size // 2)
+    made = sharpen(files)
+    assert made.resumed == 8
+    np.testing.assert_array_equal(read(made.output), read(sharpen(files, name="whole.tif").output))
+
+
+@pytest.mark.parametrize("change", ["tile", "dtype", "window", "method", "input"])
+def test_anything_else_starts_anew_and_says_so(change: str, files: PairFiles) -> None:
+    interrupted(files, 7)
+    fuser, options = Counting(), {}
+    if change == "method":
+        fuser.provenance = lambda: {"METHOD": "other"}  # type: ignore[method-assign]
+    elif change == "input":
+        os.utime(files.ms, ns=(1, 1))
+    else:
+        options = {change: {"tile": 80, "dtype": "float32", "window": (0, 0, 250, 290)}[change]}
+    made = sharpen(files, fuser, **options)
+    assert made.resumed == 0
+    assert any("other options or inputs" in note for note in made.notes)
+    assert names(files) == ["ms.tif", "out.tif", "pan.tif"]
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32631", None])
+def test_shards_lie_where_the_scene_does(crs: str | None, make_pair: Any) -> None:
+    files = make_pair(size=(150, 130), crs=crs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of shards without a georeference, too
+        interrupted(files, 6)
+        with rasterio.open(job_folder(files.folder / "out.tif") / "r000064_c000128.tif") as shard:
+            assert shard.shape == (64, 2)
+            found = shard.crs, shard.transform
+    with rasterio.open(files.pan) as pan:
+        place = pan.transform if crs else Affine(1, 0, -0.5, 0, -1, 0.5)
+        assert found == (pan.crs, place @ Affine.translation(128, 64))
+
+
+def test_a_damaged_shard_says_so(files: PairFiles) -> None:
+    interrupted(files, 7)
+    shard = max(job_folder(files.folder / "out.tif").glob("*.tif"))
+    shard.write_bytes(b"?" * shard.stat().st_size)
+    with pytest.raises(KsdiffError, match=f"{shard.name}: is damaged .*start anew with --no-resume"):
+        sharpen(files)
+
+
+def test_starting_anew_when_asked_to(files: PairFiles) -> None:
+    interrupted(files, 7)
+    made = sharpen(files, resume=False)
+    assert (made.resumed, made.notes) == (0, ())
+
+
+def test_how_the_output_is_stored_does_not_matter_for_windows(files: PairFiles) -> None:
+    interrupted(files, 7)
+    made = sharpen(files, creation={"COMPRESS": "LZW"})
+    assert made.resumed == 9
+    with rasterio.open(made.output) as out:
+        assert out.compression.name == "lzw"
+
+
+@pytest.mark.parametrize("name", ["the output is whole", "the output has its name"])
+def test_an_output_that_is_replaced_is_not_taken_for_the_new_one(name: str, files: PairFiles) -> None:
+    old = sharpen(files, creation={"COMPRESS": "LZW"}).output
+    kill((str(files.folder), *KILLS[name][0]))
+    made = sharpen(files, overwrite=True)
+    with rasterio.open(made.output) as out:
+        assert out.compression.name != "lzw"
+    assert made.resumed == made.windows
+    assert names(files) == ["ms.tif", old.name, "pan.tif"]
+
+
+def test_a_finished_output_of_something_else_is_not_taken_for_ours(files: PairFiles) -> None:
+    kill((str(files.folder), *KILLS["the output has its name"][0]))
+    before = (files.folder / "out.tif").read_bytes()
+    with pytest.raises(KsdiffError, match="exists already"):
+        sharpen(files, dtype="float32")
+    assert (files.folder / "out.tif").read_bytes() == before
+
+
+def test_two_processes_at_one_output(files: PairFiles, fails: Any) -> None:
+    output = files.folder / "out.tif"
+    with lock_folder(job_folder(output), "busy"):
+        line = fails("sharpen", files.pan, files.ms, "-o", output, "--method", "exp", "--no-registration-check")
+        assert f"another ksdiff sharpen (process {os.getpid()}) is making it" in line
+    assert sharpen(files).resumed == 0
+
+
+def test_what_killed_runs_left_beside_the_output_goes(files: PairFiles) -> None:
+    (files.folder / ".out.tif.123.partial").touch()
+    (files.folder / ".out.tif.123.partial.aux.xml").touch()
+    (files.folder / ".out.tif.mine").touch()
+    sharpen(files)
+    assert names(files) == [".out.tif.mine", "ms.tif", "out.tif", "pan.tif"]
+
+
+def test_interrupting_tells_how_to_go_on(files: PairFiles, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fuser = Counting(8, KeyboardInterrupt())
+    monkeypatch.setattr("ksdiff_cli.fusers.make_fuser", lambda *arguments, **more: fuser)
+    command = ("sharpen", files.pan, files.ms, "-o", files.folder / "out.tif", "--tile", 64)
+    stopped = run(*command, "--no-registration-check")
+    assert stopped.exit_code == 130
+    assert "the same command goes on from here" in stopped.stderr
+    fuser.fail_at = None
+    done = run(*command, "--no-registration-check")
+    assert done.exit_code == 0, done.output
+    assert "Windows of 64 pixels: 20, 9 of them kept from an interrupted run" in done.stderr
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, as a full disk would."""
+    resource = pytest.importorskip("resource")
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_disk_that_fills_up_while_shards_are_written(files: PairFiles) -> None:
+    # cores at the lower border are smaller
+    with largest_file(30_000), pytest.raises(KsdiffError, match=r"r000000_c000128.tif: cannot be written .*make room"):
+        sharpen(files)
+    assert names(files) == [".out.tif.shards", "ms.tif", "pan.tif"]  # the empty windows count
+    assert not list(files.folder.rglob("*.part"))
+    whole = sharpen(files)
+    assert whole.resumed > 0
+
+
+def test_a_disk_that_fills_up_while_the_output_is_written(files: PairFiles) -> None:
+    with largest_file(100_000), pytest.raises(KsdiffError, match=r"out.tif: cannot be written .*20 finished windows"):
+        sharpen(files)
+    assert names(files) == [".out.tif.shards", "ms.tif", "pan.tif"]
+    made = sharpen(files)
+    assert made.resumed == 20
+    np.testing.assert_array_equal(read(made.output), read(sharpen(files, name="whole.tif").output))
+
+
+def test_a_disk_with_too_little_room_is_refused_before_the_work(
+    files: PairFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fuser, usage = Counting(), shutil.disk_usage(files.folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=800_000))
+    with pytest.raises(KsdiffError, match="free space, but the output and the windows on the way to it take"):
+        sharpen(files, fuser)
+    assert fuser.calls == 0
+    assert names(files) == ["ms.tif", "pan.tif"]
