@@ -38,8 +38,8 @@ def read_anchors(pair: ScenePair) -> Iterator[Tile]:
         Windows, :func:`count_anchors` or fewer where the scene is almost empty; none where PAN and MS share no valid
         pixel. A scene smaller than a window is one window.
     """
-    most, looked = count_anchors(pair.shape), 0
-    whole, with_holes = 0, []
+    most, looked, whole = count_anchors(pair.shape), 0, 0
+    with_holes: list[tuple[float, int, tuple[int, int, int, int]]] = []
     for place in spread_windows(pair.shape, SIDE, math.lcm(ALIGN, pair.grid.ratio)):
         if whole == most or (looked >= _LOOKS * most and (whole or with_holes)):
             break

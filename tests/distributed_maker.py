@@ -12,7 +12,7 @@ from ksdiff_cli.raster import SceneStatistics, Tile
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {
-    "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
+    "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", ""))),
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from ksdiff_cli.products.mosaic import ImageTile, join_tiles
 from ksdiff_cli.progress import silent
 from ksdiff_cli.resuming import lock_folder
 from ksdiff_cli.sharpening import Sharpened, SharpenOptions, distributed, job_folder, sharpen_scene, worker
-from ksdiff_cli.sharpening.distributed import open_workers
+from ksdiff_cli.sharpening.distributed import Workers, open_workers
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.parcel import pack, unpack
 
@@ -168,7 +169,7 @@ def test_the_same_command_goes_on_after_the_client_was_killed(files: PairFiles, 
     script = (
         "import sys\nfrom pathlib import Path\nfrom distributed_maker import Slow\n"
         "from ksdiff_cli.products import make_pair\nfrom ksdiff_cli.sharpening import SharpenOptions, sharpen_scene\n"
-        "from ksdiff_cli.sharpening.distributed import open_workers\n"
+        "from ksdiff_cli.sharpening.distributed import Workers, open_workers\n"
         "pan, ms, out, scheduler = sys.argv[1:]\n"
         "with open_workers(scheduler=scheduler) as workers:\n"
         f"    options = SharpenOptions(tile={TILE}, dtype='int16')\n"
@@ -272,6 +273,17 @@ def test_a_worker_with_another_version_says_so(files: PairFiles, cluster: Cluste
     monkeypatch.setattr(worker, "__version__", "0.0.0")
     with pytest.raises(KsdiffError, match=r"^worker tcp.*has ksdiff .*but the client ksdiff 0.0.0.*same versions"):
         sharpen(files, "out.tif", None, cluster)
+
+
+def test_a_window_that_kills_its_workers_is_named() -> None:
+    from distributed.scheduler import KilledWorker
+
+    last = SimpleNamespace(address="tcp://10.0.0.7:4321")
+    error = KilledWorker("window-1-r000000_c000064", last, 3)  # type: ignore[arg-type]
+    future = SimpleNamespace(status="error", exception=lambda timeout: error)
+    workers = Workers(SimpleNamespace(scheduler=None))
+    with pytest.raises(KsdiffError, match=r"window r0_c64: 4 workers died .* tcp://10.0.0.7:4321; .*--memory"):
+        workers._judge(future, "r0_c64")
 
 
 def test_two_clients_at_one_output(files: PairFiles, cluster: Cluster, fails: Any) -> None:

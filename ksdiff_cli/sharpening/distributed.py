@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from shutil import copyfile
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -69,10 +68,8 @@ class Workers:
             parcel = pack(self._order(windows))
             digest = hashlib.sha256(parcel).hexdigest()
             order = folder / f"{_ORDER}{digest[:16]}"
-            order.write_bytes(parcel)
+            _write(order, parcel)
             self._make(windows.job, missing, progress, (str(order), digest, self._device))
-        except OSError as error:
-            raise KsdiffError(f"{folder}: cannot be written to ({error.strerror}); make room there") from None
         finally:
             _clear(folder)
         self._await(windows.job, missing)
@@ -259,6 +256,13 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise KsdiffError(f"{path}: cannot be written ({error.strerror}); make room there") from None
+
+
 def _clear(folder: Path) -> None:
     for old in folder.glob(f"{_ORDER}*"):
         old.unlink(missing_ok=True)
@@ -271,7 +275,7 @@ def _for_others(scene: Scene, folder: Path) -> Scene:
         if not is_mosaic(path):
             return _absolute(path)
         copy = folder / f"{_ORDER}{Path(path).parent.name}.{Path(path).name}"
-        copyfile(path, copy)
+        _write(copy, Path(path).read_bytes())
         return str(copy)
 
     def moved(source: BandSource) -> BandSource:
