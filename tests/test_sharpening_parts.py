@@ -39,6 +39,8 @@ def test_too_little_memory_is_one_line_that_says_what_would_do() -> None:
         plan(0.5)
     with pytest.raises(KsdiffError, match=r"windows of 2048 .*give a smaller --tile or --memory"):
         plan(2, tile=2048)
+    with pytest.raises(KsdiffError, match=r"windows of 512 .*; give --memory"):
+        plan(0.5, tile=512)
     assert plan(0.7).tiling.tile == 256
 
 

@@ -108,6 +108,11 @@ def files(make_pair: Any) -> PairFiles:
     return made
 
 
+def copy_of(files: PairFiles, folder: Path) -> PairFiles:
+    shutil.copytree(files.folder, folder)
+    return PairFiles(folder, folder / "pan.tif", folder / "ms.tif")
+
+
 def sharpen(files: PairFiles, fuser: Any = None, name: str = "out.tif", **options: Any) -> Sharpened:
     scene = scene_of(str(files.pan), [str(files.ms)])
     return sharpen_scene(scene, files.folder / name, fuser or Counting(), SharpenOptions(**{"tile": 64, **options}))
@@ -131,11 +136,7 @@ def test_the_same_command_ends_what_a_killed_one_began(files: PairFiles, tmp_pat
     whole = sharpen(files, name="whole.tif")
     expected = whole.output.read_bytes()
     whole.output.unlink()
-    copies = {
-        name: PairFiles(folder, folder / "pan.tif", folder / "ms.tif")
-        for name in KILLS
-        for folder in [shutil.copytree(files.folder, tmp_path / name)]
-    }
+    copies = {name: copy_of(files, tmp_path / name) for name in KILLS}
     kill(*((str(copies[name].folder), *place) for name, (place, _) in KILLS.items()))
     for name, (_, fused) in KILLS.items():
         assert ".out.tif.shards" in names(copies[name]), name
@@ -219,23 +220,23 @@ def test_how_the_output_is_stored_does_not_matter_for_windows(files: PairFiles) 
         assert out.compression.name == "lzw"
 
 
-@pytest.mark.parametrize("name", ["the output is whole", "the output has its name"])
-def test_an_output_that_is_replaced_is_not_taken_for_the_new_one(name: str, files: PairFiles) -> None:
-    old = sharpen(files, creation={"COMPRESS": "LZW"}).output
-    kill((str(files.folder), *KILLS[name][0]))
-    made = sharpen(files, overwrite=True)
-    with rasterio.open(made.output) as out:
-        assert out.compression.name != "lzw"
-    assert made.resumed == made.windows
-    assert names(files) == ["ms.tif", old.name, "pan.tif"]
-
-
-def test_a_finished_output_of_something_else_is_not_taken_for_ours(files: PairFiles) -> None:
-    kill((str(files.folder), *KILLS["the output has its name"][0]))
-    before = (files.folder / "out.tif").read_bytes()
+def test_an_output_that_is_there_is_taken_for_ours_only_if_it_is(files: PairFiles, tmp_path: Path) -> None:
+    cases = ("the output is whole", "the output has its name", "another output")
+    whole, named, other = (copy_of(files, tmp_path / case) for case in cases)
+    for scene in (whole, named):  # its output will be replaced
+        sharpen(scene, creation={"COMPRESS": "LZW"})
+    last = KILLS["the output has its name"][0]
+    kill((str(whole.folder), *KILLS["the output is whole"][0]), (str(named.folder), *last), (str(other.folder), *last))
+    for scene in (whole, named):
+        made = sharpen(scene, overwrite=True)
+        with rasterio.open(made.output) as out:
+            assert out.compression.name != "lzw"
+        assert made.resumed == made.windows
+        assert names(scene) == ["ms.tif", "out.tif", "pan.tif"]
+    before = (other.folder / "out.tif").read_bytes()
     with pytest.raises(KsdiffError, match="exists already"):
-        sharpen(files, dtype="float32")
-    assert (files.folder / "out.tif").read_bytes() == before
+        sharpen(other, dtype="float32")
+    assert (other.folder / "out.tif").read_bytes() == before
 
 
 def test_two_processes_at_one_output(files: PairFiles, fails: Any) -> None:

@@ -26,7 +26,7 @@ from ksdiff_cli.tiling import Box
 
 __all__ = ["SharpenOptions", "Sharpened", "is_assembled", "job_folder", "sharpen_scene"]
 
-_BASE, _BASE_TORCH = 200_000_000, 420_000_000  # bytes of the process before the first window
+_BASE, _BASE_TORCH = 200_000_000, 500_000_000  # bytes of the process before the first window, measured
 _SEAM_TAG = "KSDIFF_SEAM_SCORE"
 
 

@@ -99,7 +99,7 @@ def make_plan(
         if one <= limit:
             ahead = max(n for n in range(1, MOST_AHEAD + 1) if n == 1 or memory_needed(tiling, need, n) <= limit)
             return Plan(tiling, region, need.margin, ahead, memory_needed(tiling, need, ahead))
-    way = "a smaller --tile or " if tile and tile > TILES[-1] else ""
+    way = "a smaller --tile or " if memory_needed(Tiling(*shape, TILES[-1]), need, 1) <= limit else ""
     raise KsdiffError(
         f"--memory {memory:g}: windows of {side} pixels with {need.bands} bands take {one / GB:.1f} GB; give {way}"
         f"--memory {-(-one * 10 // GB) / 10:g} or more"
