@@ -1,5 +1,6 @@
 """The ksdiff program: registers the commands and turns expected failures into one line."""
 
+import logging
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,9 @@ from ksdiff_cli import __version__
 from ksdiff_cli.commands import evaluate, info, metrics, prepare_data, sharpen, simulate, train
 from ksdiff_cli.console import stderr
 from ksdiff_cli.errors import KsdiffError
+
+# without a handler Python prints GDAL's warnings, dozens for one full disk, before our one line
+logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
 
 class ErrorBorder(TyperGroup):

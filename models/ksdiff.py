@@ -159,6 +159,8 @@ class KSDiff(FusionModel):
                 f"the network takes {len(parts)} of {bands}"
             )
         if self.network.shares_images:  # its trunk runs once for all bands
+            if 1 < bands < len(inputs.M):  # several images: each entry its band's
+                kernels = [kernel[torch.arange(len(inputs.M)) % bands] for kernel in kernels]
             together: Tensor = self(inputs, Kernels(made=dict(zip(parts, kernels, strict=True))))
             return together
         fused = torch.empty_like(inputs.M)

@@ -146,7 +146,7 @@ def test_fixed_kernels_of_the_image_itself_give_the_same_result(backbone, prior,
 
 @every_backbone
 @both_modes
-def test_fixed_kernels_are_the_mean_over_images_and_serve_all_images(backbone, bands):
+def test_fixed_kernels_are_the_mean_over_images_and_serve_all_images(backbone, bands, monkeypatch):
     model = make(backbone, bands=bands).eval()
     pan, ms_up, s = batch(3, height=24, width=16)
 
@@ -160,6 +160,9 @@ def test_fixed_kernels_are_the_mean_over_images_and_serve_all_images(backbone, b
     fused = model.fuse(pan, ms_up, s, 4, kernels=together)
     alone = model.fuse(pan[1:2], ms_up[1:2], image(1), 4, kernels=together)
     torch.testing.assert_close(fused[1:2], alone, rtol=1e-4, atol=1e-2)
+    with torch.no_grad():
+        monkeypatch.setattr("torch.is_grad_enabled", lambda: True)  # as on a GPU: all at once
+        torch.testing.assert_close(model.fuse(pan, ms_up, s, 4, kernels=together), fused, rtol=1e-4, atol=1e-2)
 
 
 @every_backbone
