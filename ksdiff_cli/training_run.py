@@ -55,7 +55,7 @@ class Run:
         team.share_statistics(self.model)
         self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(options.ema))
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=options.rate, weight_decay=options.weight_decay, betas=(0.9, 0.99)
+            self.model.parameters(), lr=options.rate, weight_decay=options.weight_decay, betas=(0.9, 0.99), fused=True
         )
         self.arithmetic = choose_arithmetic(options.precision, self.device)
         self.objective = Objective(self.target, options.recipe, options.latent_noise, options.diffusion_weight)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import ModelConfig
+from .depthwise import depthwise_conv2d
 from .layers import pointwise
 
 _POOL = 4  # the factor backbone sees the features as 4 x 4 cells, whatever the image's size
@@ -134,7 +135,8 @@ class KernelGenerator(WholeImage):
         core = self.core(z.mean(1)).view(-1, *self.rank)
         cells = F.adaptive_avg_pool2d(x, _POOL).flatten(2).transpose(1, 2)
         cells = F.pad(cells, (0, self.channels - x.shape[1]), value=1.0)
-        u1, u2, u3, u4 = (head(self.backbone(cells)) for head in self.heads)
+        cells = self.backbone(cells)
+        u1, u2, u3, u4 = (head(cells) for head in self.heads)
         out: Tensor = torch.einsum("nabcd,nai,nbo,nch,ndw->noihw", core, u1, u2, u3, u4)
         return out
 
@@ -249,11 +251,11 @@ def per_sample_conv2d(
     if weight.shape[-1] == 1 and groups == 1:  # a 1x1 convolution is one batched matrix product
         out = torch.bmm(weight.flatten(1).view(n, outputs, -1), x.flatten(2)).view(n, outputs, *x.shape[2:])
     else:
-        folded = F.conv2d(
-            x.reshape(1, -1, *x.shape[2:]),
-            weight.reshape(n * outputs, *weight.shape[2:]),
-            padding=weight.shape[-1] // 2 if padding is None else padding,
-            groups=n * groups,
-        )
+        image, kernels = x.reshape(1, -1, *x.shape[2:]), weight.reshape(n * outputs, *weight.shape[2:])
+        padding = weight.shape[-1] // 2 if padding is None else padding
+        if groups == x.shape[1] == outputs:
+            folded = depthwise_conv2d(image, kernels, padding)
+        else:
+            folded = F.conv2d(image, kernels, padding=padding, groups=n * groups)
         out = folded.view(n, outputs, *folded.shape[2:])
     return out if bias is None else out + bias.view(-1, outputs, 1, 1)
