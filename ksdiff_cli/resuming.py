@@ -44,7 +44,7 @@ def lock_folder(folder: Path, busy: str) -> IO[str]:
             with file:
                 file.seek(0)
                 owner = file.read().strip() or "unknown"
-            raise KsdiffError(busy.format(owner=owner)) from None
+            raise KsdiffError(busy.replace("{owner}", owner)) from None
         except OSError:  # a file system without locks
             return file
         if (folder / LOCK).exists() and (folder / LOCK).stat().st_ino == os.fstat(file.fileno()).st_ino:

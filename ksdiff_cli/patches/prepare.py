@@ -8,7 +8,6 @@ Work is done part by part in a hidden folder beside the output (:mod:`workspace`
 the same command and ends with the same bytes.
 """
 
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -32,6 +31,7 @@ from ksdiff_cli.patches.writer import FORMAT_VERSION, gather_lists, join_parts, 
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import SceneStatistics
 from ksdiff_cli.raster_open import BLOCK_CACHE
+from ksdiff_cli.resuming import file_state
 
 _OWN = {*(f"{name}.h5" for name in FILES), QUICKLOOK}
 
@@ -236,17 +236,8 @@ def _made_of(options: PatchOptions, plans: list[Plan]) -> dict[str, Any]:
     """Return all that the files' bytes depend on."""
     chosen = {name: value for name, value in asdict(options).items() if name != "output"}
     chosen["scenes"] = [path.resolve() for path in options.scenes]
-    inputs = [_state(name) for name in sorted({name for plan in plans for name in plan.inputs})]
+    inputs = [file_state(name) for name in sorted({name for plan in plans for name in plan.inputs})]
     return {"options": chosen, "inputs": inputs, "attributes": _attributes(options, plans)}
-
-
-def _state(name: str) -> list[str | int]:
-    """Return a file's name, size and time of change, those of the archive it lies in, or the name alone (remote)."""
-    path = Path(re.sub(r"^(/vsi\w+/)+", "", name)).absolute()
-    for place in (path, *path.parents):
-        if place.is_file():
-            return [name, place.stat().st_size, place.stat().st_mtime_ns]
-    return [name]
 
 
 def _attributes(options: PatchOptions, plans: list[Plan]) -> dict[str, Any]:

@@ -4,25 +4,20 @@ Everything in it appears under its name by a rename, hence is complete or absent
 """
 
 import json
-import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.patches.parts import FileName, Part
 from ksdiff_cli.raster import SceneStatistics
+from ksdiff_cli.resuming import LOCK, lock_folder
 
-if sys.platform != "win32":
-    import fcntl
-
-_LOCK, _MANIFEST, _OUT = "lock", "manifest.json", "out"
+_MANIFEST, _OUT = "manifest.json", "out"
 
 
 @dataclass
@@ -106,7 +101,11 @@ def open_workspace(output: Path, made_of: dict[str, Any], *, resume: bool) -> It
         KsdiffError: another process is making the same output.
     """
     folder = workspace_folder(output)
-    lock = _lock(folder, output)
+    busy = (
+        f"{output}: another ksdiff prepare-data (process {{owner}}) is making it; wait until it ends, or choose "
+        "another folder with -o"
+    )
+    lock = lock_folder(folder, busy)
     try:
         workspace = Workspace(folder)
         try:
@@ -124,34 +123,6 @@ def open_workspace(output: Path, made_of: dict[str, Any], *, resume: bool) -> It
         lock.close()
 
 
-def _lock(folder: Path, output: Path) -> IO[str]:
-    """Lock the workspace; the system lets go of the lock when the process ends, however it ends."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            file = (folder / _LOCK).open("a+")
-        except FileNotFoundError:  # another process has just ended and removed the folder
-            continue
-        if sys.platform == "win32":
-            return file
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with file:
-                file.seek(0)
-                owner = file.read().strip() or "unknown"
-            raise KsdiffError(
-                f"{output}: another ksdiff prepare-data (process {owner}) is making it; wait until it ends, or choose "
-                "another folder with -o"
-            ) from None
-        if (folder / _LOCK).exists() and (folder / _LOCK).stat().st_ino == os.fstat(file.fileno()).st_ino:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            return file
-        file.close()
-
-
 def _settle(workspace: Workspace, made_of: str, resume: bool) -> None:
     """Keep what an earlier run of the same command finished, or clear it away."""
     manifest = workspace.folder / _MANIFEST
@@ -165,7 +136,7 @@ def _settle(workspace: Workspace, made_of: str, resume: bool) -> None:
         for entry in workspace.folder.iterdir():
             if entry.is_dir():
                 shutil.rmtree(entry)
-            elif entry.name != _LOCK:
+            elif entry.name != LOCK:
                 entry.unlink()
         _write(manifest, made_of)
     workspace.out.mkdir(exist_ok=True)
