@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .config import ModelConfig
 from .contract import Inputs
 from .kernels import Latent, ModulatedConv2d
+from .layers import pointwise
 
 
 class Backbone(nn.Module, ABC):
@@ -54,6 +55,14 @@ def stack(*images: Tensor) -> Tensor:
     """
     x = torch.cat(images, 1)
     return x.contiguous(memory_format=torch.channels_last) if by_pieces(x) and len(x) == 1 else x
+
+
+def everywhere(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a 1x1 convolution, (R, C_in, h, w) -> (R, C_out, h, w); as one matrix product where work is by pieces."""
+    if not by_pieces(x):
+        out: Tensor = conv(x)
+        return out
+    return pointwise(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
 
 
 def start_small(last: ModulatedConv2d) -> None:

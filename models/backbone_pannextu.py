@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import Backbone, by_pieces, stack
+from .backbone import Backbone, by_pieces, everywhere, stack
 from .config import ModelConfig
 from .contract import Inputs
 from .kernels import Kernels, Latent, ModulatedConv2d
@@ -136,8 +136,8 @@ class PanNeXtU(Backbone):
         deep = self.down(h)
         for block in self.bottom:
             deep = block(deep, z)
-        deep = F.pixel_shuffle(_everywhere(self.up, deep), 2)
-        h = _everywhere(self.merge, torch.cat((h, deep), 1))
+        deep = F.pixel_shuffle(everywhere(self.up, deep), 2)
+        h = everywhere(self.merge, torch.cat((h, deep), 1))
         for block in self.decode:
             h = block(h, z)
         finished = [self._finish(inputs.strip(self._pixels(s.read)), h[:, :, s.read], z) for s in strips]
@@ -180,11 +180,3 @@ def _strips(rows: int, step: int) -> list[_Strip]:
 
 def _join(strips: list[Tensor]) -> Tensor:
     return strips[0] if len(strips) == 1 else torch.cat(strips, 2)
-
-
-def _everywhere(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply a 1x1 convolution, (R, C_in, h, w) -> (R, C_out, h, w)."""
-    if not by_pieces(x):
-        out: Tensor = conv(x)
-        return out
-    return pointwise(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)

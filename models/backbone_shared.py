@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import Backbone, by_pieces
+from .backbone import Backbone, by_pieces, everywhere
 from .backbone_pannextu import Block
 from .config import ModelConfig
 from .contract import Inputs, ModelError
 from .kernels import Kernels, Latent, ModulatedConv2d, of_entry
-from .layers import LayerNorm2d, PatchStem, pointwise
+from .layers import LayerNorm2d, PatchStem
 
 _AREA = 9  # side of the areas over which PAN and a band are compared, cells
 _EPS = 1e-3  # of squared standardised values: an area without detail has no coefficient
@@ -114,13 +114,13 @@ class SharedTrunk(Backbone):
         deep = self.down(h)
         for block in self.bottom:
             deep = block(deep, None)
-        deep = F.pixel_shuffle(_everywhere(self.up, deep), 2)
-        h = _everywhere(self.merge, torch.cat((h, _in_order(deep)), 1))
+        deep = F.pixel_shuffle(everywhere(self.up, deep), 2)
+        h = everywhere(self.merge, torch.cat((h, _in_order(deep)), 1))
         for block in self.decode:
             h = block(h, None)
         low = F.avg_pool2d(inputs.P - inputs.detail, self.patch)
         detail = _in_order(F.pixel_unshuffle(inputs.detail, self.patch))
-        return _Shared(_everywhere(self.tell, self.norm(h)), detail, low - _area_mean(low))
+        return _Shared(everywhere(self.tell, self.norm(h)), detail, low - _area_mean(low))
 
     def _inject(self, M: Tensor, shared: _Shared, z: Latent) -> Tensor:
         """Run the branch: (R, group, H, W), what the images of these R entries share -> (R, group, H, W) residual."""
@@ -162,11 +162,3 @@ def _area_mean(x: Tensor) -> Tensor:
 def _in_order(x: Tensor) -> Tensor:
     """Put channels last where a CPU sharpens: a position's channels lie side by side for what works on positions."""
     return x.contiguous(memory_format=torch.channels_last) if by_pieces(x) else x
-
-
-def _everywhere(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply a 1x1 convolution, (N, C_in, h, w) -> (N, C_out, h, w)."""
-    if not by_pieces(x):
-        out: Tensor = conv(x)
-        return out
-    return pointwise(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
