@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -13,11 +12,12 @@ from ksdiff_cli.console import note, print_json, progress, stdout
 from ksdiff_cli.errors import KsdiffError
 
 if TYPE_CHECKING:
-    from ksdiff_cli.batch import Outcome, Source
+    from ksdiff_cli.batch import Outcome
     from ksdiff_cli.progress import ProgressCallback
     from ksdiff_cli.raster import Scene
     from ksdiff_cli.sharpening import Sharpened
     from ksdiff_cli.sharpening.pipeline import Maker
+    from ksdiff_cli.workflow import Workflow
 
 _Number = TypeVar("_Number", int, float)
 _WIDE = 200  # columns of a table that goes into a file or a pipe
@@ -103,65 +103,46 @@ def sharpen(
         raise typer.BadParameter("--window and --bbox both choose a part: leave one out")
     if workers and scheduler:
         raise typer.BadParameter("--workers starts processes here, --scheduler uses those elsewhere: leave one out")
-    bands, creation = _parse_bands(bidx or []), _parse_creation(co or [])
-    pixels, bounds = _parse_four(window, int, "--window"), _parse_four(bbox, float, "--bbox")
-
     from ksdiff_cli.fusers import make_fuser
-    from ksdiff_cli.products import choose_bands
-    from ksdiff_cli.quicklook import check_quicklook, draw_quicklook
-    from ksdiff_cli.raster_crop import find_crop
-    from ksdiff_cli.raster_writer import check_output
-    from ksdiff_cli.registration import guard
-    from ksdiff_cli.sharpening import SharpenOptions, is_assembled, job_folder, sharpen_scene
+    from ksdiff_cli.sharpening import SharpenOptions, job_folder
+    from ksdiff_cli.workflow import Workflow
 
-    if batch is not None:
-        from ksdiff_cli.batch import read_sources
-
-        sources = read_sources(batch, sensor, output)
-    else:
-        check_output(output, inputs, overwrite or is_assembled(output), format)
-        if quicklook:
-            check_quicklook(quicklook, inputs, overwrite)
-        scene = replace(choose_bands(_find_scene(inputs, sensor), bands), warp=warp)
-    # a client may have no GPU, though its workers have
-    own_device = "auto" if scheduler and device != "cpu" else device
-    fuser = make_fuser(method, checkpoint, own_device, seed, threads)
-    chosen = SharpenOptions(
-        tile=tile, memory=memory, resume=not no_resume, dtype=dtype, creation=creation, overwrite=overwrite
+    workflow = Workflow(
+        # a client may have no GPU, though its workers have
+        make_fuser(method, checkpoint, "auto" if scheduler and device != "cpu" else device, seed, threads),
+        SharpenOptions(tile, memory, not no_resume, dtype, format, _parse_creation(co or []), overwrite),
+        _parse_bands(bidx or []),
+        warp,
+        "skip" if no_registration_check else "correct" if register else "check",
+        _parse_four(window, int, "--window"),
+        _parse_four(bbox, float, "--bbox"),
+        bbox_crs,
+        quicklook,
     )
-
-    def work(scene: "Scene", target: Path, report: "ProgressCallback", make: "Maker") -> "tuple[Sharpened, list[str]]":
-        scene, found = (scene, []) if no_registration_check else guard(scene, correct=register, progress=report)
-        part = find_crop(scene, pixels, bounds, bbox_crs) if pixels or bounds else None
-        made = sharpen_scene(scene, target, fuser, replace(chosen, format=format, window=part), report, make)
-        if quicklook:
-            draw_quicklook(scene, made.output, quicklook, part)
-        return made, found
-
+    makers = _makers(workers, scheduler, device, threads)
     if batch is not None:
-
-        def one(scene: "Scene", target: Path, report: "ProgressCallback", make: "Maker") -> None:
-            made, found = work(replace(choose_bands(scene, bands), warp=warp), target, report, make)
-            for line in (*found, *made.notes):
-                note(f"Note: {target}: {line}", quiet=quiet)
-
-        makers = _makers(workers, scheduler, device, threads)
-        suffix = ".vrt" if format == "VRT" else ".tif"
-        _run_batch(sources, output, one, makers, suffix, overwrite=overwrite, quiet=quiet, as_json=as_json)
+        _run_batch(batch, sensor, output, workflow, makers, quiet=quiet, as_json=as_json)
         return
+    workflow.check(output, inputs)
+    scene = _find_scene(inputs, sensor)
     try:
-        with progress("sharpen", quiet=quiet) as report, _makers(workers, scheduler, device, threads) as make:
-            made, found = work(scene, output, report, make)
+        with progress("sharpen", quiet=quiet) as report, makers as make:
+            made = workflow.run(scene, output, report, make)
     except KeyboardInterrupt:
         if job_folder(output).exists():
             note(f"interrupted: the same command goes on from here ({job_folder(output)})", quiet=quiet)
         raise
-    for line in (*found, *made.notes):
+    each = " for each worker" if workers or scheduler else ""
+    _tell(made, each, seam_report=seam_report, quiet=quiet)
+
+
+def _tell(made: "Sharpened", each: str, *, seam_report: bool, quiet: bool) -> None:
+    """Say what was made."""
+    for line in made.notes:
         note(f"Note: {line}", quiet=quiet)
     height, width = made.shape
     note(f"{made.output}: {width} x {height} pixels, {made.bands} bands, {made.dtype}", quiet=quiet)
     kept = f", {made.resumed} of them kept from an interrupted run" if made.resumed else ""
-    each = " for each worker" if workers or scheduler else ""
     bound = f"memory up to {made.memory / 1e9:.1f} GB{each}"
     note(f"Windows of {made.tile} pixels: {made.windows}{kept}; {bound}", quiet=quiet)
     if seam_report:
@@ -170,27 +151,32 @@ def sharpen(
 
 
 def _run_batch(
-    sources: "Sequence[Source]",
+    place: Path,
+    sensor: str | None,
     folder: Path,
-    work: "Callable[[Scene, Path, ProgressCallback, Maker], None]",
+    workflow: "Workflow",
     makers: "AbstractContextManager[Maker]",
-    suffix: str,
     *,
-    overwrite: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Sharpen many scenes and print what became of them."""
-    from ksdiff_cli.batch import SUMMARY, run_batch, summarise
+    from ksdiff_cli.batch import SUMMARY, read_sources, run_batch, summarise
 
+    sources = read_sources(place, sensor, folder)
     try:
         with progress("batch", quiet=quiet) as report, makers as make:
+
+            def sharpen_one(scene: "Scene", target: Path, tell: "ProgressCallback") -> None:
+                for line in workflow.run(scene, target, tell, make).notes:
+                    note(f"Note: {target}: {line}", quiet=quiet)
+
             outcomes = run_batch(
                 sources,
                 folder,
-                lambda scene, target, tell: work(scene, target, tell, make),
-                suffix=suffix,
-                overwrite=overwrite,
+                sharpen_one,
+                suffix=".vrt" if workflow.options.format == "VRT" else ".tif",
+                overwrite=workflow.options.overwrite,
                 check=getattr(make, "check", lambda: None),
                 progress=report,
             )
