@@ -1,7 +1,7 @@
 """What every backbone promises: standardised inputs and a latent in, the residual on upsampled MS out."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from .config import ModelConfig
 from .contract import Inputs
 from .kernels import Latent, ModulatedConv2d
 from .layers import pointwise
+
+CELL_ROWS = 16
+"""Rows of cells, at 1/4 resolution, in the strips that a CPU works on at full resolution."""
 
 
 class Backbone(nn.Module, ABC):
@@ -71,3 +74,25 @@ def start_small(last: ModulatedConv2d) -> None:
         last.base.weight.mul_(0.1)
         assert last.base.bias is not None
         last.base.bias.zero_()
+
+
+class Strip(NamedTuple):
+    """Rows that are worked on at once: those to read, and among them those whose result is kept."""
+
+    read: slice
+    keep: slice
+
+
+def strips_of(rows: int, step: int) -> list[Strip]:
+    """Cut ``rows`` into strips of ``step``, read with a row more on each side, as far as there is one."""
+    found = []
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        first = max(0, start - 1)
+        found.append(Strip(slice(first, min(stop + 1, rows)), slice(start - first, stop - first)))
+    return found
+
+
+def join(strips: list[Tensor]) -> Tensor:
+    """Put strips on each other, (R, ·, h, w) each."""
+    return strips[0] if len(strips) == 1 else torch.cat(strips, 2)

@@ -1,19 +1,17 @@
 """PanNeXt-U: a U-Net of ConvNeXt blocks that predicts the residual on the upsampled MS (paper sec. 3.1)."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import Backbone, by_pieces, everywhere, stack
+from .backbone import CELL_ROWS, Backbone, by_pieces, everywhere, join, stack, strips_of
 from .config import ModelConfig
 from .contract import Inputs
 from .kernels import Kernels, Latent, ModulatedConv2d
 from .layers import LayerNorm2d, PatchStem, pointwise
 
 _THIN = 8  # channels of the path at full resolution
-_CELLS, _CELL_ROWS = 4096, 16  # of the pieces that a CPU works on: cells at 1/4 resolution, or rows of them
+_CELLS = 4096  # of the pieces that a CPU works on: cells at 1/4 resolution
 
 
 class Block(nn.Module):
@@ -129,8 +127,8 @@ class PanNeXtU(Backbone):
         # what looks at the image as a whole must see all of it
         fixed = z is None or (isinstance(z, Kernels) and z.fixed)
         rows = inputs.P.shape[2] // self.patch
-        strips = _strips(rows, _CELL_ROWS if fixed and by_pieces(inputs.P) else rows)
-        h = _join([self.stem(self._features(inputs.strip(self._pixels(s.read))))[:, :, s.keep] for s in strips])
+        strips = strips_of(rows, CELL_ROWS if fixed and by_pieces(inputs.P) else rows)
+        h = join([self.stem(self._features(inputs.strip(self._pixels(s.read))))[:, :, s.keep] for s in strips])
         for block in self.encode:
             h = block(h, z)
         deep = self.down(h)
@@ -141,7 +139,7 @@ class PanNeXtU(Backbone):
         for block in self.decode:
             h = block(h, z)
         finished = [self._finish(inputs.strip(self._pixels(s.read)), h[:, :, s.read], z) for s in strips]
-        return _join([out[:, :, self._pixels(s.keep)] for out, s in zip(finished, strips, strict=True)])
+        return join([out[:, :, self._pixels(s.keep)] for out, s in zip(finished, strips, strict=True)])
 
     def _pixels(self, cells: slice) -> slice:
         """Rows of cells -> rows of PAN pixels."""
@@ -159,24 +157,3 @@ class PanNeXtU(Backbone):
         full = torch.cat((self._features(inputs), residual), 1)
         out: Tensor = residual + (self.refine(full, z) if isinstance(self.refine, Refine) else self.refine(full))
         return out
-
-
-class _Strip(NamedTuple):
-    """Rows that are worked on at once: those to read, and among them those whose result is kept."""
-
-    read: slice
-    keep: slice
-
-
-def _strips(rows: int, step: int) -> list[_Strip]:
-    """Cut ``rows`` into strips of ``step``, read with a row more on each side, as far as there is one."""
-    found = []
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        first = max(0, start - 1)
-        found.append(_Strip(slice(first, min(stop + 1, rows)), slice(start - first, stop - first)))
-    return found
-
-
-def _join(strips: list[Tensor]) -> Tensor:
-    return strips[0] if len(strips) == 1 else torch.cat(strips, 2)

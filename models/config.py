@@ -27,9 +27,9 @@ class ModelConfig(Config):
     """Side of the depthwise kernels, in cells of 1/4 resolution."""
     expansion: int = 3
     """Hidden channels of a block over its channels."""
-    band_width: int = 32
+    band_width: int = 48
     """Channels of a band's branch, at 1/4 of the PAN resolution, in the backbone ``shared``."""
-    band_blocks: int = 1
+    band_blocks: int = 2
     """ConvNeXt blocks of a band's branch."""
     patch: int = 4
     """Side of the pixel-unshuffled cell, in PAN pixels; loses nothing, and sets the speed."""

@@ -250,17 +250,12 @@ def test_a_branch_hears_how_its_band_follows_pan():
     network = make("shared", prior=False).network
     low = torch.randn(1, 1, 40, 80)
     factor = torch.cat((torch.full((40, 40), 2.0), torch.full((40, 40), -1.0)), 1)
-    found = network._compare((factor * low).expand(-1, 4, -1, -1), low - _area_mean(low))[0]
+    found = network._compare(factor * low, low - _area_mean(low))[0]
     for half, gain in ((slice(6, 33), 2.0), (slice(47, 74), -1.0)):
         coefficient, correlation, spread = found[:, 6:-6, half].mean((1, 2))
         assert coefficient == pytest.approx(gain, rel=0.1)
         assert correlation == pytest.approx(math.copysign(1, gain), abs=0.05)
         assert spread == pytest.approx(math.log(abs(gain)), abs=0.1)
-
-
-def test_shared_trunk_refuses_cells_of_odd_side():
-    with pytest.raises(ModelError, match="even patch"):
-        make("shared", patch=3)
 
 
 def test_fixed_kernels_give_every_band_its_own():
