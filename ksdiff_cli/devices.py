@@ -1,4 +1,4 @@
-"""Which processor a network runs on."""
+"""Which processor a network runs on, and what memory it has."""
 
 import re
 from typing import TYPE_CHECKING
@@ -31,3 +31,35 @@ def pick_device(name: str = "auto") -> "torch.device":
     if index >= count:
         raise KsdiffError(f"--device {name}: there are only {count} GPUs, numbered from 0")
     return torch.device("cuda", index)
+
+
+def free_memory(device: "torch.device") -> int | None:
+    """Return the bytes of a GPU that nobody uses, or that this process has reserved and not in use; None of a CPU."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error of torch's means that a GPU's memory did not suffice."""
+    import torch
+
+    # cuDNN and cuBLAS take memory of their own, and have no error of their own for it
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "ALLOC_FAILED" in str(error)
+
+
+def release_memory() -> None:
+    """Give back what torch keeps of GPUs' memory for later."""
+    import torch
+
+    torch.cuda.empty_cache()  # nothing without a GPU
+
+
+def has_bf16(device: "torch.device") -> bool:
+    """Say whether a device computes in bfloat16 faster than in float32: GPUs since NVIDIA's Ampere."""
+    import torch
+
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -1,6 +1,6 @@
 """What turns a tile into sharpened bands: the KSDiff network, or a method by name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.classical import METHODS, Block, Geometry, Setup, fuse, make_setup
-from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.errors import KsdiffError, did_you_mean
 from ksdiff_cli.fusers_network import Network
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
 from ksdiff_cli.sensors import Sensor
+from ksdiff_cli.tiling import Box
 
-__all__ = ["Classical", "Fuser", "Network", "Surveyor", "Upsampling", "make_fuser"]
+__all__ = ["Classical", "Fuser", "Network", "Remote", "Surveyor", "Upsampling", "make_fuser"]
 
 Array = NDArray[Any]
 
@@ -67,6 +68,42 @@ class Surveyor(Fuser, Protocol):
 
     def reach(self, ratio: int) -> int:
         """Return the PAN pixels it looks at on each side of a pixel; windows come with such a margin, then cut off."""
+
+
+@runtime_checkable
+class Remote(Surveyor, Protocol):
+    """A fuser that may work on a device with a memory of its own: tiles and results travel while it is at work.
+
+    Where there is no such device, the same calls copy nothing and wait for nothing.
+    """
+
+    def send(self, tile: Tile) -> Any:
+        """Start a tile's way to the device, in any thread; what it returns keeps the tile's ``valid``."""
+
+    def start(self, tile: Any, statistics: SceneStatistics, ratio: int, core: Box) -> Callable[[], Array]:
+        """Sharpen a tile; this may return before it is done.
+
+        Args:
+            tile: from :meth:`send`.
+            statistics: see :meth:`Fuser.fuse`.
+            ratio: see :meth:`Fuser.fuse`.
+            core: the pixels wanted, in those of the tile.
+
+        Returns:
+            What waits for the result, in any thread, and returns it: (bands, height, width) of the core, float32, DN.
+
+        Raises:
+            KsdiffError: the device's memory does not suffice.
+        """
+
+    def device_memory(self, bands: int) -> tuple[int, int] | None:
+        """Return the device's free memory and what it takes for each pixel of a tile, bytes; None without a device."""
+
+    def findings(self) -> Mapping[str, str]:
+        """Return what :meth:`Surveyor.prepare` found out that belongs to the provenance, as names and values."""
+
+    def notes(self) -> list[str]:
+        """Return what a person should know about the windows made so far."""
 
 
 class Upsampling:
@@ -187,7 +224,8 @@ def make_fuser(
     if method in METHODS:
         return Classical(method)
     if method != "ksdiff":
-        raise KsdiffError(f"no method is called {method!r}; known: ksdiff {' '.join(METHODS)}")
+        hint = did_you_mean(method, ("ksdiff", *METHODS)) or ";"
+        raise KsdiffError(f"no method is called {method!r}{hint} known: ksdiff {' '.join(METHODS)}")
     if checkpoint is None:
         from ksdiff_cli.weights import SHIPPED
 

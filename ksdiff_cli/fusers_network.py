@@ -1,8 +1,9 @@
 """The network as a fuser: a checkpoint, what it learns from a scene, and its tiles."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.anchors import count_anchors, read_anchors
+from ksdiff_cli.device_transfer import DeviceTransfer, Sent
+from ksdiff_cli.devices import free_memory, has_bf16
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.fusers_divided import Divider
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
+from ksdiff_cli.tiling import Box
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,9 +26,25 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+_ROUGH = 1e-3  # share of the pixels that bfloat16 may change by more than 1 DN
+
+
+@dataclass(frozen=True)
+class SentTile:
+    """A tile of which PAN and MS are on their way to the network's device."""
+
+    valid: Array
+    """(H, W) bool, see :class:`ksdiff_cli.raster.Tile`."""
+    images: Sent
+
 
 class Network:
-    """``ksdiff``: a network from its checkpoint, through the model contract."""
+    """``ksdiff``: a network from its checkpoint, through the model contract.
+
+    On a GPU tiles and results travel while it computes (:meth:`send`, :meth:`start`), a window that its memory does not
+    hold is fused in parts, and the network runs in bfloat16 where the scene's anchors show that this changes no more
+    than one pixel in a thousand by more than 1 DN.
+    """
 
     def __init__(self, checkpoint: Path, device: str = "auto", seed: int = 0, *, stage1: bool = False) -> None:
         """Load the weights.
@@ -50,11 +71,20 @@ class Network:
         self._checkpoint = checkpoint
         self._noise = self._model.noise(seed)
         self._kernels: list[Any] | None = None
+        self._known: tuple[SceneStatistics, Statistics] | None = None
+        self._transfer = DeviceTransfer(self._device)
+        self._divider = Divider(self._model.margin)
         self._provenance = {"METHOD": "ksdiff", "WEIGHTS": weights_hash(checkpoint), "SEED": str(seed)}
 
     def check(self, bands: int, ratio: int) -> None:
-        """See :meth:`Fuser.check`."""
-        self._model.check(bands, ratio)
+        """See :meth:`Fuser.check`; what was learnt from another scene is forgotten."""
+        from ksdiff_cli.models.contract import ModelError
+
+        try:
+            self._model.check(bands, ratio)
+        except ModelError as error:
+            raise ModelError(f"{self._checkpoint}: {error}") from None
+        self._kernels, self._model.lossy, self._divider = None, False, Divider(self._model.margin)
 
     def reach(self, ratio: int) -> int:
         """See :meth:`Surveyor.reach`."""
@@ -62,11 +92,17 @@ class Network:
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
         """See :meth:`Surveyor.prepare`: the scene's kernels are the mean of those that its anchors would have."""
-        known, total = self._statistics(statistics), count_anchors(pair.shape)
+        known, total, ratio = self._statistics(statistics), count_anchors(pair.shape), pair.grid.ratio
+        kept: list[Tile] = []
+        # where MS has no whole numbers, nobody knows how much a pixel may change
+        whole = all(np.dtype(dataset.dtypes[0]).kind in "iu" for dataset in pair.ms)
+        may_round = whole and has_bf16(self._device)
 
         def make(tile: Tile) -> "list[Tensor]":
+            if may_round:
+                kept.append(tile)
             images = self._batch(tile.pan), self._batch(tile.ms_up)
-            return self._model.kernels(*images, known, pair.grid.ratio, self._noise)
+            return self._model.kernels(*images, known, ratio, self._noise)
 
         made: list[list[Any]] = []
         with self._reproducibly(), _one_thread_each(self._device.type) as workers:
@@ -74,6 +110,18 @@ class Network:
                 made.append(kernels)
                 progress(len(made), total, "kernels")
         self._kernels = [sum(each) / len(made) for each in zip(*made, strict=True)] if made else None
+        self._model.lossy = bool(kept) and self._rounds_little(kept, statistics, ratio)
+
+    def _rounds_little(self, tiles: Iterable[Tile], statistics: SceneStatistics, ratio: int) -> bool:
+        """Say whether bfloat16 changes at most one pixel in a thousand of each band by more than 1 DN."""
+        changed, pixels = np.zeros(len(statistics.ms_mean)), 0
+        for tile in tiles:
+            results = []
+            for self._model.lossy in (False, True):
+                results.append(np.rint(self.fuse(tile, statistics, ratio)[:, tile.valid]))
+            changed += (np.abs(results[1] - results[0]) > 1).sum(1)
+            pixels += results[0].shape[1]
+        return bool(changed.max() <= _ROUGH * pixels)
 
     @property
     def needs_truth(self) -> bool:
@@ -118,12 +166,33 @@ class Network:
         After :meth:`prepare` all tiles get the scene's kernels, before it each its own; a ``latent``, as :meth:`latent`
         returns one, takes the place of that which a tile's kernels would be made from.
         """
+        height, width = tile.valid.shape
+        return self._start(self.send(tile), statistics, ratio, Box(0, 0, height, width), latent)()
+
+    def send(self, tile: Tile) -> SentTile:
+        """See :meth:`Remote.send`."""
+        return SentTile(tile.valid, self._transfer.send(tile.pan, tile.ms_up))
+
+    def start(self, tile: SentTile, statistics: SceneStatistics, ratio: int, core: Box) -> Callable[[], Array]:
+        """See :meth:`Remote.start`."""
+        return self._start(tile, statistics, ratio, core)
+
+    def _start(
+        self, tile: SentTile, statistics: SceneStatistics, ratio: int, core: Box, latent: "Tensor | None" = None
+    ) -> Callable[[], Array]:
         given: dict[str, Any] = {"kernels": self._kernels} if latent is None else {"latent": latent}
-        images = self._batch(tile.pan), self._batch(tile.ms_up), self._statistics(statistics)
+        known = self._statistics(statistics)
+
+        def fuse(pan: "Tensor", ms_up: "Tensor") -> "Tensor":
+            return self._model.fuse(pan, ms_up, known, ratio, self._noise, **given)
+
+        pan, ms_up = self._transfer.receive(tile.images)
         with self._reproducibly():
-            fused = self._model.fuse(*images, ratio, self._noise, **given)
-        result: Array = fused[0].cpu().numpy()
-        return result
+            if given.get("kernels") is None:  # kernels are the tile's own: it must not be divided
+                fused = fuse(pan[None], ms_up[None])[..., *core.within(Box(0, 0, *tile.valid.shape))]
+            else:
+                fused = self._divider.run(fuse, (pan[None], ms_up[None]), core)
+        return self._transfer.fetch(fused[0])
 
     def _batch(self, values: Any) -> "Tensor":
         import torch
@@ -132,10 +201,14 @@ class Network:
         return torch.from_numpy(array)[None].to(self._device)
 
     def _statistics(self, scene: SceneStatistics) -> "Statistics":
+        """Return a scene's statistics on the device; they go there once a scene."""
         from ksdiff_cli.models.contract import Statistics
 
-        values = [scene.pan_mean], [scene.pan_std], scene.ms_mean, scene.ms_std
-        return Statistics(*map(self._batch, values))
+        kept = self._known
+        if kept is None or kept[0] is not scene:
+            values = [scene.pan_mean], [scene.pan_std], scene.ms_mean, scene.ms_std
+            self._known = kept = scene, Statistics(*map(self._batch, values))
+        return kept[1]
 
     def _reproducibly(self) -> AbstractContextManager[Any]:
         """Give the same bytes from the same command, on a GPU too."""
@@ -144,12 +217,33 @@ class Network:
         return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
     def bytes_per_pixel(self, bands: int) -> int:
-        """See :meth:`Fuser.bytes_per_pixel`: what the network's layers hold, and some images of the bands."""
-        return self._model.memory + 14 * bands
+        """See :meth:`Fuser.bytes_per_pixel`: what the network's layers hold, and some images of the bands.
+
+        Beside a GPU that is pinned memory for what goes there and comes back, in blocks of up to twice that size.
+        """
+        return 8 + 16 * bands if self._device.type == "cuda" else self._model.memory + 14 * bands
+
+    def device_memory(self, bands: int) -> tuple[int, int] | None:
+        """See :meth:`Remote.device_memory`.
+
+        Counted for all backbones as they run on a GPU, where layers are not worked on by pieces and a trunk that bands
+        share has all their branches at once; a quarter is for cuDNN.
+        """
+        free = free_memory(self._device)
+        return None if free is None else (free, (self._model.memory + 80 * bands) * 5 // 4)
 
     def provenance(self) -> Mapping[str, str]:
         """See :meth:`Fuser.provenance`."""
         return self._provenance
+
+    def findings(self) -> Mapping[str, str]:
+        """See :meth:`Remote.findings`."""
+        return {"PRECISION": "bf16" if self._model.lossy else "fp32"}
+
+    def notes(self) -> list[str]:
+        """See :meth:`Remote.notes`."""
+        side = self._divider.side
+        return [f"the GPU's memory is short: windows were fused in parts of {side} pixels"] if side else []
 
 
 @contextmanager

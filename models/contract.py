@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, Self
 
@@ -145,6 +146,8 @@ class FusionModel(nn.Module, ABC):
     all windows, and windows that start at multiples of 16, the cores fit together without a seam."""
     memory: int
     """Bytes that the network holds at most for each PAN pixel on a CPU, beside images of the bands; measured."""
+    lossy: bool = False
+    """Whether :meth:`fuse` runs the network in bfloat16 on a GPU; what is around it, and a CPU, stay in float32."""
 
     @classmethod
     @abstractmethod
@@ -159,7 +162,9 @@ class FusionModel(nn.Module, ABC):
     def check(self, bands: int, ratio: int) -> None:
         """Raise :class:`ModelError` if the network cannot take this number of bands or this ratio."""
         if self.config.bands is not None and bands != self.config.bands:
-            raise ModelError(f"the weights are for {self.config.bands} MS bands, the data have {bands}: choose with -b")
+            raise ModelError(
+                f"the weights are for {self.config.bands} MS bands, the data have {bands}; choose bands, or others"
+            )
         if ratio < 2:
             raise ModelError(f"the network sharpens at ratios of 2 and more, not {ratio}")
 
@@ -247,7 +252,9 @@ class FusionModel(nn.Module, ABC):
         """Pad, standardise, run ``network`` (Inputs -> (R, group, H, W) standardised), and undo both."""
         height, width = pan.shape[-2:]
         pan, ms_up = pad_to_multiple(pan, self.multiple), pad_to_multiple(ms_up, self.multiple)
-        fused = network(self.prepare(pan, ms_up, statistics, ratio)).reshape(ms_up.shape)[..., :height, :width]
+        inputs = self.prepare(pan, ms_up, statistics, ratio)
+        with torch.autocast("cuda", torch.bfloat16) if self.lossy and pan.is_cuda else nullcontext():
+            fused = network(inputs).reshape(ms_up.shape)[..., :height, :width]
         return fused.mul(_spread(statistics.ms_std)).add_(statistics.ms_mean[..., None, None])
 
 

@@ -13,6 +13,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers import Upsampling, make_fuser
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import SceneStatistics, Tile
+from ksdiff_cli.raster_writer import new_raster
 from ksdiff_cli.sharpening import Sharpened, SharpenOptions, sharpen_scene
 
 Array = Any
@@ -214,6 +215,37 @@ def test_progress_ends_at_its_total(make_pair: Any) -> None:
 def test_one_pixel_wide_scene(make_pair: Any) -> None:
     made = sharpen(make_pair(size=(4, 200), ms_size=(1, 50)), tile=64)
     assert read(made.output).shape == (4, 4, 200)
+
+
+@pytest.mark.parametrize("format", ["GTiff", "COG"])
+def test_gdal_takes_the_threads_it_is_given_and_the_bytes_do_not_tell(format: str, make_pair: Any) -> None:
+    from rasterio._env import get_gdal_config
+
+    files, found = make_pair(size=(600, 700)), []
+
+    class Asking(PanDetail):
+        def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+            found.append(get_gdal_config("GDAL_NUM_THREADS"))
+            return super().fuse(tile, statistics, ratio)
+
+    made = [
+        sharpen(files, Asking(), f"out{threads}.tif", format=format, tile=256, threads=threads).output.read_bytes()
+        for threads in (None, 1, 2, 5)
+    ]
+    assert len(set(made)) == 1
+    assert list(dict.fromkeys(found)) == [None, 1, 2, 5]
+
+
+def test_the_command_line_bounds_gdals_threads(make_pair: Any, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, seen = make_pair(), []
+
+    def watch(*arguments: Any, **more: Any) -> Any:
+        seen.append(rasterio.env.getenv()["GDAL_NUM_THREADS"])
+        return new_raster(*arguments, **more)
+
+    monkeypatch.setattr("ksdiff_cli.sharpening.new_raster", watch)
+    done = run("sharpen", files.pan, files.ms, "-o", files.folder / "out.tif", "--method", "exp", "--threads", 3)
+    assert (done.exit_code, seen) == (0, ["3"]), done.output
 
 
 def test_exp_needs_no_torch() -> None:

@@ -2,13 +2,18 @@
 
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from scipy.ndimage import gaussian_filter
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.fusers import Upsampling
+from ksdiff_cli.products import make_pair as scene_of
+from ksdiff_cli.sharpening import SharpenOptions, shards, sharpen_scene
 from ksdiff_cli.sharpening.pipeline import make_windows, read_ahead
 from ksdiff_cli.sharpening.plan import GB, MOST_AHEAD, Need, make_plan, memory_needed
 from ksdiff_cli.sharpening.seams import Seams
@@ -172,3 +177,19 @@ def test_seam_score_counts_borders_from_the_scenes_corner() -> None:
 def test_no_border_no_score() -> None:
     assert seam(texture(), tile=1024) is None
     assert seam(np.ones((1, 512, 512))) is None
+
+
+def test_shards_stay_open_as_long_as_the_output_needs_them(make_pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, opened, most = make_pair(size=(1024, 1024)), [], []
+
+    def opening(path: Any) -> Any:
+        opened.append(rasterio.open(path))
+        most.append(sum(not shard.closed for shard in opened))
+        return opened[-1]
+
+    monkeypatch.setattr(shards, "rasterio", SimpleNamespace(open=opening))
+    scene = scene_of(str(files.pan), [str(files.ms)])
+    sharpen_scene(scene, files.folder / "out.tif", Upsampling(), SharpenOptions(tile=256, fidelity=False))
+    # 16 pieces, each with the borders of up to 8 more: 100 places to read
+    assert 16 <= len(opened) <= 40
+    assert all(shard.closed for shard in opened) and max(most) <= 13

@@ -9,25 +9,27 @@ from typing import Any
 import rasterio
 
 from ksdiff_cli import __version__
-from ksdiff_cli.fusers import Fuser, Surveyor
+from ksdiff_cli.fusers import Fuser, Remote, Surveyor
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
+from ksdiff_cli.raster_creation import check_creation
 from ksdiff_cli.raster_crop import Crop, crop_pair, crop_to
-from ksdiff_cli.raster_format import choose_format
+from ksdiff_cli.raster_format import check_range, choose_format
 from ksdiff_cli.raster_open import BLOCK_CACHE
 from ksdiff_cli.raster_writer import Format, check_output, new_raster, space_needed
 from ksdiff_cli.resuming import file_state
 from ksdiff_cli.sharpening.assembly import assemble
-from ksdiff_cli.sharpening.job import Folder, Job, is_assembled, job_folder, open_folder, place_of
+from ksdiff_cli.sharpening.fidelity import FIDELITY_TAG, measure_output
+from ksdiff_cli.sharpening.job import Folder, Job, earlier_tile, is_assembled, job_folder, open_folder, place_of
 from ksdiff_cli.sharpening.pipeline import Maker, Windows, make_windows
-from ksdiff_cli.sharpening.plan import Need, Plan, make_plan
+from ksdiff_cli.sharpening.plan import DeviceNeed, Need, Plan, make_plan
 from ksdiff_cli.tiling import Box
 
 __all__ = ["SharpenOptions", "Sharpened", "is_assembled", "job_folder", "sharpen_scene"]
 
 _BASE, _BASE_TORCH = 200_000_000, 500_000_000  # bytes of the process before the first window, measured
-_SEAM_TAG = "KSDIFF_SEAM_SCORE"
+SEAM_TAG = "KSDIFF_SEAM_SCORE"
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,10 @@ class SharpenOptions:
     """How a scene is cut and how the output is stored."""
 
     tile: int | None = None
-    """Side of a window, in PAN pixels, a multiple of 16; None takes 1024, or less where memory asks for it."""
+    """Side of a window, in PAN pixels, a multiple of 16; None takes 1024, or less where memory asks for it. Another
+    side may change a pixel by rounding."""
     memory: float | None = None
-    """GB that the whole process may take; None takes 2."""
+    """GB that the whole process may take; None takes 2. Pixels depend on it as far as they depend on ``tile``."""
     resume: bool = True
     """Whether the windows that a killed run finished are kept."""
     dtype: str | None = None
@@ -50,6 +53,11 @@ class SharpenOptions:
     """Whether an existing output is replaced."""
     window: Crop | None = None
     """The part to make, in pixels of the whole output; None makes all of it."""
+    threads: int | None = None
+    """CPU threads that GDAL reads and compresses with, beside each other; None reads with one and compresses with all.
+    The output does not depend on it."""
+    fidelity: bool = True
+    """Whether the output is compared with MS, see :mod:`ksdiff_cli.sharpening.fidelity`."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ class Sharpened:
     """Bytes that the process takes at most, by the model that the windows were chosen with."""
     seam: float | None
     """Seam score, see :class:`ksdiff_cli.sharpening.seams.Seams`; None where no border lies in the output."""
+    fidelity: str | None = None
+    """How far the output, degraded to MS's grid, is from MS; None where that was not measured."""
 
 
 def sharpen_scene(
@@ -111,9 +121,11 @@ def sharpen_scene(
     options = options or SharpenOptions()
     inputs = [source.path for source in (scene.pan, *scene.ms)]
     check_output(output, inputs, options.overwrite or is_assembled(output), options.format)
-    with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), open_pair(scene) as pair:
+    # set here, GDAL_NUM_THREADS holds in all threads of the process
+    threads = {} if options.threads is None else {"GDAL_NUM_THREADS": str(options.threads)}
+    with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE, **threads), open_pair(scene) as pair:
         fuser.check(pair.bands, pair.grid.ratio)
-        plan = _plan(pair, fuser, options)
+        plan = _plan(pair, output, fuser, options)
         facts = _facts(pair, fuser, plan, options)
         with open_folder(output, facts, _how(options), resume=options.resume) as folder:
             if folder.finished:
@@ -135,18 +147,22 @@ def _make(
     """Survey the scene, make the windows that are missing, put them together."""
     statistics = pair.statistics(progress)
     pixels = choose_format(pair, statistics.holes, options.dtype)
+    if options.dtype:
+        check_range(pixels, statistics)
+    check_creation(options.format == "COG", options.creation, pixels, pair.bands)
     job = Job(folder.path, plan, pair.bands, pixels, place_of(pair))
     missing = job.missing()
     job.check_space(missing, space_needed(options.format, plan.region.pixels * pair.bands * pixels.dtype.itemsize))
+    if isinstance(fuser, Surveyor) and (missing or _device(fuser, pair)):  # what a device's network finds out is told
+        fuser.prepare(pair, statistics, progress)
     if missing:
-        if isinstance(fuser, Surveyor):
-            fuser.prepare(pair, statistics, progress)
         make(Windows(job, pair, fuser, statistics), missing, progress)
     tags = _provenance(pair.scene, fuser, plan)
     part = crop_pair(pair, (plan.region.top, plan.region.left, plan.region.height, plan.region.width))
     with new_raster(output, part, pixels, options.creation, tags, options.format, plan.tiling.tile) as target:
         seam = assemble(job, target, pair.grid.ratio, progress)
-        target.update_tags(**{_SEAM_TAG: str(seam).lower()})
+        fidelity = measure_output(job, pair, statistics) if options.fidelity else None
+        target.update_tags(**{SEAM_TAG: str(seam).lower()}, **(fidelity.tags() if fidelity else {}))
         folder.mark_assembled(output, _how(options))
     return Sharpened(
         output,
@@ -154,25 +170,33 @@ def _make(
         pair.bands,
         pixels.dtype.name,
         pixels.nodata,
-        (*pair.notes, *folder.notes),
+        (*pair.notes, *folder.notes, *(fuser.notes() if isinstance(fuser, Remote) else ())),
         plan.tiling.tile,
         len(plan.numbers),
         len(plan.numbers) - len(missing),
         plan.memory,
         seam,
+        str(fidelity) if fidelity else None,
     )
 
 
-def _plan(pair: ScenePair, fuser: Fuser, options: SharpenOptions) -> Plan:
+def _device(fuser: Fuser, pair: ScenePair) -> DeviceNeed | None:
+    """Return what a fuser asks of a GPU; None where it uses none."""
+    found = fuser.device_memory(pair.bands) if isinstance(fuser, Remote) else None
+    return None if found is None else DeviceNeed(*found)
+
+
+def _plan(pair: ScenePair, output: Path, fuser: Fuser, options: SharpenOptions) -> Plan:
     """Choose the windows."""
     stored = choose_format(pair, holes=False, dtype=options.dtype).dtype.itemsize
     margin = fuser.reach(pair.grid.ratio) if isinstance(fuser, Surveyor) else 0
     fusing = fuser.bytes_per_pixel(pair.bands)
     base = _BASE_TORCH if "torch" in sys.modules else _BASE
-    need = Need(pair.bands, stored, margin, fusing, base)
+    need = Need(pair.bands, stored, margin, fusing, base, _device(fuser, pair))
     row, col, height, width = crop_to(pair, options.window)
     region = Box(row, col, row + height, col + width)
-    return make_plan(pair.shape, need, region, options.tile, options.memory)
+    earlier = earlier_tile(output) if options.resume else None
+    return make_plan(pair.shape, need, region, options.tile, options.memory, earlier)
 
 
 def _facts(pair: ScenePair, fuser: Fuser, plan: Plan, options: SharpenOptions) -> dict[str, Any]:
@@ -188,7 +212,8 @@ def _facts(pair: ScenePair, fuser: Fuser, plan: Plan, options: SharpenOptions) -
         "ksdiff": __version__,
         "inputs": [file_state(path) for path in sorted(files)],
         "scene": scene,
-        "method": dict(fuser.provenance()),
+        # windows of a CPU and of a GPU, which may round otherwise, are not mixed
+        "method": dict(fuser.provenance()) | ({"DEVICE": "cuda"} if _device(fuser, pair) else {}),
         "dtype": options.dtype,
         "cut": plan.facts,
     }
@@ -202,7 +227,7 @@ def _how(options: SharpenOptions) -> str:
 def _found(output: Path, pair: ScenePair, plan: Plan) -> Sharpened:
     """Describe an output that an earlier run had made before it was killed."""
     with rasterio.open(output) as dataset:
-        seam = dataset.tags().get(_SEAM_TAG, "none")
+        seam = dataset.tags().get(SEAM_TAG, "none")
         return Sharpened(
             output,
             dataset.shape,
@@ -215,6 +240,7 @@ def _found(output: Path, pair: ScenePair, plan: Plan) -> Sharpened:
             len(plan.numbers),
             plan.memory,
             None if seam == "none" else float(seam),
+            dataset.tags().get(FIDELITY_TAG),
         )
 
 
@@ -222,6 +248,7 @@ def _provenance(scene: Scene, fuser: Fuser, plan: Plan) -> dict[str, str]:
     facts = {
         "VERSION": __version__,
         **fuser.provenance(),
+        **(fuser.findings() if isinstance(fuser, Remote) else {}),
         "SENSOR": scene.sensor.name,
         "TILE": str(plan.tiling.tile),
     }

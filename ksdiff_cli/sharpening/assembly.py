@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
@@ -12,6 +11,7 @@ from ksdiff_cli.raster_geotiff import RasterTarget
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.pipeline import read_ahead
 from ksdiff_cli.sharpening.seams import Seams
+from ksdiff_cli.sharpening.shards import OpenShards
 from ksdiff_cli.tiling import Box
 
 Array = NDArray[Any]
@@ -39,14 +39,14 @@ def assemble(job: Job, target: RasterTarget, ratio: int, progress: ProgressCallb
     pieces = list(_pieces(region, job.plan.tiling.tile, target.block_shapes[0]))
 
     def read(piece: Box) -> Array:
-        return job.load(piece.grown(seams.margin).meet(region))
+        return job.load(piece.grown(seams.margin).meet(region), opened)
 
-    with read_ahead(read, pieces, 1) as images:
+    with OpenShards() as opened, read_ahead(read, pieces, 1) as images:
         for done, (piece, image) in enumerate(images, start=1):
             shown = piece.grown(seams.margin).meet(region)
             window = Window(piece.left - region.left, piece.top - region.top, piece.width, piece.height)
             target.write(image[:, *piece.within(shown)], window)
-            seams.add(image, _valid(image, job.pixels.nodata), piece, shown)
+            seams.add(image, job.valid(image), piece, shown)
             progress(done, len(pieces), "output")
     return seams.score
 
@@ -60,10 +60,3 @@ def _pieces(region: Box, tile: int, block: tuple[int, int]) -> Iterator[Box]:
     for top in range(region.top, region.bottom, height):
         for left in range(region.left, region.right, width):
             yield Box(top, left, top + height, left + width).meet(region)
-
-
-def _valid(image: Array, nodata: float | None) -> Array:
-    """(height, width): encoding keeps valid values off nodata, in all bands alike."""
-    if nodata is None:
-        return np.ones(image.shape[1:], bool)
-    return np.asarray(~np.isnan(image[0]) if np.isnan(nodata) else image[0] != image.dtype.type(nodata))

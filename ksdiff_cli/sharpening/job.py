@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
@@ -30,12 +30,13 @@ from ksdiff_cli.raster_layout import has_geotransform
 from ksdiff_cli.raster_open import first_line
 from ksdiff_cli.resuming import LOCK, lock_folder
 from ksdiff_cli.sharpening.plan import GB, Plan
+from ksdiff_cli.sharpening.shards import OpenShards
 from ksdiff_cli.tiling import ALIGN, Box
 
 Array = NDArray[Any]
 
-BLOCK = 64
-"""Side of a shard's blocks: small, because its borders are read once more with its neighbours."""
+BLOCK = 128
+"""Side of a shard's blocks: small, because its borders are read once more with its neighbours; yet each costs time."""
 _FACTS, _ASSEMBLED = "job.json", "assembled"
 _SHARD, _EMPTY, _GROWING = ".tif", ".empty", ".part"
 
@@ -91,11 +92,12 @@ class Job:
             growing.unlink(missing_ok=True)
             raise KsdiffError(f"{path}: cannot be written ({error.strerror}); make room there") from None
 
-    def load(self, box: Box) -> Array:
+    def load(self, box: Box, opened: OpenShards | None = None) -> Array:
         """Read finished pixels, across shards.
 
         Args:
             box: any part of the region.
+            opened: keeps shards open for the next call, where boxes follow each other.
 
         Returns:
             (bands, height, width), encoded.
@@ -103,16 +105,28 @@ class Job:
         Raises:
             KsdiffError: a shard is damaged.
         """
-        fill = 0 if self.pixels.nodata is None else self.pixels.nodata
-        out = np.full((self.bands, box.height, box.width), fill, self.pixels.dtype)
+        out = np.empty((self.bands, box.height, box.width), self.pixels.dtype)
         # GDAL would list the folder, which may hold a hundred thousand files, each time that it opens one
-        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), ExitStack() as stack:
+            opened = opened or stack.enter_context(OpenShards())
             for number in self.plan.tiling.touching(box):
                 part = self.plan.part(number)
                 shared = part.meet(box)
-                if not shared.empty and not self.shard(number).with_suffix(_EMPTY).exists():
-                    out[:, *shared.within(box)] = self._read(number, shared.within(part))
+                if shared.empty:
+                    continue
+                piece = out[:, *shared.within(box)]
+                if self.shard(number).with_suffix(_EMPTY).exists():
+                    piece[...] = 0 if self.pixels.nodata is None else self.pixels.nodata
+                else:
+                    self._read(opened, number, shared.within(part), piece)
         return out
+
+    def valid(self, image: Array) -> Array:
+        """Say where pixels from :meth:`load` are valid, (height, width): encoding keeps such values off nodata."""
+        nodata = self.pixels.nodata
+        if nodata is None:
+            return np.ones(image.shape[1:], bool)
+        return np.asarray(~np.isnan(image[0]) if np.isnan(nodata) else image[0] != image.dtype.type(nodata))
 
     def check_space(self, missing: list[int], output: int) -> None:
         """Foresee a full disk.
@@ -132,11 +146,10 @@ class Job:
                 f"way to it take {needed / GB:.2f} GB; make room there or choose another folder with -o"
             )
 
-    def _read(self, number: int, place: tuple[slice, slice]) -> Array:
+    def _read(self, opened: OpenShards, number: int, place: tuple[slice, slice], out: Array) -> None:
         path = self.shard(number)
         try:
-            with rasterio.open(path) as dataset:
-                return np.asarray(dataset.read(window=Window.from_slices(*place)))
+            opened.find(path).read(window=Window.from_slices(*place), out=out)
         except RasterioError as error:
             raise KsdiffError(f"{path}: is damaged ({first_line(error)}); start anew with --no-resume") from None
 
@@ -281,6 +294,15 @@ def _write(path: Path, text: str) -> None:
 def job_folder(output: Path) -> Path:
     """Return the folder in which an output's windows are kept until it is whole."""
     return output.with_name(f".{output.name}.shards")
+
+
+def earlier_tile(output: Path) -> int | None:
+    """Return the side of the windows, in PAN pixels, that an interrupted run left; None where there is none."""
+    try:
+        tile = json.loads((job_folder(output) / _FACTS).read_text())["cut"]["tile"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return tile if isinstance(tile, int) else None
 
 
 def is_assembled(output: Path) -> bool:

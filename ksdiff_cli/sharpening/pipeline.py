@@ -12,13 +12,16 @@ import rasterio
 from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fusers import Fuser
+from ksdiff_cli.fusers import Fuser, Remote
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
+from ksdiff_cli.raster import ScenePair, SceneStatistics
 from ksdiff_cli.raster_open import BLOCK_CACHE
+from ksdiff_cli.sharpening.consistency import Consistent
 from ksdiff_cli.sharpening.job import Job
 
 Array = NDArray[Any]
+Made = tuple[Callable[[], Array], Array]
+"""What waits for a window's pixels, and where they are valid."""
 Given = TypeVar("Given")
 Read = TypeVar("Read")
 
@@ -32,39 +35,51 @@ class Windows:
     fuser: Fuser
     statistics: SceneStatistics
 
-    def read(self, number: int) -> Tile:
-        """Read a window with its margin."""
+    def read(self, number: int) -> Any:
+        """Read a window with its margin: a tile, or what the fuser made of one."""
         seen = self.job.plan.seen(number)
-        return self.pair.read(seen.top, seen.left, seen.height, seen.width)
+        if isinstance(self.fuser, Consistent):
+            return self.fuser.read(self.pair, seen)
+        tile = self.pair.read(seen.top, seen.left, seen.height, seen.width)
+        return self.fuser.send(tile) if isinstance(self.fuser, Remote) else tile
 
-    def fuse(self, number: int, tile: Tile) -> tuple[Array, Array] | None:
+    def fuse(self, number: int, tile: Any) -> Made | None:
         """Sharpen a window and cut its margin off.
 
         Returns:
-            ((bands, height, width) float32 DN, (height, width) bool valid) of :meth:`Plan.part`; None where no pixel
-            is valid.
-
-        Raises:
-            KsdiffError: the fuser gave values that are no numbers.
+            What waits for (bands, height, width) float32 DN of :meth:`Plan.part`, and (height, width) bool, where that
+            is valid; None where no pixel is.
         """
-        plan = self.job.plan
+        plan, ratio = self.job.plan, self.pair.grid.ratio
         part, seen = plan.part(number), plan.seen(number)
         inside = part.within(seen)
-        # copies: the next window is fused while this one is written, without its margin
-        valid = tile.valid[inside].copy()
+        # copies, where there is a margin: the next window is fused while this one is written, without it
+        valid = np.ascontiguousarray(tile.valid[inside])
         if not valid.any():
             return None
-        fused = self.fuser.fuse(tile, self.statistics, self.pair.grid.ratio)[:, *inside].copy()
+        if isinstance(self.fuser, Remote):
+            return self.fuser.start(tile, self.statistics, ratio, part.moved(-seen.top, -seen.left)), valid
+        fused = np.ascontiguousarray(self.fuser.fuse(tile, self.statistics, ratio)[:, *inside])
+        return lambda: fused, valid
+
+    def store(self, number: int, made: Made | None) -> None:
+        """Wait for a window, encode and finish it.
+
+        Raises:
+            KsdiffError: the fuser gave values that are no numbers, or the window cannot be written.
+        """
+        if made is None:
+            self.job.store(number, None)
+            return
+        wait, valid = made
+        fused = wait()
         # one sum is cheaper than a mask of every pixel, and anything infinite or NaN spoils it
         if not np.isfinite(fused.sum()) and not np.isfinite(fused[:, valid]).all():
+            part = self.job.plan.part(number)
             raise KsdiffError(
                 f"the method gave values that are no numbers in the window at row {part.top}, column {part.left}"
             )
-        return fused, valid
-
-    def store(self, number: int, made: tuple[Array, Array] | None) -> None:
-        """Encode a window and finish it."""
-        self.job.store(number, made if made is None else self.job.pixels.encode(*made))
+        self.job.store(number, self.job.pixels.encode(fused, valid))
 
 
 class Maker(Protocol):

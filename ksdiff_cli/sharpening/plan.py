@@ -18,6 +18,16 @@ _READ_BYTES = 24  # a PAN pixel while it is read: PAN itself, and one band on it
 
 
 @dataclass(frozen=True)
+class DeviceNeed:
+    """What a method asks of a GPU's memory, and what that has."""
+
+    free: int
+    """Bytes at hand."""
+    fusing: int
+    """Bytes that fusing takes for each pixel of a window with its margin, inputs not."""
+
+
+@dataclass(frozen=True)
 class Need:
     """What a scene's pixels and a method ask of memory."""
 
@@ -31,6 +41,8 @@ class Need:
     """Bytes that fusing takes for each pixel of a window with its margin, the result among them, the inputs not."""
     base: int
     """Bytes of the process before the first window: Python, libraries, weights."""
+    device: DeviceNeed | None = None
+    """What is asked of a GPU; None without one."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +90,12 @@ def make_plan(
     region: Box,
     tile: int | None = None,
     memory: float | None = None,
+    earlier: int | None = None,
 ) -> Plan:
-    """Choose the windows: the largest of :data:`TILES` that memory allows, unless ``tile`` is given.
+    """Choose the windows: the largest of :data:`TILES` that memory allows, a GPU's too, unless ``tile`` is given.
+
+    A GPU's free memory differs from day to day, yet an interrupted run must go on with the windows it has, hence
+    ``earlier``. It never refuses: windows that turn out too large for it are fused in parts.
 
     Args:
         shape: (height, width) of the scene.
@@ -87,13 +103,14 @@ def make_plan(
         region: the part of the scene to make.
         tile: side of a core.
         memory: GB that the whole process may take; None takes :data:`DEFAULT_MEMORY`.
+        earlier: side of the cores of an interrupted run, which a GPU goes on with if it is one of :data:`TILES`.
 
     Raises:
         KsdiffError: the memory does not suffice, or no such tile can be.
     """
     memory = DEFAULT_MEMORY if memory is None else memory
     limit = int(memory * GB)
-    for side in (tile,) if tile else TILES:
+    for side in [tile] if tile else _candidates(shape, need.device, need, earlier):
         tiling = Tiling(*shape, side)
         one = memory_needed(tiling, need, 1)
         if one <= limit:
@@ -106,14 +123,33 @@ def make_plan(
     )
 
 
+def _candidates(shape: tuple[int, int], device: DeviceNeed | None, need: Need, earlier: int | None) -> list[int]:
+    """Return the sides of cores to try, in order; the smallest is always among them."""
+    if device is None:
+        return list(TILES)
+    fitting = [side for side in TILES[:-1] if device_needed(Tiling(*shape, side), need, device) <= device.free]
+    return [side for side in TILES if side == earlier] + fitting + [TILES[-1]]
+
+
+def device_needed(tiling: Tiling, need: Need, device: DeviceNeed) -> int:
+    """Return the bytes of a GPU that windows take at most: one is fused, others have arrived or have yet to leave."""
+    seen, core = _sizes(tiling, need)
+    return seen * device.fusing + (MOST_AHEAD + 2) * 4 * (seen * (1 + need.bands) + core * need.bands)
+
+
+def _sizes(tiling: Tiling, need: Need) -> tuple[int, int]:
+    """Return the pixels of the largest window with its margin, and of its core."""
+    side = tiling.tile + 2 * need.margin
+    seen = min(side, tiling.height) * min(side, tiling.width)
+    return seen, min(tiling.tile, tiling.height) * min(tiling.tile, tiling.width)
+
+
 def memory_needed(tiling: Tiling, need: Need, ahead: int) -> int:
     """Return the bytes that the process takes at most, by a model whose figures are measured.
 
     One window is fused while ``ahead`` others wait, one is read, and as many wait to be written.
     """
-    side = tiling.tile + 2 * need.margin
-    seen = min(side, tiling.height) * min(side, tiling.width)
-    core = min(tiling.tile, tiling.height) * min(tiling.tile, tiling.width)
+    seen, core = _sizes(tiling, need)
     waiting = 4 * (1 + need.bands) + 1
     reading = waiting + _READ_BYTES
     fusing = waiting + need.fusing

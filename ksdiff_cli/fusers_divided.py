@@ -1,0 +1,83 @@
+"""A window too large for a GPU's memory, fused in parts."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from ksdiff_cli.devices import is_out_of_memory, release_memory
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.tiling import ALIGN, Box
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SMALLEST = 256
+"""Side of the core of a part that is not divided any more, PAN pixels."""
+
+
+class Divider:
+    """Fuses windows, in four parts each where memory does not suffice, and those again in four.
+
+    Parts are read with the network's margin, so that pixels are the same up to rounding. What was too large once is not
+    tried again.
+    """
+
+    def __init__(self, margin: int) -> None:
+        """Start with whole windows; ``margin`` is what the network must see around a core, PAN pixels."""
+        self._margin = margin
+        self.side: int | None = None
+        """Side of the largest core that is tried; None as long as every window went through whole."""
+
+    def run(self, fuse: "Callable[..., Tensor]", images: "tuple[Tensor, ...]", core: Box) -> "Tensor":
+        """Fuse a window.
+
+        Args:
+            fuse: images of a window -> (N, C, H, W); it looks no further than the margin.
+            images: each (N, ·, H, W), what ``fuse`` takes.
+            core: the pixels wanted, at a multiple of 16 pixels from the scene's first, as the window itself.
+
+        Returns:
+            (N, C, height, width) of the core.
+
+        Raises:
+            KsdiffError: memory does not suffice for the smallest part.
+        """
+        height, width = images[0].shape[-2:]
+        whole = Box(0, 0, height, width)
+        largest = max(core.height, core.width)
+        if self.side is None or largest <= self.side:
+            try:
+                return fuse(*images)[..., *core.within(whole)].contiguous()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+            # out here: the error would keep the tensors of all layers
+            if largest <= SMALLEST:
+                raise KsdiffError(
+                    f"--device: the GPU's free memory does not suffice for windows of {largest} pixels; end what else "
+                    "uses it, or give --device cpu"
+                )
+            self.side = _half(largest)
+            release_memory()
+        fused: Tensor | None = None
+        for part in _quarters(core):
+            seen = part.grown(self._margin).meet(whole)
+            rows, cols = seen.within(whole)
+            made = self.run(fuse, tuple(image[..., rows, cols] for image in images), part.moved(-seen.top, -seen.left))
+            if fused is None:
+                fused = made.new_empty((*made.shape[:-2], core.height, core.width))
+            fused[..., *part.within(core)] = made
+        assert fused is not None
+        return fused
+
+
+def _half(size: int) -> int:
+    """Half of a core's side, rounded up to where a window may start."""
+    return -(-size // (2 * ALIGN)) * ALIGN
+
+
+def _quarters(core: Box) -> Iterator[Box]:
+    """Cut a core in two along both axes; a narrow one only across."""
+    high, wide = (_half(size) if size > SMALLEST else size for size in (core.height, core.width))
+    for top in range(core.top, core.bottom, high):
+        for left in range(core.left, core.right, wide):
+            yield Box(top, left, top + high, left + wide).meet(core)

@@ -1,0 +1,211 @@
+"""The engine for arrays: the same windows as of a scene in files, kept in memory."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
+from rasterio.transform import Affine
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.fusers import Fuser, Surveyor
+from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair
+from ksdiff_cli.raster_format import choose_format
+from ksdiff_cli.raster_open import BLOCK_CACHE
+from ksdiff_cli.registration import guard
+from ksdiff_cli.sensors import Sensor
+from ksdiff_cli.sharpening import SharpenOptions, _plan
+from ksdiff_cli.sharpening.job import Job
+from ksdiff_cli.sharpening.labelled import Image, is_labelled, read_labelled, write_labelled
+from ksdiff_cli.sharpening.pipeline import Windows, make_windows
+
+Array = NDArray[Any]
+
+_PAN, _MS = "pan", "ms"  # what messages call them: the parameters' names
+_OFF = 0.01  # largest misfit of a ratio, PAN pixels per MS pixel
+
+
+@dataclass(frozen=True)
+class ArrayOptions:
+    """How arrays are sharpened; see :func:`ksdiff_cli.sharpen_array`."""
+
+    sensor: Sensor
+    ratio: float | None = None
+    registration: Literal["check", "correct", "skip"] = "check"
+    tile: int | None = None
+    memory: float | None = None
+
+
+@dataclass
+class Canvas(Job):
+    """A job whose windows go into an array, not into files."""
+
+    out: Array = field(default_factory=lambda: np.empty(0))
+    """(bands, H, W), encoded; nodata where no window has been stored."""
+
+    def store(self, number: int, values: Array | None) -> None:
+        """See :meth:`Job.store`."""
+        if values is not None:
+            self.out[:, *self.plan.part(number).within(self.plan.region)] = values
+
+
+def sharpen_arrays(
+    pan: Any,
+    ms: Any,
+    valid: Any,
+    nodata: float | None,
+    fuser: Fuser,
+    options: ArrayOptions,
+    progress: ProgressCallback = silent,
+    note: Callable[[str], None] = lambda line: None,
+) -> Any:
+    """Sharpen NumPy arrays or xarray DataArrays; see :func:`ksdiff_cli.sharpen_array`."""
+    labelled = is_labelled(pan), is_labelled(ms)
+    if labelled[0] != labelled[1]:
+        raise KsdiffError("PAN and MS must be of one kind: give two arrays, or two DataArrays")
+    if labelled[0]:
+        first, last = read_labelled(pan, _PAN), read_labelled(ms, _MS)
+    else:
+        first, last = Image(np.asarray(pan)), Image(np.asarray(ms))
+    first, last = _checked(first, _PAN, (2, 3)), _checked(last, _MS, (3,))
+    if len(first.values) != 1:
+        raise KsdiffError(
+            f"{_PAN}: has {len(first.values)} bands, PAN has one; are PAN and MS swapped? PAN comes first, then MS"
+        )
+    if nodata is not None:
+        last = replace(last, nodata=nodata)
+    elif last.nodata is None and last.values.dtype.kind == "f":
+        last = replace(last, nodata=float("nan"))
+    made = fuse_images(first, last, valid, fuser, options, progress, note)
+    return write_labelled(made, ms) if labelled[1] else made.values
+
+
+def _checked(image: Image, name: str, dimensions: tuple[int, ...]) -> Image:
+    """Return an image as (bands, height, width), of a type that a raster can hold."""
+    values = image.values
+    if values.ndim not in dimensions or 0 in values.shape:
+        wanted = "(height, width) or (1, height, width)" if 2 in dimensions else "(bands, height, width)"
+        raise KsdiffError(f"{name}: has shape {values.shape}; give {wanted}")
+    if values.dtype.kind not in "iuf" or values.dtype.itemsize not in (1, 2, 4, 8) or values.dtype == np.float16:
+        raise KsdiffError(f"{name}: has values of type {values.dtype}; give integers, float32 or float64")
+    return replace(image, values=values if values.ndim == 3 else values[None])
+
+
+def fuse_images(
+    pan: Image,
+    ms: Image,
+    valid: Array | None,
+    fuser: Fuser,
+    options: ArrayOptions,
+    progress: ProgressCallback = silent,
+    note: Callable[[str], None] = lambda line: None,
+) -> Image:
+    """Sharpen an image in memory.
+
+    Args:
+        pan: one band.
+        ms: any number of bands.
+        valid: bool, of PAN's height and width or of MS's; None where all pixels but nodata and NaN count.
+        fuser: what sharpens a window.
+        options: see :class:`ArrayOptions`.
+        progress: told how far it is.
+        note: told what a person should know.
+
+    Returns:
+        The result on PAN's grid over the common area, of MS's data type.
+
+    Raises:
+        KsdiffError: see :func:`ksdiff_cli.sharpen_array`.
+        ModelError: the fuser's weights do not fit the bands.
+    """
+    masks = _masks(pan, ms, valid)
+    try:
+        with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), _as_file(pan, masks[0]) as first, _as_file(ms, masks[1]) as last:
+            bands = tuple(BandSource(last, band, alpha_is_data=True) for band in range(1, len(ms.values) + 1))
+            scene = Scene("arrays", BandSource(first), bands, options.sensor)
+            try:
+                return _fuse(scene, fuser, options, progress, note)
+            except KsdiffError as error:
+                raise KsdiffError(str(error).replace(first, _PAN).replace(last, _MS)) from None
+    except RasterioError as error:
+        raise KsdiffError(f"the arrays cannot be laid out as images ({error})") from None
+
+
+def _fuse(
+    scene: Scene, fuser: Fuser, options: ArrayOptions, progress: ProgressCallback, note: Callable[[str], None]
+) -> Image:
+    """Do with an opened scene what :func:`ksdiff_cli.sharpening.sharpen_scene` does, but for the files."""
+    if options.registration != "skip":
+        scene, notes = guard(scene, correct=options.registration == "correct", progress=progress)
+        for line in notes:
+            note(line)
+    with open_pair(scene) as pair:
+        _check_ratio(pair, options.ratio)
+        fuser.check(pair.bands, pair.grid.ratio)
+        plan = _plan(pair, Path(), fuser, SharpenOptions(options.tile, options.memory, resume=False))
+        statistics = pair.statistics(progress)
+        pixels = choose_format(pair, statistics.holes)
+        out = np.full((pair.bands, *pair.shape), 0 if pixels.nodata is None else pixels.nodata, pixels.dtype)
+        job = Canvas(Path(), plan, pair.bands, pixels, {}, out)
+        if isinstance(fuser, Surveyor):
+            fuser.prepare(pair, statistics, progress)
+        make_windows(Windows(job, pair, fuser, statistics), plan.numbers, progress)
+        for line in pair.notes if pair.georeferenced else ():
+            note(line)
+        place = {"crs": pair.pan.crs, "transform": pair.transform} if pair.georeferenced else {}
+        return Image(out, place, pixels.nodata)
+
+
+def _check_ratio(pair: ScenePair, ratio: float | None) -> None:
+    rows, cols = (1 / abs(axis.scale) for axis in (pair.grid.rows, pair.grid.cols))
+    if ratio is not None and max(abs(rows - ratio), abs(cols - ratio)) > _OFF:
+        raise KsdiffError(
+            f"ratio {ratio:g}: an MS pixel covers {rows:.4g} x {cols:.4g} PAN pixels (rows x columns); check the arrays"
+        )
+
+
+def _masks(pan: Image, ms: Image, valid: Array | None) -> tuple[Array | None, Array | None]:
+    """Say which of the two images a mask belongs to."""
+    if valid is None:
+        return None, None
+    mask = np.asarray(valid)
+    if mask.dtype != bool:
+        raise KsdiffError(f"valid: has values of type {mask.dtype}; give bool, True where pixels hold data")
+    if mask.shape == pan.values.shape[1:]:
+        return mask, None
+    if mask.shape == ms.values.shape[1:]:
+        return None, mask
+    raise KsdiffError(
+        f"valid: has shape {mask.shape}, neither PAN's {pan.values.shape[1:]} nor MS's {ms.values.shape[1:]}"
+    )
+
+
+@contextmanager
+def _as_file(image: Image, mask: Array | None) -> Iterator[str]:
+    """Keep an image as an uncompressed GeoTIFF in memory; yield the name by which GDAL opens it."""
+    bands, height, width = image.values.shape
+    profile = {"count": bands, "height": height, "width": width, "dtype": image.values.dtype.name}
+    place = dict(image.place)
+    if "transform" not in place:
+        # rows downwards; the unit matrix would make rasterio warn
+        place["transform"] = Affine(1, 0, 0, 0, -1, 0)
+    with MemoryFile(ext=".tif") as memory, warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with memory.open(
+            driver="GTiff", **profile, **place, nodata=image.nodata, photometric="MINISBLACK", alpha="NO",
+            interleave="band", tiled=True, bigtiff="if_safer",
+        ) as file:  # fmt: skip
+            file.write(image.values)
+            if mask is not None:
+                # GDAL asks a mask alone, where there is one
+                held = mask if image.nodata is None else mask & (image.values != image.nodata).all(0)
+                file.write_mask(held)
+        yield memory.name

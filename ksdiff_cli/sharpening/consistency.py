@@ -1,0 +1,199 @@
+"""Back-projection: whatever a method made, its result is corrected until it shows, degraded, the MS that went in.
+
+fused <- fused + upsample(ms - degrade(fused)), a fixed number of times (iterative back-projection, Irani and Peleg,
+"Improving resolution by image registration", CVGIP 1991). Both operators are linear and the corrections lie on the MS
+grid, so that the steps are made there: the image is degraded once, and one sum of corrections is added to it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksdiff_cli.anchors import spread_windows
+from ksdiff_cli.fusers import Fuser, Surveyor
+from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
+from ksdiff_cli.sharpening.camera import Camera, place_camera
+from ksdiff_cli.sharpening.fidelity import Fidelity, measure_fidelity
+from ksdiff_cli.tiling import ALIGN, Box
+
+Array = NDArray[Any]
+
+STEPS = 3
+"""Corrections: more change ERGAS by less than 1 % and begin to raise SAM on some scenes."""
+_REACH = 8  # MS pixels around a window that corrections look at: further ones change a result by 1e-4 DN at most
+_BLOCK, _SHARE = 16, 5  # side of the blocks that noise is measured in, MS pixels; their percentile that is believed
+_NOISE_SIDE, _NOISE_WINDOWS = 256, 16  # MS pixels
+_BEFORE_SIDE, _BEFORE_MARGIN, _BEFORE_WINDOWS = 192, 32, 8  # PAN pixels
+
+
+@dataclass(frozen=True)
+class PlacedTile(Tile):
+    """A tile that knows where it lies, with the MS that it came from."""
+
+    box: Box
+    """Its place on the pair's grid."""
+    camera: Camera
+    """Over it."""
+    ms: Array
+    """(bands, h, w) float32, DN; the MS pixels of the camera."""
+    weight: Array
+    """(h, w) float32 in 0..1: how far an MS pixel is believed; 0 where it is invalid, less than 1 where what it sees
+    is invalid in part."""
+
+
+class Consistent:
+    """Another fuser, whose results are back-projected; see the module."""
+
+    def __init__(self, fuser: Fuser) -> None:
+        """Wrap a fuser."""
+        self._fuser = fuser
+        self._gains: tuple[float, ...] = ()
+
+    def check(self, bands: int, ratio: int) -> None:
+        """See :meth:`Fuser.check`."""
+        self._fuser.check(bands, ratio)
+
+    def reach(self, ratio: int) -> int:
+        """See :meth:`Surveyor.reach`: the fuser's, and what corrections look at; a multiple of 16 as the fuser's is."""
+        own = self._fuser.reach(ratio) if isinstance(self._fuser, Surveyor) else 0
+        return own + -(-_REACH * ratio // ALIGN) * ALIGN
+
+    def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
+        """See :meth:`Surveyor.prepare`; notes what the result would differ by without corrections, and MS's noise.
+
+        Raises:
+            KsdiffError: the sensor has other bands than MS, so that their MTF is unknown; or see the fuser's.
+        """
+        self._gains = pair.scene.sensor.ms_gains(pair.bands)
+        if isinstance(self._fuser, Surveyor):
+            self._fuser.prepare(pair, statistics, progress)
+        before = self._measure_before(pair, statistics)
+        if before is not None:
+            pair.notes.append(_say(before, estimate_noise(pair), statistics))
+
+    def read(self, pair: ScenePair, box: Box) -> PlacedTile:
+        """Read what :meth:`fuse` takes.
+
+        Args:
+            pair: the open pair.
+            box: the window with its margin.
+        """
+        tile = pair.read(box.top, box.left, box.height, box.width)
+        gains = self._gains or pair.scene.sensor.ms_gains(pair.bands)
+        camera = place_camera(pair.grid, box, pair.ms_shape, gains)
+        if camera.ms.empty:
+            nothing = np.zeros((pair.bands, 0, 0), np.float32)
+            return PlacedTile(tile.pan, tile.ms_up, tile.valid, box, camera, nothing, nothing[0])
+        ms, known = pair.read_ms(camera.ms.top, camera.ms.left, camera.ms.height, camera.ms.width)
+        weight = known.astype(np.float32)
+        if not tile.valid.all():
+            weight *= camera.degrade(tile.valid.astype(np.float32), int(np.argmin(gains)))
+        if not known.all():
+            ms = np.where(known, ms, 0)
+        return PlacedTile(tile.pan, tile.ms_up, tile.valid, box, camera, ms, weight)
+
+    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+        """See :meth:`Fuser.fuse`; tiles that are not from :meth:`read` are left as the fuser made them."""
+        fused = self._fuser.fuse(tile, statistics, ratio)
+        if not isinstance(tile, PlacedTile) or tile.camera.ms.empty:
+            return fused
+        out = np.empty(fused.shape, np.float32)
+        whole = tile.valid.all()
+        for band, plane in enumerate(fused):
+            # a method may leave anything in holes; MS goes on there, and so does what is compared with it
+            clean = plane if whole else np.where(tile.valid, plane, tile.ms_up[band])
+            np.add(clean, tile.camera.upsample(back_project(clean, tile, band)), out=out[band])
+        return out
+
+    def bytes_per_pixel(self, bands: int) -> int:
+        """See :meth:`Fuser.bytes_per_pixel`: besides, the corrected image and one band on its way between the grids."""
+        return self._fuser.bytes_per_pixel(bands) + 4 * bands + 16
+
+    def provenance(self) -> Mapping[str, str]:
+        """See :meth:`Fuser.provenance`."""
+        return {**self._fuser.provenance(), "CONSISTENT": f"{STEPS} corrections"}
+
+    def _measure_before(self, pair: ScenePair, statistics: SceneStatistics) -> Fidelity | None:
+        """Measure some windows as the fuser alone makes them, with as much around them as changes the figures."""
+        scene = Box(0, 0, *pair.shape)
+
+        def look(box: Box) -> tuple[Array, Array]:
+            seen = box.grown(_BEFORE_MARGIN).meet(scene)
+            tile, inside = pair.read(seen.top, seen.left, seen.height, seen.width), box.within(seen)
+            return self._fuser.fuse(tile, statistics, pair.grid.ratio)[:, *inside], tile.valid[inside]
+
+        return measure_fidelity(pair, scene, look, statistics.ms_std, _BEFORE_SIDE, _BEFORE_WINDOWS)
+
+
+def back_project(image: Array, tile: PlacedTile, band: int) -> Array:
+    """Return the sum of :data:`STEPS` corrections of a plane (H, W), on the tile's MS pixels: (h, w) DN."""
+    camera = tile.camera
+    missing = tile.ms[band] - camera.degrade(image, band)
+    total = tile.weight * missing
+    down, up = camera.down[band], camera.up
+    rows, cols = (to_ms @ to_pan for to_ms, to_pan in zip(down, up, strict=True))
+    for _ in range(STEPS - 1):
+        # what of the corrections arrives once they are interpolated and seen through the camera again
+        arriving = (cols @ (rows @ total).T).T
+        total = total + tile.weight * (missing - arriving)
+    return np.asarray(total, np.float32)
+
+
+def estimate_noise(pair: ScenePair) -> Array | None:
+    """Estimate the standard deviation of MS's noise: (bands,) DN, or None where MS is too small or has too many holes.
+
+    sigma = sqrt(pi / 2) / 6 * mean |L * image|, with L = (1 -2 1; -2 4 -2; 1 -2 1), which sees no linear structure
+    (Immerkaer, "Fast noise variance estimation", CVIU 64(2), 1996). Texture counts as noise there, so it is taken for
+    each block of 16 x 16 pixels, and the 5th percentile of the blocks is believed. On three simulated scenes it was
+    1.1 to 1.8 times the true noise in 11 of 12 bands, 2.1 times in one; under four times that noise .8 to 1.3 times.
+    """
+    found = []
+    for number, (row, col, height, width) in enumerate(spread_windows(pair.ms_shape, _NOISE_SIDE, 1)):
+        if number == _NOISE_WINDOWS:
+            break
+        ms, known = pair.read_ms(row, col, height, width)
+        rough = np.abs(_differences(_differences(ms.astype(np.float64), 1), 2))
+        hole = _spread(_spread(~known, 0), 1)
+        rows, cols = (size // _BLOCK for size in hole.shape)
+        if rows and cols:
+            # the blocks side by side: (bands, blocks)
+            means = _blocks(rough, rows, cols).mean((2, 4)).reshape(len(ms), -1)
+            whole = ~_blocks(hole[None], rows, cols).any((2, 4)).reshape(-1)
+            found.append(means[:, whole])
+    blocks = np.concatenate(found, 1) if found else np.empty((pair.bands, 0))
+    if not blocks.shape[1]:
+        return None
+    return np.asarray(np.sqrt(np.pi / 2) / 6 * np.percentile(blocks, _SHARE, axis=1))
+
+
+def _differences(image: Array, axis: int) -> Array:
+    """Second differences along an axis, 2 shorter."""
+    line = np.moveaxis(image, axis, 0)
+    return np.moveaxis(line[:-2] - 2 * line[1:-1] + line[2:], 0, axis)
+
+
+def _spread(mask: Array, axis: int) -> Array:
+    """Where any of three neighbours along an axis is set, 2 shorter."""
+    line = np.moveaxis(mask, axis, 0)
+    return np.moveaxis(line[:-2] | line[1:-1] | line[2:], 0, axis)
+
+
+def _blocks(image: Array, rows: int, cols: int) -> Array:
+    """(n, rows, side, cols, side) of the whole blocks of (n, H, W)."""
+    return image[:, : rows * _BLOCK, : cols * _BLOCK].reshape(len(image), rows, _BLOCK, cols, _BLOCK)
+
+
+def _say(before: Fidelity, noise: Array | None, statistics: SceneStatistics) -> str:
+    """Say what the corrections are made from."""
+    text = (
+        f"--consistent: before it the degraded output differs from MS by {100 * before.share.mean():.2g} % of its "
+        f"standard deviation ({before.rms.mean():.3g} DN)"
+    )
+    if noise is None:
+        return text
+    std = np.where(statistics.ms_std > 0, statistics.ms_std, np.inf)
+    return f"{text}; MS's noise is about {100 * (noise / std).mean():.2g} % ({noise.mean():.3g} DN)"

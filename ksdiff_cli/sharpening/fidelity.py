@@ -1,0 +1,136 @@
+"""Spectral fidelity: is the output, seen through the MS camera, the MS that went in?
+
+As in Wald's protocol (Wald, Ranchin and Mangolini 1997, the consistency property), and as D_lambda of Khan et al. asks,
+but in DN and band by band. It is measured on windows spread over the output, so that its cost does not grow with it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksdiff_cli.anchors import spread_windows
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.raster import ScenePair, SceneStatistics
+from ksdiff_cli.sensors import Sensor, find_sensor
+from ksdiff_cli.sharpening.camera import place_camera
+from ksdiff_cli.sharpening.job import Job
+from ksdiff_cli.tiling import Box
+
+Array = NDArray[Any]
+Look = Callable[[Box], tuple[Array, Array]]
+"""A window of the output -> (bands, H, W) DN, (H, W) bool valid."""
+
+FIDELITY_TAG = "KSDIFF_FIDELITY"
+"""Where an output's metadata has the line; ``KSDIFF_FIDELITY_DN`` has every band's difference."""
+SIDE = 256
+"""Side of a window that is looked at, PAN pixels."""
+MOST = 32
+"""Windows looked at, at most."""
+_WHOLE = 1 - 1e-4  # of what an MS pixel sees must be valid
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How far an output, degraded to the MS grid, is from MS."""
+
+    rms: Array
+    """(bands,) root mean square difference, DN."""
+    share: Array
+    """(bands,) the same over the standard deviation of the band in the scene; 0 for constant bands."""
+    names: tuple[str, ...]
+    """Of the bands; "" where one has none."""
+    sensor: str
+    """Whose MTF the output was seen through."""
+    windows: int
+    """Number of windows that were looked at."""
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        worst = int(self.share.argmax())
+        name = f" ({self.names[worst]})" if self.names[worst] else ""
+        return (
+            f"degraded output differs from MS by {100 * self.share.mean():.2g} % of its standard deviation "
+            f"({self.rms.mean():.3g} DN), worst band {worst + 1}{name} {100 * self.share[worst]:.2g} % "
+            f"(RMS in {self.windows} window{'s' * (self.windows > 1)}, MTF of sensor {self.sensor})"
+        )
+
+    def tags(self) -> dict[str, str]:
+        """Return the output's metadata: the line, and the DN of every band."""
+        return {FIDELITY_TAG: str(self), f"{FIDELITY_TAG}_DN": " ".join(f"{value:.4g}" for value in self.rms)}
+
+
+def measure_output(job: Job, pair: ScenePair, statistics: SceneStatistics) -> Fidelity | None:
+    """Measure finished windows, as they are stored.
+
+    Args:
+        job: without missing windows.
+        pair: its inputs.
+        statistics: of the scene.
+
+    Returns:
+        See :func:`measure_fidelity`.
+    """
+
+    def look(box: Box) -> tuple[Array, Array]:
+        image = job.load(box)
+        return image.astype(np.float32), job.valid(image)
+
+    return measure_fidelity(pair, job.plan.region, look, statistics.ms_std)
+
+
+def measure_fidelity(
+    pair: ScenePair, region: Box, look: Look, ms_std: Array, side: int = SIDE, most: int = MOST
+) -> Fidelity | None:
+    """Measure an output's spectral fidelity on windows spread evenly over it.
+
+    Only MS pixels count whose whole view, to 4 deviations of the MTF, is valid and lies in a window.
+
+    Args:
+        pair: the inputs.
+        region: the part of the pair's grid that was made.
+        look: reads it.
+        ms_std: (bands,) standard deviations of MS over the scene, DN.
+        side: of a window, PAN pixels.
+        most: windows looked at, at most.
+
+    Returns:
+        What was found; None where no MS pixel counts.
+    """
+    gains, sensor = known_gains(pair.scene.sensor, pair.bands)
+    squares, count, windows = np.zeros(pair.bands), 0, 0
+    for number, (row, col, height, width) in enumerate(spread_windows((region.height, region.width), side)):
+        if number == most:
+            break
+        box = Box(row, col, row + height, col + width).moved(region.top, region.left)
+        camera = place_camera(pair.grid, box, pair.ms_shape, gains)
+        if not camera.whole.any():
+            continue
+        image, valid = look(box)
+        ms, known = pair.read_ms(camera.ms.top, camera.ms.left, camera.ms.height, camera.ms.width)
+        known &= camera.whole
+        if not valid.all():
+            image = np.where(valid, image, 0)
+            # the band that is blurred most sees furthest
+            known &= camera.degrade(valid.astype(np.float32), int(np.argmin(gains))) >= _WHOLE
+        if known.any():
+            for band, plane in enumerate(image):
+                difference = (camera.degrade(plane, band) - ms[band])[known]
+                squares[band] += np.square(difference, dtype=np.float64).sum()
+            count, windows = count + int(known.sum()), windows + 1
+    if not count:
+        return None
+    rms = np.sqrt(squares / count)
+    share = np.where(ms_std > 0, rms / np.where(ms_std > 0, ms_std, 1), 0)
+    return Fidelity(rms, share, tuple(source.name for source in pair.scene.ms), sensor.name, windows)
+
+
+def known_gains(sensor: Sensor, bands: int) -> tuple[tuple[float, ...], Sensor]:
+    """Return the sensor's MTF gains, or the generic ones where it has another number of bands, and whose they are."""
+    try:
+        return sensor.ms_gains(bands), sensor
+    except KsdiffError:
+        generic = find_sensor(None)
+        return generic.ms_gains(bands), generic
