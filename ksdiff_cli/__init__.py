@@ -1,11 +1,58 @@
-"""ksdiff: sharpen whole satellite scenes with the Kernel Space Diffusion Model (KSDiff, CVPR 2026)."""
+"""ksdiff: sharpen whole satellite scenes with the Kernel Space Diffusion Model (KSDiff, CVPR 2026).
+
+For Python: one function a task, see :mod:`ksdiff_cli.api`, and the metrics on arrays, see :mod:`ksdiff_cli.metrics`.
+Importing this package loads neither torch nor rasterio; the functions do when they are first called.
+"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ksdiff_cli.errors import KsdiffError
+
+if TYPE_CHECKING:
+    from ksdiff_cli import metrics
+    from ksdiff_cli.api import measure, sharpen_array, sharpen_scene
+    from ksdiff_cli.api_learning import evaluate, prepare_patches, train
 
 __version__ = "0.1.0"
+__all__ = [
+    "KsdiffError",
+    "evaluate",
+    "measure",
+    "metrics",
+    "prepare_patches",
+    "sharpen_array",
+    "sharpen_scene",
+    "train",
+]
 
 # In a checkout the network's folder `models/` stands beside this package; an installed wheel has it inside.
 # Appending the checkout's root makes `ksdiff_cli.models` importable without claiming the top-level name `models`.
 _package = Path(__file__).resolve().parent
 if not (_package / "models").is_dir() and (_package.parent / "models" / "ksdiff.py").is_file():
     __path__.append(str(_package.parent))
+
+
+_HOMES = {
+    "metrics": "metrics",
+    "measure": "api",
+    "sharpen_array": "api",
+    "sharpen_scene": "api",
+    "evaluate": "api_learning",
+    "prepare_patches": "api_learning",
+    "train": "api_learning",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Fetch a public function when it is first asked for; ``metrics`` is the package of that name."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    home = import_module(f"{__name__}.{_HOMES[name]}")
+    return home if name == _HOMES[name] else getattr(home, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -215,7 +215,9 @@ def _read_csv(path: Path, sensor: str | None) -> Iterator[Source]:
             columns = [str(name).strip() for name in reader.fieldnames or ()]
             reader.fieldnames = columns
             if not {"scene"} <= set(columns) and not {"pan", "ms"} <= set(columns):
-                raise KsdiffError(f"{path}: the first line must name a column 'scene', or columns 'pan' and 'ms'")
+                raise KsdiffError(
+                    f"{path}: the first line must name a column 'scene', or columns 'pan' and 'ms'; write such a line"
+                )
             if unknown := sorted(set(columns) - set(_COLUMNS)):
                 raise KsdiffError(f"{path}: knows no column {', '.join(unknown)}; columns are {', '.join(_COLUMNS)}")
             for row in reader:

@@ -76,7 +76,7 @@ class PatchFile:
         try:
             self._file = h5py.File(self.path)
         except OSError:
-            raise KsdiffError(f"{path}: is not an HDF5 file, or is damaged") from None
+            raise KsdiffError(f"{path}: is not an HDF5 file, or is damaged; prepare-data makes such files") from None
         self._cache: dict[str, Array] = {}
         self._cache_bytes = cache_bytes
         self._reading = Lock()

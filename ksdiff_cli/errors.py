@@ -1,5 +1,8 @@
 """The errors a person is meant to read."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class KsdiffError(Exception):
     """Work failed for a reason the user can act on.
@@ -7,3 +10,10 @@ class KsdiffError(Exception):
     The message is one line: it names the file, says what is wrong and what to do. The command line prints it after
     ``Error:`` and exits with 1.
     """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean …?`` with the nearest known name, in any case; "" where none is near."""
+    lower = {one.lower(): one for one in known if one}
+    near = get_close_matches(name.lower(), lower, 1)
+    return f"; did you mean {lower[near[0]]}?" if near else ""

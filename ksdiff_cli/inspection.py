@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.errors import KsdiffError, did_you_mean
 
 Facts = dict[str, Any]
 
@@ -50,8 +50,11 @@ def _sensors(path: str) -> Facts | None:
         return None
     if path.lower() == "sensors":
         return {"kind": "sensors", "sensors": [_sensor(sensor) for sensor in SENSORS.values()]}
-    sensor = by_any_name(path)
-    return {"kind": "sensor", **_sensor(sensor)} if sensor else None
+    if sensor := by_any_name(path):
+        return {"kind": "sensor", **_sensor(sensor)}
+    if hint := did_you_mean(path, SENSORS):
+        raise KsdiffError(f"{path}: no such file, and no sensor of that name{hint}")
+    return None
 
 
 def _sensor(sensor: Any) -> Facts:

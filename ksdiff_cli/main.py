@@ -1,35 +1,58 @@
 """The ksdiff program: registers the commands and turns expected failures into one line."""
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from ksdiff_cli import __version__
-from ksdiff_cli.commands import evaluate, info, metrics, prepare_data, sharpen, simulate, train
+from ksdiff_cli.commands import doctor, evaluate, info, metrics, prepare_data, sharpen, simulate, train
 from ksdiff_cli.console import stderr
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.usage import explain, is_usage
 
 # without a handler Python prints GDAL's warnings, dozens for one full disk, before our one line
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
 
 class ErrorBorder(TyperGroup):
-    """The one place where expected failures become ``Error: …`` and exit 1; anything else keeps its traceback."""
+    """The one place where expected failures become one line, ``Error: …``; anything else keeps its traceback.
+
+    Exit code 1 where the work failed, 2 where the command line was wrong.
+    """
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read what stands before the command; see the class."""
+        with _border(lambda: self.name or "ksdiff"):
+            return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command line; see the class."""
-        try:
+        """Run a command; see the class."""
+        with _border(lambda: f"ksdiff {ctx.invoked_subcommand or ''}".strip()):
             return super().invoke(ctx)
-        except KsdiffError as error:
-            message = str(error)
-        except Exception as error:
-            if not _is_expected(error):
-                raise
-            message = str(error)
-        stderr.print(f"Error: {message}", soft_wrap=True, markup=False)
-        raise typer.Exit(1)
+
+
+@contextmanager
+def _border(command: Callable[[], str]) -> Iterator[None]:
+    try:
+        yield
+        return
+    except KsdiffError as error:
+        message, code = str(error), 1
+    except Exception as error:
+        if is_usage(error):
+            message, code = explain(error, command()), 2
+        elif _is_expected(error):
+            message, code = str(error), 1
+        else:
+            raise
+    # a path may hold anything, a line end too
+    line = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in message)
+    stderr.print(f"Error: {line}", soft_wrap=True, markup=False)
+    raise typer.Exit(code)
 
 
 def _is_expected(error: Exception) -> bool:
@@ -71,3 +94,4 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("sharpen")(sharpen.sharpen)
 app.command("metrics")(metrics.metrics)
 app.command("info")(info.info)
+app.command("doctor")(doctor.doctor)

@@ -138,7 +138,7 @@ def measure_at_full_resolution(
         with open_raster(ms) as ms_dataset:
             bands, as_data = data_bands(ms_dataset), alpha_is_data(ms_dataset)
         if count != len(bands):
-            raise KsdiffError(f"{fused}: has {count} bands but MS {ms} has {len(bands)}")
+            raise KsdiffError(f"{fused}: has {count} bands but MS {ms} has {len(bands)}; give equal ones")
         gains = known.ms_gains(count)
         pair = stack.enter_context(open_pair(_scene(pan, ms, bands, as_data, known, warp)))
         source, notes = _lay_full(dataset, pair, gains)
@@ -174,7 +174,9 @@ def _common_areas(reference: Any, fused: Any, crop: str) -> tuple[Area, Area, li
     """Find the part of two open rasters to compare, and what to say about it."""
     bands, own = data_bands(reference), data_bands(fused)
     if len(bands) != len(own):
-        raise KsdiffError(f"{fused.name}: has {len(own)} bands but the reference {reference.name} has {len(bands)}")
+        raise KsdiffError(
+            f"{fused.name}: has {len(own)} bands but the reference {reference.name} has {len(bands)}; give equal ones"
+        )
     at_reference, at_fused, shape, notes = common_area(reference, fused)
     rows, cols = crop_slices(*shape, crop)
     shape = rows.stop - rows.start, cols.stop - cols.start

@@ -84,7 +84,7 @@ def common_area(first: Any, second: Any) -> tuple[tuple[int, int], tuple[int, in
         if first.shape != second.shape:
             raise KsdiffError(
                 f"{first.name}: {first.width} x {first.height} pixels but {second.name} has {second.width} x "
-                f"{second.height}, and there is no common georeference to lay them on each other"
+                f"{second.height}, and there is no common georeference to lay them on each other; cut both to one area"
             )
         return (0, 0), (0, 0), first.shape, ["no common georeference: the images are laid corner on corner"]
     if first.crs and second.crs and first.crs != second.crs:

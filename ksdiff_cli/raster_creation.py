@@ -8,10 +8,13 @@ from functools import lru_cache
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
+from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.raster_format import PixelFormat
+from ksdiff_cli.raster_open import first_line, is_from_gdal
 
 BLOCK = 256
 """Side of the blocks of a GeoTIFF, in pixels."""
@@ -42,6 +45,37 @@ def cog_options(creation: Mapping[str, str]) -> dict[str, str]:
     if codec == "LZW":
         del options["LEVEL"]
     return options | given
+
+
+def check_creation(cog: bool, creation: Mapping[str, str], pixels: PixelFormat, bands: int) -> None:
+    """Try creation options on a small raster in memory, before hours of work.
+
+    Args:
+        cog: whether they are GDAL's COG driver's, else the GTiff driver's.
+        creation: given by a person; without any nothing is tried.
+        pixels: of the output.
+        bands: of the output.
+
+    Raises:
+        KsdiffError: GDAL does not know an option, or its value, or cannot store such pixels with it.
+    """
+    if not creation:
+        return
+    shape = {"width": 32, "height": 32, "count": bands, "dtype": pixels.dtype.name, "nodata": pixels.nodata}
+    try:
+        with warnings.catch_warnings(), creation_warnings() as complaints, MemoryFile() as memory:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with memory.open(driver="GTiff", **shape, **({} if cog else geotiff_options(pixels, creation))) as file:
+                file.write(np.zeros((bands, 32, 32), pixels.dtype))
+            if cog:
+                with MemoryFile(ext=".tif") as copy:
+                    rasterio.shutil.copy(memory.name, copy.name, driver="COG", **cog_options(creation))
+    except Exception as error:
+        if not is_from_gdal(error):
+            raise
+        raise KsdiffError(f"--co: {first_line(error)}; see GDAL's page of the driver") from None
+    if complaints:
+        raise KsdiffError(f"--co: {complaints[0].removesuffix('.')}; see GDAL's page of the driver")
 
 
 @lru_cache

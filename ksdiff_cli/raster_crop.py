@@ -52,7 +52,7 @@ def crop_to(pair: ScenePair, window: Crop | None = None, bbox: Bounds | None = N
     if row < 0 or col < 0 or row + rows > height or col + cols > width:
         raise KsdiffError(
             f"the window (rows {row} to {row + rows}, columns {col} to {col + cols}) reaches beyond the output, "
-            f"which has {height} rows and {width} columns"
+            f"which has {height} rows and {width} columns; give another --window"
         )
     return row, col, rows, cols
 
@@ -82,7 +82,9 @@ def _crop_to_bounds(pair: ScenePair, bbox: Bounds, bbox_crs: str) -> Crop:
         start = max(0, math.floor(min(places) + _SLACK))
         stop = min(size, math.ceil(max(places) - _SLACK))
         if stop <= start:
-            raise KsdiffError(f"the bounding box {_say(bbox)} does not meet the output, {_extent(pair)}")
+            raise KsdiffError(
+                f"the bounding box {_say(bbox)} does not meet the output, {_extent(pair)}; give another --bbox"
+            )
         found.append((start, stop - start))
     return found[0][0], found[1][0], found[0][1], found[1][1]
 
@@ -102,7 +104,9 @@ def _in_crs_of_pan(pair: ScenePair, bbox: Bounds, bbox_crs: str) -> Bounds:
             raise
         west = south = east = north = math.inf
     if not all(map(math.isfinite, (west, south, east, north))):
-        raise KsdiffError(f"the bounding box {_say(bbox)} has no place in {crs_name(pair.pan)}, the CRS of PAN")
+        raise KsdiffError(
+            f"the bounding box {_say(bbox)} has no place in {crs_name(pair.pan)}, the CRS of PAN; give another"
+        )
     return west, south, east, north
 
 

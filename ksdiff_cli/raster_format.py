@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.raster import ScenePair
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.raster import ScenePair, SceneStatistics
 
 Array = NDArray[Any]
+
+_FLAT = 0.5  # standard deviation below which rounding leaves one or two values
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,28 @@ def choose_format(pair: ScenePair, holes: bool, dtype: str | None = None) -> Pix
         candidates += [pair.pan.nodatavals[pair.scene.pan.band - 1], 0.0]
     fitting = (float(value) for value in candidates if value is not None and _fits(float(value), chosen))
     return PixelFormat(chosen, next(fitting, None))
+
+
+def check_range(pixels: PixelFormat, statistics: SceneStatistics) -> None:
+    """Refuse a wanted data type that would leave next to nothing of the values.
+
+    Raises:
+        KsdiffError: a band's mean lies beyond the type, or integers would round all of its differences away.
+    """
+    if pixels.dtype.kind == "f":
+        return
+    info, name = np.iinfo(pixels.dtype), pixels.dtype.name
+    for mean, deviation in zip(statistics.ms_mean, statistics.ms_std, strict=True):
+        if not info.min <= mean <= info.max:
+            raise KsdiffError(
+                f"-t {name}: ends at {info.min} and {info.max}, but the mean of an MS band is {mean:.4g}; choose a "
+                "wider type such as uint16 or float32"
+            )
+        if 0 < deviation < _FLAT and abs(mean) < 1:
+            raise KsdiffError(
+                f"-t {name}: holds whole numbers, but an MS band has values about {mean:.3g} ± {deviation:.2g}; choose "
+                "float32"
+            )
 
 
 def _fits(value: float, dtype: np.dtype[Any]) -> bool:

@@ -42,6 +42,8 @@ def open_raster(path: str | Path) -> Any:
             # many pairs have no georeference: open_pair says so
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(path)
+    except UnicodeEncodeError:
+        raise KsdiffError(f"{path}: its name is not valid UTF-8, which GDAL needs; rename the file") from None
     except RasterioError as error:
         if remote:
             raise KsdiffError(
@@ -51,7 +53,11 @@ def open_raster(path: str | Path) -> Any:
             raise KsdiffError(f"{path}: no such file; check the path") from None
         if Path(path).is_dir():
             raise KsdiffError(f"{path}: is a folder, not a raster file; name the file inside it") from None
-        raise KsdiffError(f"{path}: cannot be opened as a raster ({first_line(error)})") from None
+        empty = Path(path).is_file() and Path(path).stat().st_size == 0
+        hint = "the file is empty, fetch it again" if empty else "give a GeoTIFF or another image that GDAL reads"
+        raise KsdiffError(
+            f"{path}: cannot be opened as a raster ({first_line(error).removesuffix('.')}); {hint}"
+        ) from None
     if dataset.count == 0 or dataset.width == 0 or dataset.height == 0:
         dataset.close()
         raise KsdiffError(f"{path}: holds no bands; name the image file itself")

@@ -44,7 +44,7 @@ def check_place(output: Path, inputs: Sequence[str], overwrite: bool) -> None:
     """
     folder = output.parent
     if folder.exists() and not folder.is_dir():
-        raise KsdiffError(f"{output}: cannot be made, {folder} is a file, not a folder")
+        raise KsdiffError(f"{output}: cannot be made, {folder} is a file, not a folder; choose another place")
     if not folder.is_dir():
         raise KsdiffError(f"{output}: the folder {folder} does not exist; make it first")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -121,6 +121,8 @@ def space_needed(format: Format, stored: int) -> int:
 
 def _check_name(output: Path, format: Format) -> None:
     suffix = output.suffix.lower()
+    if str(output) == "-":
+        raise KsdiffError("-: a raster cannot be written to standard output; name a file")
     if format == "VRT":
         if suffix != ".vrt":
             raise KsdiffError(f"{output}: the output is a virtual raster; let its name end in .vrt")

@@ -75,7 +75,7 @@ class Sensor:
         """
         if self.bands and bands > len(self.bands):
             raise KsdiffError(
-                f"sensor {self.name} has {len(self.bands)} MS bands but the data have {bands}: choose the bands "
+                f"sensor {self.name} has {len(self.bands)} MS bands but the data have {bands}; choose the bands "
                 f"({', '.join(self.bands)}) with -b, or another --sensor"
             )
         if len(set(self.mtf_ms)) == 1:
@@ -83,7 +83,7 @@ class Sensor:
         if len(self.mtf_ms) != bands:
             raise KsdiffError(
                 f"sensor {self.name} has {len(self.mtf_ms)} MS bands but the data have {bands}, and its MTF gains "
-                "differ from band to band: name another --sensor, or write the gains of these bands to a sensor file "
+                "differ from band to band; name another --sensor, or write the gains of these bands to a sensor file "
                 "(--sensor my.toml)"
             )
         return self.mtf_ms

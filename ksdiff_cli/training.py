@@ -61,7 +61,7 @@ def is_done(options: TrainingOptions, stage: Stage) -> bool:
             f"{done}: was made with other values of {', '.join(changed)}; choose another folder with -o, or --overwrite"
         )
     first = options.file(1)
-    if stage == 2 and first.exists() and training.get("stage1") != weights_hash(first):
+    if stage == 2 and not options.fine_tune and first.exists() and training.get("stage1") != weights_hash(first):
         raise KsdiffError(f"{done}: was made from another {first}; train --stage 2 --overwrite")
     return True
 

@@ -42,7 +42,7 @@ class Objective:
     """What a stage minimises."""
 
     target: KSDiff | None
-    """The frozen stage 1 whose PLFE1 makes z_0; None in stage 1 itself."""
+    """The frozen stage 1 whose PLFE1 makes z_0; None in stage 1 itself, and where stage 2 is fine-tuned without it."""
     recipe: Recipe
     latent_noise: float
     diffusion_weight: float
@@ -51,9 +51,11 @@ class Objective:
         """Make the z that modulates the network, and stage 2's latent loss (eq. 9)."""
         if not model.config.prior:
             return None, None
-        if self.target is None:
+        if model.stage == 1:
             z = model.truth_latent(inputs)
             return z + self.latent_noise * draws.normal(z), None
+        if self.target is None:
+            return model.sample(inputs, draws.normal(model.noise().expand(len(inputs.M), -1, -1)).to(inputs.M)), None
         with torch.no_grad():
             z_0 = self.target.truth_latent(inputs)
         noise = draws.normal(z_0)

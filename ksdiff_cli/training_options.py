@@ -13,6 +13,9 @@ from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Recipe = Literal["chain", "random-t"]
 
+RATE, FINE_RATE = 1e-3, 2e-4
+"""Peak learning rates of AdamW: from random weights, and to fine-tune a network that is good already."""
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -30,7 +33,7 @@ class TrainingOptions:
     """Pieces in which the network sees a batch: less memory, the same step."""
     precision: Precision = "auto"
     """Arithmetic on a GPU; auto is bf16 where the GPU has it, else fp32. A CPU always computes in fp32."""
-    rate: float = 1e-3
+    rate: float = RATE
     """Peak learning rate of AdamW; cosine to zero."""
     weight_decay: float = 1e-4
     ema: float = 0.998
@@ -56,6 +59,9 @@ class TrainingOptions:
     """Minutes after which the stage ends well, its learning rate fully decayed."""
     init: Path | None = None
     """Weights to start from instead of random ones; their configuration replaces ``config``."""
+    fine_tune: bool = False
+    """Whether stage 2 goes on from ``init``'s stage 2 by eq. 4 alone, through the whole diffusion chain: there is no
+    stage 1, hence no z_0 to aim at."""
     seed: int = 0
     device: str = "cpu"
     config: ModelConfig | PixelConfig = field(default_factory=ModelConfig)

@@ -29,7 +29,8 @@ class Run:
         """Build the model of the stage, from given weights or stage 1's where there are some, and its optimiser.
 
         Raises:
-            KsdiffError: no stage 1 for stage 2, weights of another kind, or patches of a size the network cannot take.
+            KsdiffError: no stage 1 for stage 2, nothing to fine-tune, weights of another kind, or patches of a size the
+                network cannot take.
             ModelError: weights for other bands.
         """
         self.options, self.stage, self.team = options, stage, team
@@ -41,7 +42,7 @@ class Run:
         self.target: KSDiff | None = None
         self.origin: str | None = None
         """Hash of the stage 1 that stage 2 starts from."""
-        if stage == 2:
+        if stage == 2 and not options.fine_tune:
             self.target, self.origin = _load_stage1(options)
             self.target.to(self.device).eval().requires_grad_(False)
         sources = [source for source in (_load_init(options, train), self.target) if source is not None]
@@ -106,7 +107,7 @@ class Run:
             losses = train_pixels_once(self.model, inputs, draws, self.arithmetic, options.accumulate)
         else:
             assert isinstance(self.model, KSDiff)
-            latent_only = self.stage == 2 and self.part < options.warm_up
+            latent_only = self.target is not None and self.part < options.warm_up
             losses = train_once(
                 self.objective,
                 self.model,
@@ -222,6 +223,10 @@ def _load_init(options: TrainingOptions, train: list[PatchFile]) -> FusionModel 
     if options.init is None:
         return None
     source = load_model(options.init)[0]
+    if options.fine_tune and source.needs_truth:
+        raise KsdiffError(
+            f"{options.init}: holds stage 1, and only whole networks are fine-tuned; give stage 2's weights"
+        )
     for file in train:
         source.check(file.bands, file.ratio)
     return source

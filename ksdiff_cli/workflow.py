@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from ksdiff_cli.fusers import Fuser
+from ksdiff_cli.fusers import Fuser, make_fuser
 from ksdiff_cli.products import choose_bands
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.quicklook import check_quicklook, draw_quicklook
@@ -14,7 +14,12 @@ from ksdiff_cli.raster_crop import find_crop
 from ksdiff_cli.raster_writer import check_output
 from ksdiff_cli.registration import guard
 from ksdiff_cli.sharpening import Sharpened, SharpenOptions, is_assembled, sharpen_scene
+from ksdiff_cli.sharpening.consistency import Consistent
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
+from ksdiff_cli.sharpening.uncertainty import Uncertainty, check_uncertainty, is_sharpened, sharpen_with_uncertainty
+
+if TYPE_CHECKING:
+    from ksdiff_cli.adaptation import Adaptation
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,8 @@ class Workflow:
 
     fuser: Fuser
     options: SharpenOptions = field(default_factory=SharpenOptions)
-    bands: Sequence[int] = ()
-    """MS bands to sharpen, from 1; () takes all."""
+    bands: Sequence[int | str] = ()
+    """MS bands to sharpen, by numbers from 1 or by names; () takes all."""
     warp: bool = False
     """Whether MS in another CRS, or rotated against PAN, is brought onto PAN's axes."""
     registration: Literal["check", "correct", "skip"] = "check"
@@ -37,6 +42,12 @@ class Workflow:
     """CRS of ``bounds``; "" is PAN's."""
     quicklook: Path | None = None
     """PNG to draw of the result."""
+    adaptation: "Adaptation | None" = None
+    """How the network is fine-tuned on each scene first; its weights take the place of the fuser's."""
+    consistent: bool = False
+    """Whether results are back-projected, see :mod:`ksdiff_cli.sharpening.consistency`."""
+    uncertainty: Uncertainty | None = None
+    """The raster of uncertainty that is made besides."""
 
     def check(self, output: Path, inputs: Sequence[str]) -> None:
         """Refuse before any work what would fail after it.
@@ -44,7 +55,11 @@ class Workflow:
         Raises:
             KsdiffError: the output or the quicklook exists, is an input, or cannot be written.
         """
-        check_output(output, inputs, self.options.overwrite or is_assembled(output), self.options.format)
+        there = is_assembled(output)
+        if self.uncertainty:
+            check_uncertainty(self.uncertainty, output, inputs, self.options.overwrite)
+            there = there or is_sharpened(self.uncertainty.output, output)
+        check_output(output, inputs, self.options.overwrite or there, self.options.format)
         if self.quicklook:
             check_quicklook(self.quicklook, list(inputs), self.options.overwrite)
 
@@ -71,8 +86,22 @@ class Workflow:
         notes: Sequence[str] = ()
         if self.registration != "skip":
             scene, notes = guard(scene, correct=self.registration == "correct", progress=progress)
+        fuser, checkpoint = self.fuser, None
+        if self.adaptation:
+            from ksdiff_cli.adaptation import adapt
+
+            adapted = adapt(scene, output, self.adaptation, progress)
+            fuser = make_fuser("ksdiff", adapted.checkpoint, self.adaptation.device, self.adaptation.seed)
+            checkpoint, notes = adapted.checkpoint, (*notes, *adapted.notes)
+        if self.consistent:
+            fuser = Consistent(fuser)
         part = find_crop(scene, self.window, self.bounds, self.bounds_crs) if self.window or self.bounds else None
-        made = sharpen_scene(scene, output, self.fuser, replace(self.options, window=part), progress, make)
+        options = replace(self.options, window=part)
+        if self.uncertainty:
+            spread = self.uncertainty.fuser(checkpoint)
+            made = sharpen_with_uncertainty(scene, output, fuser, options, self.uncertainty, spread, progress, make)
+        else:
+            made = sharpen_scene(scene, output, fuser, options, progress, make)
         if self.quicklook:
             draw_quicklook(scene, made.output, self.quicklook, part)
         return replace(made, notes=(*notes, *made.notes))

@@ -129,7 +129,7 @@ class SharedTrunk(Backbone):
     def _inject(self, M: Tensor, shared: _Shared, z: Latent) -> Tensor:
         """Run the branch: (R, group, H, W), what the images of these R entries share -> (R, group, H, W) residual."""
         cells = F.pixel_unshuffle(M, self.patch)
-        means = cells.view(len(M), self.group, -1, *cells.shape[2:]).mean(2)
+        means = F.avg_pool2d(M, self.patch)
         known = torch.cat((cells, shared.low - means, self._compare(means, shared.varying)), 1)
         x = self.band(_in_order(known), z) + shared.features
         for block in self.blocks:

@@ -64,7 +64,8 @@ def read_header(path: str | Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: is not a safetensors checkpoint ({str(error).splitlines()[0]})") from None
+        why = str(error).splitlines()[0]
+        raise ModelError(f"{path}: is not a safetensors checkpoint, or is cut off ({why}); fetch it again") from None
     if _KEY not in metadata:
         raise ModelError(f"{path}: is a safetensors file, but not one written by ksdiff")
     header: dict[str, Any] = json.loads(metadata[_KEY])

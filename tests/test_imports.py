@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"evaluate", "info", "metrics", "prepare_data", "sharpen", "simulate", "train"}
+COMMANDS = {"doctor", "evaluate", "info", "metrics", "prepare_data", "sharpen", "simulate", "train"}
 
 HEAVY = {"torch", "rasterio", "h5py", "numpy", "scipy", "safetensors"}
 FILES = {"rasterio", "h5py", "safetensors"}
@@ -22,6 +22,9 @@ NO_RASTERIO = (
     "ksdiff_cli.dataset",
     "ksdiff_cli.training",
     "ksdiff_cli.training_batches",
+    "ksdiff_cli.api_learning",
+    "ksdiff_cli.diagnosis",
+    "ksdiff_cli.weights.check",
     "ksdiff_cli.models.ksdiff",
     "ksdiff_cli.models.checkpoint",
 )

@@ -297,3 +297,23 @@ def test_the_command_passes_its_options_on(patches, tmp_path, run):
     assert (model.config.backbone, model.config.encoder, model.config.rank) == ("fusionnet", "entangled", (2, 2, 1, 1))
     training = header["training"]
     assert [training[name] for name in ("recipe", "warm_up", "accumulate")] == ["random-t", 1.0, 2]
+
+
+def test_fine_tuning_goes_on_from_whole_weights_without_a_stage_1(run, patches, tmp_path):
+    for stage in (1, 2):
+        train_stage(options(patches, tmp_path / "first", steps=4), stage)
+    stage1, stage2 = (tmp_path / "first" / f"stage{stage}.safetensors" for stage in (1, 2))
+    words = ("train", "--data", patches, "--steps", 40, "--batch", 4, "--fine-tune", "--device", "cpu", "-q", "--init")
+    done = run(*words, stage2, "-o", tmp_path / "fine")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.split() == [str(tmp_path / "fine" / "stage2.safetensors")]
+    old, new = weights_of(stage2), weights_of(tmp_path / "fine" / "stage2.safetensors")
+    for part in ("plfe2", "denoiser", "network"):  # all of it goes on
+        assert any(not torch.equal(new[name], old[name]) for name in old if name.startswith(part))
+    loss = {path: lines_of(path)[-1]["valid"] for path in (tmp_path / "first", tmp_path / "fine")}
+    assert loss[tmp_path / "fine"] < loss[tmp_path / "first"]
+    assert load_model(tmp_path / "fine" / "stage2.safetensors")[1]["training"]["rate"] == 2e-4
+    assert run(*words, stage2, "-o", tmp_path / "fine", "--resume").stdout == done.stdout
+    refused = run(*words, stage1, "-o", tmp_path / "half")
+    assert refused.exit_code == 1 and "holds stage 1" in refused.stderr
+    assert run(*words, stage2, "--stage", 1).exit_code == 2

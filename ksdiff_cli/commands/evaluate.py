@@ -15,46 +15,68 @@ if TYPE_CHECKING:
     from ksdiff_cli.evaluation_results import Evaluation
 
 _WIDE = 200  # columns for a table that goes to a file, where nothing needs to be folded
-_EXAMPLES = 3  # images shown in a report; its pictures grow with them
 
 
 def evaluate(
     data: Annotated[
         list[Path],
-        typer.Argument(
+        options.argument(
             metavar="DATA…",
             help="Files (.h5) of prepare-data or PanCollection; a folder stands for its test.h5 (full: its full.h5).",
-            show_default=False,
         ),
     ],
     checkpoint: Annotated[
         list[Path] | None,
-        typer.Option("--checkpoint", help="Weights to compare; may be repeated. Default: the shipped weights, ksdiff."),
+        options.option(
+            options.METHOD,
+            "--checkpoint",
+            metavar="FILE",
+            help="Weights to compare (.safetensors); may be repeated. Default: the shipped weights, ksdiff.",
+        ),
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option("--method", help="Method to compare with, by name; may be repeated. Default: all of them."),
+        options.option(
+            options.METHOD,
+            "--method",
+            metavar="NAME",
+            autocompletion=options.complete_method,
+            help="Method to compare with, by name (ksdiff sharpen --help lists them); may be repeated. Default: all.",
+        ),
     ] = None,
     protocol: Annotated[
         Literal["reduced", "full"],
-        typer.Option(
-            "--protocol", help="reduced: against the ground truth. full: against PAN and MS, without a truth."
+        options.option(
+            options.MEASURING,
+            "--protocol",
+            help="reduced: against the ground truth. full: against PAN and MS, without a truth.",
         ),
     ] = "reduced",
     crop: Annotated[
         Literal["full", "cut21", "cut30"] | None,
-        typer.Option("--crop", help="Reduced protocol: measure everything, or leave out a border of 21 or 30 px."),
+        options.option(
+            options.MEASURING,
+            "--crop",
+            help="Reduced protocol: measure everything, or leave out a border of 21 or 30 px. Default: full.",
+        ),
     ] = None,
     sensor: options.SensorName = None,
     prior: Annotated[
         Literal["own", "shuffled", "zero", "true"],
-        typer.Option(
+        options.option(
+            options.METHOD,
             "--prior",
             help="What networks get as z: their own, another image's, zeros, or the truth's (stage-1 weights).",
         ),
     ] = "own",
     csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="OUT.csv", help="Write every method's values, one row an image.")
+        Path | None,
+        options.option(
+            options.OUTPUT,
+            "--csv",
+            metavar="OUT.csv",
+            help="Write every method's values, one row an image. Default: no file.",
+        ),
     ] = None,
     report: options.ReportFile = None,
     device: options.Device = "auto",
@@ -66,39 +88,31 @@ def evaluate(
     """Compare methods: quality on every image of test files, mean and deviation, and time per image.
 
     Example: ksdiff evaluate patches/test.h5 --checkpoint runs/stage2.safetensors --report report.html
+
+    Example: ksdiff evaluate patches/full.h5 --protocol full --method gsa --method bt-h
     """
     if protocol == "full" and crop is not None:
         raise typer.BadParameter("--crop goes with --protocol reduced")
 
-    from ksdiff_cli.evaluation import evaluate_files, make_fusers
-    from ksdiff_cli.evaluation_cases import open_files
-    from ksdiff_cli.evaluation_results import write_csv
-    from ksdiff_cli.report import check_report, write_report
-    from ksdiff_cli.report.writing import check_text
-    from ksdiff_cli.sensors import find_sensor
+    from ksdiff_cli import api_learning
 
-    if csv is not None:
-        check_text(csv, overwrite)
-    if report is not None:
-        check_report(report, overwrite)
-    known = find_sensor(sensor) if sensor else None
-    files = open_files(data, protocol)
-    fusers = make_fusers(method or [], checkpoint or [], device, seed, prior)
     with progress("evaluate", quiet=quiet) as tell:
-        found = evaluate_files(
-            files,
-            fusers,
-            tell,
+        found = api_learning.evaluate(
+            *data,
+            methods=method or (),
+            checkpoints=checkpoint or (),
             protocol=protocol,
-            sensor=known,
             crop=crop or "full",
-            keep=_EXAMPLES if report is not None else 0,
+            sensor=sensor,
             prior=prior,
+            csv=csv,
+            report=report,
+            command=shlex.join(["ksdiff", *sys.argv[1:]]),
+            overwrite=overwrite,
+            device=device,
+            seed=seed,
+            progress=tell,
         )
-    if csv is not None:
-        write_csv(found, csv)
-    if report is not None:
-        write_report(found.to_report(shlex.join(["ksdiff", *sys.argv[1:]])), report, overwrite)
     if as_json:
         print_json(found.to_dict())
     else:

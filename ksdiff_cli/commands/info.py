@@ -12,7 +12,7 @@ from ksdiff_cli.console import print_json
 def info(
     path: Annotated[
         str,
-        typer.Argument(
+        options.argument(
             metavar="FILE | SCENE | SENSOR",
             help="Raster, scene folder, .safetensors checkpoint, .h5 file, or a sensor (WV3, my.toml; sensors: all).",
         ),
@@ -22,7 +22,9 @@ def info(
 ) -> None:
     """Print what a file holds: size, grids, CRS, bands; how PAN and MS lie on each other; a checkpoint's header.
 
-    Example: ksdiff info scene/, ksdiff info WV3
+    Example: ksdiff info scene/
+
+    Example: ksdiff info WV3
     """
     from ksdiff_cli.inspection import describe
 

@@ -16,24 +16,61 @@ if TYPE_CHECKING:
 
 
 def metrics(
-    fused: Annotated[Path, typer.Argument(help="The sharpened raster to judge.", show_default=False)],
+    fused: Annotated[Path, options.argument(metavar="FUSED", help="The sharpened raster to judge.")],
     reference: Annotated[
-        Path | None, typer.Option("--reference", help="The truth, on the same grid (reduced resolution).")
+        Path | None,
+        options.option(
+            options.INPUTS,
+            "--reference",
+            metavar="FILE",
+            help="The truth, on the same grid (reduced resolution). Default: --pan and --ms instead.",
+        ),
     ] = None,
-    pan: Annotated[Path | None, typer.Option("--pan", help="PAN that it was made from (full resolution).")] = None,
-    ms: Annotated[Path | None, typer.Option("--ms", help="MS that it was made from (full resolution).")] = None,
+    pan: Annotated[
+        Path | None,
+        options.option(
+            options.INPUTS,
+            "--pan",
+            metavar="FILE",
+            help="PAN that it was made from (full resolution). Default: --reference instead.",
+        ),
+    ] = None,
+    ms: Annotated[
+        Path | None,
+        options.option(
+            options.INPUTS,
+            "--ms",
+            metavar="FILE",
+            help="MS that it was made from (full resolution). Default: --reference instead.",
+        ),
+    ] = None,
     sensor: options.SensorName = None,
     ratio: Annotated[
         float | None,
-        typer.Option("--ratio", min=1, help="PAN pixels per MS pixel, for ERGAS. Default: the sensor's, or 4."),
+        options.option(
+            options.MEASURING,
+            "--ratio",
+            min=1,
+            help="PAN pixels per MS pixel, for ERGAS with --reference. Default: the sensor's, or 4.",
+        ),
     ] = None,
     crop: Annotated[
         Literal["full", "cut21", "cut30"],
-        typer.Option("--crop", help="Measure everything, or leave out a border of 21 or 30 px as the literature does."),
+        options.option(
+            options.MEASURING,
+            "--crop",
+            help="Measure everything, or leave out a border of 21 or 30 px as the literature does.",
+        ),
     ] = "full",
     warp: options.Warp = False,
     maps: Annotated[
-        Path | None, typer.Option("--maps", help="Folder for GeoTIFF maps of SAM (degrees) and Q2n (32-pixel cells).")
+        Path | None,
+        options.option(
+            options.OUTPUT,
+            "--maps",
+            metavar="DIR",
+            help="Folder for GeoTIFF maps of SAM (degrees) and Q2n (32-pixel cells). Default: no maps.",
+        ),
     ] = None,
     report: options.ReportFile = None,
     overwrite: options.Overwrite = False,
@@ -42,7 +79,9 @@ def metrics(
 ) -> None:
     """Measure a sharpened raster: against a reference, or against its own PAN and MS where there is no truth.
 
-    Examples: ksdiff metrics out.tif --reference truth.tif · ksdiff metrics out.tif --pan pan.tif --ms ms.tif
+    Example: ksdiff metrics out.tif --reference truth.tif
+
+    Example: ksdiff metrics out.tif --pan pan.tif --ms ms.tif --sensor WV3 --report out.html
     """
     if reference is not None and (pan or ms):
         raise typer.BadParameter("give --reference, or --pan and --ms, not both")
@@ -50,46 +89,27 @@ def metrics(
         raise typer.BadParameter("give --reference GT, or both --pan PAN and --ms MS")
     if reference is None and (crop != "full" or ratio is not None):
         raise typer.BadParameter("--crop and --ratio go with --reference; at full resolution the grids tell the ratio")
-
     if reference is not None and warp:
         raise typer.BadParameter("--warp goes with --pan and --ms; a reference must lie on the fused image's grid")
 
-    from ksdiff_cli.measuring import measure_against_reference, measure_at_full_resolution
-    from ksdiff_cli.report import check_report, write_report
+    from ksdiff_cli import api
 
-    if report is not None:
-        check_report(report, overwrite)
-    inputs: dict[str, Path] = {}
     with progress("Measuring", quiet=quiet) as tell:
-        if reference is not None:
-            inputs = {"reference": reference}
-            found = measure_against_reference(
-                fused,
-                reference,
-                ratio=ratio,
-                sensor=sensor,
-                crop=crop,
-                maps=maps,
-                pictures=report is not None,
-                overwrite=overwrite,
-                progress=tell,
-            )
-        elif pan is not None and ms is not None:
-            inputs = {"PAN": pan, "MS": ms}
-            found = measure_at_full_resolution(
-                fused,
-                pan,
-                ms,
-                sensor=sensor,
-                warp=warp,
-                maps=maps,
-                pictures=report is not None,
-                overwrite=overwrite,
-                progress=tell,
-            )
-    if report is not None:
-        command = shlex.join(["ksdiff", *sys.argv[1:]])
-        write_report(found.to_report(command, fused, inputs), report, overwrite)
+        found = api.measure(
+            fused,
+            reference=reference,
+            pan=pan,
+            ms=ms,
+            ratio=ratio,
+            sensor=sensor,
+            crop=crop,
+            warp=warp,
+            maps=maps,
+            report=report,
+            command=shlex.join(["ksdiff", *sys.argv[1:]]),
+            overwrite=overwrite,
+            progress=tell,
+        )
     if json:
         print_json(found.to_dict())
     else:

@@ -16,44 +16,87 @@ if TYPE_CHECKING:
 def prepare_data(
     scenes: Annotated[
         list[Path],
-        typer.Argument(
+        options.argument(
             metavar="SCENE…",
             help="Folder with a PAN/MS pair or a product, folder of such folders, or .h5 file of gt and pan tiles.",
-            show_default=False,
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for train.h5, valid.h5, test.h5, full.h5 and quicklook.png.")
+        Path,
+        options.option(
+            options.OUTPUT,
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for train.h5, valid.h5, test.h5, full.h5 and quicklook.png.",
+        ),
     ] = Path("patches"),
-    patch: Annotated[int, typer.Option("--patch", min=8, help="Side of a training patch in MS pixels.")] = 64,
+    patch: Annotated[
+        int,
+        options.option(options.PATCHES, "--patch", min=8, help="Side of a training patch in MS pixels."),
+    ] = 64,
     ratio: Annotated[
         int | None,
-        typer.Option("--ratio", min=2, help="Degrade by this instead of the scene's own ratio (.h5 tiles: 4)."),
+        options.option(
+            options.PATCHES,
+            "--ratio",
+            min=2,
+            help="Degrade by this, PAN pixels per MS pixel. Default: the scene's own ratio (.h5 tiles: 4).",
+        ),
     ] = None,
     pan_mtf: Annotated[
         float | None,
-        typer.Option("--pan-mtf", min=0.01, max=0.99, help="MTF of the reduced PAN at Nyquist. Default: the sensor's."),
+        options.option(
+            options.PATCHES,
+            "--pan-mtf",
+            min=0.01,
+            max=0.99,
+            help="MTF of the reduced PAN at Nyquist, a share. Default: the sensor's.",
+        ),
     ] = None,
     geometry: Annotated[
         Literal["area", "toolbox"],
-        typer.Option("--geometry", help="Reduced pixels by area, as on the ground, or on 4k+2, as in PanCollection."),
+        options.option(
+            options.PATCHES,
+            "--geometry",
+            help="Reduced pixels by area, as on the ground, or on 4k+2, as in PanCollection.",
+        ),
     ] = "area",
     max_cloud: Annotated[
         float,
-        typer.Option("--max-cloud", min=0, max=100, help="Leave out patches with more cloud or shadow, percent."),
+        options.option(
+            options.PATCHES,
+            "--max-cloud",
+            min=0,
+            max=100,
+            metavar="PERCENT",
+            help="Leave out patches with more cloud or shadow than this share, in percent.",
+        ),
     ] = 5.0,
     max_saturated: Annotated[
         float,
-        typer.Option("--max-saturated", min=0, max=100, help="Leave out patches with more saturated pixels, percent."),
+        options.option(
+            options.PATCHES,
+            "--max-saturated",
+            min=0,
+            max=100,
+            metavar="PERCENT",
+            help="Leave out patches with more saturated pixels than this share, in percent.",
+        ),
     ] = 5.0,
     sensor: options.SensorName = None,
     warp: options.Warp = False,
     register: options.Register = False,
     no_registration_check: options.NoRegistrationCheck = False,
     seed: options.Seed = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be made, and make nothing.")] = False,
+    dry_run: Annotated[
+        bool, options.option(options.OUTPUT, "--dry-run", help="Say what would be made, and make nothing.")
+    ] = False,
     no_resume: Annotated[
-        bool, typer.Option("--no-resume", help="Start anew instead of going on where an interrupted run stopped.")
+        bool,
+        options.option(
+            options.OUTPUT, "--no-resume", help="Start anew. Default: go on where an interrupted run stopped."
+        ),
     ] = False,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -62,6 +105,8 @@ def prepare_data(
     """Make training, validation and test patches from scenes by Wald's protocol.
 
     Example: ksdiff prepare-data scene/ -o patches
+
+    Example: ksdiff prepare-data scene/ --dry-run
     """
     if register and no_registration_check:
         raise typer.BadParameter("--register measures the shift: leave out --no-registration-check")

@@ -12,11 +12,13 @@ from ksdiff_cli.console import note, print_json, progress, stdout
 from ksdiff_cli.errors import KsdiffError
 
 if TYPE_CHECKING:
+    from ksdiff_cli.adaptation import Adaptation
     from ksdiff_cli.batch import Outcome
     from ksdiff_cli.progress import ProgressCallback
     from ksdiff_cli.raster import Scene
     from ksdiff_cli.sharpening import Sharpened
     from ksdiff_cli.sharpening.pipeline import Maker
+    from ksdiff_cli.sharpening.uncertainty import Uncertainty
     from ksdiff_cli.workflow import Workflow
 
 _Number = TypeVar("_Number", int, float)
@@ -26,51 +28,102 @@ _WIDE = 200  # columns of a table that goes into a file or a pipe
 def sharpen(
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Raster to write, .tif (.vrt for -f VRT); with --batch a folder."),
+        options.option(
+            options.OUTPUT,
+            "--output",
+            "-o",
+            metavar="OUT.tif",
+            help="Raster to write, .tif (.vrt for -f VRT); with --batch a folder.",
+        ),
     ],
     inputs: Annotated[
         list[str] | None,
-        typer.Argument(
+        options.argument(
             metavar="PAN MS… | SCENE",
             help="PAN and MS rasters (MS may be several files), or a scene's folder or archive.",
-            show_default=False,
         ),
     ] = None,
     method: Annotated[
         options.MethodName,
-        typer.Option("--method", help="ksdiff: the network; exp: interpolation only; or a classical method."),
+        options.option(
+            options.METHOD, "--method", help="ksdiff: the network; exp: interpolation only; or a classical method."
+        ),
     ] = "ksdiff",
     checkpoint: options.Checkpoint = None,
+    adapt: Annotated[
+        float | None,
+        options.option(
+            options.METHOD,
+            "--adapt",
+            min=0.01,
+            metavar="MINUTES",
+            help="Fine-tune the network on the scene itself first, so many minutes; the weights are kept beside the "
+            "output. Default: do not.",
+        ),
+    ] = None,
+    consistent: options.Consistent = False,
+    uncertainty: options.UncertaintyFile = None,
+    draws: options.Draws = 8,
     bidx: Annotated[
-        list[str] | None, typer.Option("--bidx", "-b", help="MS bands to sharpen, from 1: -b 3,2,1 or -b 3 -b 2 -b 1.")
+        list[str] | None,
+        options.option(
+            options.INPUTS,
+            "--bidx",
+            "-b",
+            metavar="BAND,…",
+            help="MS bands to sharpen, by number from 1 or by name, in this order: -b 3,2,1 or -b red -b green. "
+            "Default: all.",
+        ),
     ] = None,
     sensor: options.SensorName = None,
     warp: options.Warp = False,
     tile: Annotated[
-        int | None, typer.Option("--tile", help="Side of a window, PAN pixels. Default: 1024, less if memory is short.")
+        int | None,
+        options.option(
+            options.CUTTING,
+            "--tile",
+            help="Side of a window in PAN pixels, a multiple of 16 from 64 up. Default: 1024, less if memory is short.",
+        ),
     ] = None,
     memory: Annotated[
-        float | None, typer.Option("--memory", metavar="GB", help="What the whole process may take. Default: 2.")
+        float | None,
+        options.option(
+            options.CUTTING, "--memory", metavar="GB", help="What the whole process may take, in GB. Default: 2."
+        ),
     ] = None,
-    no_resume: Annotated[bool, typer.Option("--no-resume", help="Discard what an interrupted run left.")] = False,
+    no_resume: Annotated[
+        bool,
+        options.option(
+            options.CUTTING, "--no-resume", help="Discard what an interrupted run left. Default: go on with it."
+        ),
+    ] = False,
     seam_report: Annotated[
-        bool, typer.Option("--seam-report", help="Say whether window borders show: 1 means that none does.")
+        bool,
+        options.option(
+            options.CUTTING, "--seam-report", help="Say whether window borders show: 1 means that none does."
+        ),
     ] = False,
     dtype: Annotated[
         Literal["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"] | None,
-        typer.Option("--dtype", "-t", help="Data type of the output. Default: that of MS."),
+        options.option(
+            options.OUTPUT, "--dtype", "-t", help="Data type of the output, rounded and clipped. Default: that of MS."
+        ),
     ] = None,
     co: Annotated[
-        list[str] | None, typer.Option("--co", metavar="NAME=VALUE", help="GDAL creation option; may be repeated.")
+        list[str] | None,
+        options.option(
+            options.OUTPUT,
+            "--co",
+            metavar="NAME=VALUE",
+            help="GDAL creation option, such as COMPRESS=LZW; may be repeated. Default: tiled, lossless compression.",
+        ),
     ] = None,
     format: options.Format = "GTiff",
     window: options.Window = None,
     bbox: options.Bbox = None,
     bbox_crs: options.BboxCrs = "",
     quicklook: options.Quicklook = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads, of each worker. Default: all together.")
-    ] = None,
+    threads: options.Threads = None,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
     batch: options.Batch = None,
@@ -84,17 +137,25 @@ def sharpen(
 ) -> None:
     """Sharpen a whole scene: MS in PAN's resolution, on PAN's grid, with the data type and metadata of MS.
 
-    Examples: ksdiff sharpen pan.tif ms.tif -o out.tif; ksdiff sharpen --batch scenes.csv -o sharpened
+    Example: ksdiff sharpen pan.tif ms.tif -o out.tif
+
+    Example: ksdiff sharpen --batch scenes.csv -o sharpened
     """
     inputs = inputs or []
     if batch is None and not inputs:
         raise typer.BadParameter("name PAN and MS, or a scene's folder; or many scenes with --batch")
-    if batch is not None and (inputs or quicklook or window):
-        raise typer.BadParameter("--batch names many scenes: leave out PAN, MS, SCENE, --quicklook and --window")
+    if batch is not None and (inputs or quicklook or window or uncertainty):
+        raise typer.BadParameter(
+            "--batch names many scenes: leave out PAN, MS, SCENE, --quicklook, --window and --uncertainty"
+        )
     if as_json and batch is None:
         raise typer.BadParameter("--json goes with --batch")
     if method != "ksdiff" and checkpoint:
         raise typer.BadParameter(f"--checkpoint goes with --method ksdiff, not {method}")
+    if method != "ksdiff" and adapt:
+        raise typer.BadParameter(f"--adapt goes with --method ksdiff, not {method}")
+    if method != "ksdiff" and uncertainty:
+        raise typer.BadParameter(f"--uncertainty goes with --method ksdiff, not {method}")
     if register and no_registration_check:
         raise typer.BadParameter("--register measures the shift: leave out --no-registration-check")
     if bbox_crs and not bbox:
@@ -104,13 +165,16 @@ def sharpen(
     if workers and scheduler:
         raise typer.BadParameter("--workers starts processes here, --scheduler uses those elsewhere: leave one out")
     from ksdiff_cli.fusers import make_fuser
+    from ksdiff_cli.products import find_scene
     from ksdiff_cli.sharpening import SharpenOptions, job_folder
     from ksdiff_cli.workflow import Workflow
 
     workflow = Workflow(
         # a client may have no GPU, though its workers have
         make_fuser(method, checkpoint, "auto" if scheduler and device != "cpu" else device, seed, threads),
-        SharpenOptions(tile, memory, not no_resume, dtype, format, _parse_creation(co or []), overwrite),
+        SharpenOptions(
+            tile, memory, not no_resume, dtype, format, _parse_creation(co or []), overwrite, threads=threads
+        ),
         _parse_bands(bidx or []),
         warp,
         "skip" if no_registration_check else "correct" if register else "check",
@@ -118,13 +182,16 @@ def sharpen(
         _parse_four(bbox, float, "--bbox"),
         bbox_crs,
         quicklook,
+        _adaptation(adapt, checkpoint, seed, device),
+        consistent,
+        _uncertainty(uncertainty, checkpoint, seed, device, draws),
     )
     makers = _makers(workers, scheduler, device, threads)
     if batch is not None:
         _run_batch(batch, sensor, output, workflow, makers, quiet=quiet, as_json=as_json)
         return
     workflow.check(output, inputs)
-    scene = _find_scene(inputs, sensor)
+    scene = find_scene(inputs, sensor)
     try:
         with progress("sharpen", quiet=quiet) as report, makers as make:
             made = workflow.run(scene, output, report, make)
@@ -145,6 +212,8 @@ def _tell(made: "Sharpened", each: str, *, seam_report: bool, quiet: bool) -> No
     kept = f", {made.resumed} of them kept from an interrupted run" if made.resumed else ""
     bound = f"memory up to {made.memory / 1e9:.1f} GB{each}"
     note(f"Windows of {made.tile} pixels: {made.windows}{kept}; {bound}", quiet=quiet)
+    if made.fidelity:
+        note(f"Spectral fidelity: {made.fidelity}", quiet=quiet)
     if seam_report:
         score = "none, the output is one window" if made.seam is None else f"{made.seam:.3f} (1: no border shows)"
         stdout.print(f"Seam score: {score}", highlight=False)
@@ -221,26 +290,30 @@ def _makers(
     return nullcontext(make_windows)
 
 
-def _find_scene(inputs: list[str], sensor: str | None) -> "Scene":
-    """One folder, archive or metadata file; or PAN and then MS."""
-    from ksdiff_cli.products import find_scenes, make_pair, names_scenes
+def _adaptation(minutes: float | None, checkpoint: Path | None, seed: int, device: str) -> "Adaptation | None":
+    if minutes is None:
+        return None
+    from ksdiff_cli.adaptation import Adaptation
+    from ksdiff_cli.weights import SHIPPED
 
-    if len(inputs) > 1:
-        return make_pair(inputs[0], inputs[1:], sensor)
-    if Path(inputs[0]).is_file() and not names_scenes(inputs[0]):
-        raise typer.BadParameter(f"{inputs[0]}: is a file; give PAN and MS, or a scene's folder")
-    scenes = find_scenes(inputs[0], sensor)
-    if len(scenes) > 1:
-        names = ", ".join(scene.name for scene in scenes[:4]) + (", …" if len(scenes) > 4 else "")
-        raise KsdiffError(f"{inputs[0]}: holds {len(scenes)} scenes ({names}); name the folder of one")
-    return scenes[0]
+    return Adaptation(checkpoint or SHIPPED, minutes, seed, device)
 
 
-def _parse_bands(values: list[str]) -> list[int]:
-    numbers = [number for value in values for number in value.split(",")]
-    if not all(number.strip().isdigit() for number in numbers):
-        raise typer.BadParameter(f"-b takes band numbers such as 3,2,1, not {','.join(values)}")
-    return [int(number) for number in numbers]
+def _uncertainty(
+    output: Path | None, checkpoint: Path | None, seed: int, device: str, draws: int
+) -> "Uncertainty | None":
+    if output is None:
+        return None
+    from ksdiff_cli.sharpening.uncertainty import Uncertainty
+
+    return Uncertainty(output, checkpoint, seed, device, draws)
+
+
+def _parse_bands(values: list[str]) -> list[int | str]:
+    bands = [band.strip() for value in values for band in value.split(",")]
+    if not all(bands):
+        raise typer.BadParameter(f"-b takes band numbers or names such as 3,2,1 or red,green, not {','.join(values)!r}")
+    return [int(band) if band.lstrip("-").isdecimal() else band for band in bands]
 
 
 def _parse_creation(values: list[str]) -> dict[str, str]:

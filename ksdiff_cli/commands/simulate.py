@@ -3,43 +3,64 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from ksdiff_cli import options
 from ksdiff_cli.console import note, progress
-from ksdiff_cli.options import Overwrite, Quiet, Seed, SensorName
 
 
 def simulate(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write pan.tif, ms.tif and truth.tif to; made if missing.")
+        Path,
+        options.option(
+            options.OUTPUT,
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder to write pan.tif, ms.tif and truth.tif to; made if missing.",
+        ),
     ],
     size: Annotated[
-        int, typer.Option("--size", min=1, help="Side of the PAN image in pixels, a multiple of the ratio.")
+        int,
+        options.option(
+            options.SCENE, "--size", min=1, help="Side of the PAN image in pixels, a multiple of the ratio."
+        ),
     ] = 1024,
     bands: Annotated[
-        int | None, typer.Option("--bands", help="MS bands, 4 or 8 (default: the sensor's, else 4).")
+        int | None,
+        options.option(options.SCENE, "--bands", help="MS bands, 4 or 8. Default: the sensor's, else 4."),
     ] = None,
     ratio: Annotated[
         int | None,
-        typer.Option("--ratio", help="PAN pixels per MS pixel along a side, 2 to 8 (default: the sensor's, else 4)."),
+        options.option(
+            options.SCENE,
+            "--ratio",
+            help="PAN pixels per MS pixel along a side, 2 to 8. Default: the sensor's, else 4.",
+        ),
     ] = None,
-    sensor: SensorName = None,
+    sensor: options.SensorName = None,
     noise: Annotated[
-        float, typer.Option("--noise", metavar="FACTOR", help="Times the usual noise of PAN and MS; 0 for none.")
+        float,
+        options.option(
+            options.SCENE, "--noise", metavar="FACTOR", help="Times the usual noise of PAN and MS; 0 for none."
+        ),
     ] = 1.0,
     shift: Annotated[
         tuple[float, float],
-        typer.Option(
-            "--shift", metavar="ROWS COLS", help="Misregistration: MS pixels by which MS lies too far down and right."
+        options.option(
+            options.SCENE,
+            "--shift",
+            metavar="ROWS COLS",
+            help="Misregistration: MS pixels by which MS lies too far down and right.",
         ),
     ] = (0.0, 0.0),
-    seed: Seed = 0,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
+    seed: options.Seed = 0,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Make a synthetic scene with known truth: PAN, MS and the MS that a perfect fusion would give.
 
     MTFs, bit depth and bands come from --sensor; a sensor file (my.toml) sets any of them, and what bands and PAN see.
+
+    Example: ksdiff simulate -o scene --size 2048 --sensor WV3 --seed 1
     """
     from ksdiff_cli.simulation.files import simulate_scene
 

@@ -1,5 +1,6 @@
 """ksdiff train: patches in, weights out."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,46 +15,106 @@ Backbone = Literal["pannextu", "shared", "dicnn", "fusionnet", "lagnet", "pnn", 
 
 def train(
     stage: Annotated[
-        Literal["1", "2", "all"], typer.Option("--stage", help="1: encoder and network; 2: diffusion; all: both.")
+        Literal["1", "2", "all"],
+        options.option(
+            options.TRAINING,
+            "--stage",
+            help="1: encoder and network; 2: diffusion, from the run's stage 1; all: one after the other.",
+        ),
     ] = "all",
     data: Annotated[
         list[Path] | None,
-        typer.Option(
+        options.option(
+            options.INPUTS,
             "--data",
+            metavar="DIR | FILE.h5",
             help="Folder made by prepare-data, a folder of them, or a PanCollection train_*.h5; repeatable. "
             "Default: patches",
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Run folder: weights, log, resume state.")] = Path(
-        "runs"
-    ),
+    init: Annotated[
+        Path | None,
+        options.option(
+            options.INPUTS,
+            "--init",
+            metavar="FILE",
+            help="Weights to start from (.safetensors), shipped for the package's; their network replaces the options "
+            "of it. Default: random.",
+        ),
+    ] = None,
+    fine_tune: Annotated[
+        bool,
+        options.option(
+            options.TRAINING,
+            "--fine-tune",
+            help="Train a whole network on, --init or the shipped one, without a stage 1. Default: both stages.",
+        ),
+    ] = False,
+    output: Annotated[
+        Path,
+        options.option(
+            options.OUTPUT, "--output", "-o", metavar="DIR", help="Run folder: weights, log, curves, resume state."
+        ),
+    ] = Path("runs"),
+    resume: Annotated[
+        bool,
+        options.option(
+            options.OUTPUT, "--resume", help="Go on where a killed run of the same options stopped. Default: refuse."
+        ),
+    ] = False,
+    overwrite: options.Overwrite = False,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Optimiser steps of a stage. Default: 1000")
+        int | None,
+        options.option(options.TRAINING, "--steps", min=1, help="Optimiser steps of a stage. Default: 1000"),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Passes over the patches, instead of --steps.")
+        int | None,
+        options.option(
+            options.TRAINING, "--epochs", min=1, help="Passes over the patches, in place of --steps. Default: by steps."
+        ),
     ] = None,
     time_limit: Annotated[
-        float | None, typer.Option("--time-limit", min=0.01, help="Minutes a stage may take; it ends well.")
+        float | None,
+        options.option(
+            options.TRAINING,
+            "--time-limit",
+            min=0.01,
+            metavar="MINUTES",
+            help="Minutes a stage may take; it ends well, its learning rate decayed. Default: no limit.",
+        ),
     ] = None,
     batch: Annotated[
-        int, typer.Option("--batch", min=1, help="Images a step (image-band pairs with --universal).")
+        int,
+        options.option(options.TRAINING, "--batch", min=1, help="Images a step (image-band pairs with --universal)."),
     ] = 16,
     accumulate: Annotated[
-        int, typer.Option("--accumulate", min=1, help="Pieces in which the network sees a batch; saves memory.")
+        int,
+        options.option(
+            options.TRAINING, "--accumulate", min=1, help="Pieces in which the network sees a batch; saves memory."
+        ),
     ] = 1,
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"],
-        typer.Option("--precision", help="Arithmetic on a GPU; auto: bf16 where it can. A CPU computes in fp32."),
-    ] = "auto",
-    rate: Annotated[float, typer.Option("--rate", min=1e-7, help="Peak learning rate.")] = 1e-3,
+    rate: Annotated[
+        float | None,
+        options.option(
+            options.TRAINING,
+            "--rate",
+            min=1e-7,
+            max=1,
+            help="Peak learning rate of AdamW; cosine to zero. Default: 0.001; 0.0002 with --fine-tune.",
+        ),
+    ] = None,
     recipe: Annotated[
         Literal["chain", "random-t"],
-        typer.Option("--recipe", help="Stage 2's diffusion: all steps with gradients, or one from a random step."),
+        options.option(
+            options.TRAINING,
+            "--recipe",
+            help="Stage 2's diffusion: all steps with gradients, or one from a random step.",
+        ),
     ] = "chain",
     warm_up: Annotated[
         float | None,
-        typer.Option(
+        options.option(
+            options.TRAINING,
             "--warm-up",
             min=0,
             max=1,
@@ -62,55 +123,97 @@ def train(
         ),
     ] = None,
     separate: Annotated[
-        bool, typer.Option("--separate", help="Leave the network as stage 1 made it (ablation); same as --warm-up 1.")
+        bool,
+        options.option(
+            options.TRAINING,
+            "--separate",
+            help="Leave the network as stage 1 made it (ablation); same as --warm-up 1. Default: train it on.",
+        ),
     ] = False,
+    validate_every: Annotated[
+        int,
+        options.option(
+            options.TRAINING,
+            "--validate-every",
+            min=1,
+            metavar="STEPS",
+            help="Steps between validations, which save the resume state.",
+        ),
+    ] = 200,
     model: Annotated[
         Literal["ksdiff", "pixel-diffusion"],
-        typer.Option("--model", help="pixel-diffusion: the peer KSDiff is measured against; it has no stages."),
+        options.option(
+            options.NETWORK,
+            "--model",
+            help="pixel-diffusion: the peer KSDiff is measured against; it has no stages.",
+        ),
     ] = "ksdiff",
-    backbone: Annotated[Backbone, typer.Option("--backbone", help="Network that the prior modulates.")] = "pannextu",
-    width: Annotated[int | None, typer.Option("--width", min=8, help="Channels of the network. Default: 48")] = None,
+    backbone: Annotated[
+        Backbone, options.option(options.NETWORK, "--backbone", help="Network that the prior modulates.")
+    ] = "pannextu",
+    width: Annotated[
+        int | None,
+        options.option(
+            options.NETWORK,
+            "--width",
+            min=8,
+            help="Channels of pannextu and shared, and of pixel-diffusion. Default: 48; pixel-diffusion 32.",
+        ),
+    ] = None,
     universal: Annotated[
         bool,
-        typer.Option(
-            "--universal", help="One network for any number of bands; chosen by itself when the data's differ."
+        options.option(
+            options.NETWORK,
+            "--universal",
+            help="One network for any number of bands. Default: only where the data's numbers differ.",
         ),
     ] = False,
     prior: Annotated[
-        bool, typer.Option("--prior/--no-prior", help="With the KSDiff prior, or the plain network.")
+        bool,
+        options.option(options.NETWORK, "--prior/--no-prior", help="With the KSDiff prior, or the plain network."),
     ] = True,
     encoder: Annotated[
-        Literal["pyramid", "entangled"], typer.Option("--encoder", help="entangled: inputs concatenated (ablation).")
+        Literal["pyramid", "entangled"],
+        options.option(options.NETWORK, "--encoder", help="entangled: inputs concatenated (ablation)."),
     ] = "pyramid",
     structure: Annotated[
-        Literal["tucker", "mlp"], typer.Option("--structure", help="mlp: whole kernels from z (ablation).")
+        Literal["tucker", "mlp"],
+        options.option(options.NETWORK, "--structure", help="mlp: whole kernels from z (ablation)."),
     ] = "tucker",
-    rank: Annotated[str, typer.Option("--rank", help="Tucker rank: C_in,C_out,k_h,k_w.")] = "4,4,2,2",
-    validate_every: Annotated[
-        int, typer.Option("--validate-every", min=1, help="Steps between validations, which save the resume state.")
-    ] = 200,
-    init: Annotated[
-        Path | None, typer.Option("--init", help="Weights to start from (.safetensors), instead of random ones.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a killed run of the same options stopped.")
-    ] = False,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads. Default: all.")] = None,
-    overwrite: options.Overwrite = False,
+    rank: Annotated[
+        str,
+        options.option(
+            options.NETWORK,
+            "--rank",
+            metavar="C_IN,C_OUT,K_H,K_W",
+            help="Tucker rank of the kernels, four whole numbers from 1.",
+        ),
+    ] = "4,4,2,2",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"],
+        options.option(
+            options.RUNNING,
+            "--precision",
+            help="Arithmetic on a GPU; auto: bf16 where it can. A CPU computes in fp32.",
+        ),
+    ] = "auto",
+    threads: options.Threads = None,
     device: options.Device = "auto",
     seed: options.Seed = 0,
     quiet: options.Quiet = False,
 ) -> None:
     """Train KSDiff on patches: stage 1, stage 2 or both.
 
-    Example: ksdiff prepare-data scene/ && ksdiff train --stage 1 && ksdiff train --stage 2
+    Example: ksdiff train --stage all --data patches -o runs
 
-    On several GPUs: torchrun --nproc-per-node=4 -m ksdiff_cli train --stage 1
+    Example, four GPUs: torchrun --nproc-per-node=4 -m ksdiff_cli train --stage 1
     """
     if steps and epochs:
         raise typer.BadParameter("give --steps or --epochs, not both")
     if separate and warm_up is not None:
         raise typer.BadParameter("give --warm-up or --separate, not both")
+    if fine_tune and (stage == "1" or separate or warm_up is not None or model != "ksdiff"):
+        raise typer.BadParameter("--fine-tune trains stage 2's network alone: leave out --stage 1, --warm-up, --model")
     if resume and overwrite:
         raise typer.BadParameter("give --resume or --overwrite, not both")
     if model == "pixel-diffusion" and stage == "2":
@@ -120,24 +223,15 @@ def train(
         raise typer.BadParameter("--backbone, --prior, --encoder, --structure, --rank and --recipe go with ksdiff only")
     ranks = _parse_rank(rank)
 
-    import torch
-
+    from ksdiff_cli import api_learning
     from ksdiff_cli.models.config import ModelConfig
     from ksdiff_cli.models.pixel_diffusion import PixelConfig
-    from ksdiff_cli.training import TrainingOptions, check_output, choose_bands, is_done, open_data, train_stage
-    from ksdiff_cli.training_parallel import join_team
 
-    if threads:
-        torch.set_num_threads(threads)
-    paths = tuple(data or [Path("patches")])
-    files, _ = open_data(paths)
-    bands = choose_bands(files, universal)
     config: ModelConfig | PixelConfig
     if model == "pixel-diffusion":
-        config = PixelConfig(bands=bands, width=width or PixelConfig.width)
+        config = PixelConfig(width=width or PixelConfig.width)
     else:
         config = ModelConfig(
-            bands=bands,
             backbone=backbone,
             width=width or ModelConfig.width,
             prior=prior,
@@ -145,38 +239,37 @@ def train(
             structure=structure,
             rank=ranks,
         )
-    chosen_stages: dict[str, tuple[Literal[1, 2], ...]] = {"1": (1,), "2": (2,), "all": (1, 2)}
-    stages = (1,) if model == "pixel-diffusion" else chosen_stages[stage]
-    with join_team(device) as team:
-        quiet = quiet or not team.leads
-        chosen = TrainingOptions(
-            data=paths,
-            run=output,
-            steps=steps or (epochs * sum(map(len, files)) // batch + 1 if epochs else 1000),
+    leads = os.environ.get("RANK", "0") == "0"  # torchrun's other processes say nothing
+    quiet = quiet or not leads
+    with progress("train", quiet=quiet) as report:
+        made = api_learning.train(
+            *(data or ()),
+            output=output,
+            stage=stage,
+            config=config,
+            universal=universal,
+            steps=steps,
+            epochs=epochs,
+            time_limit=time_limit,
             batch=batch,
             accumulate=accumulate,
             precision=precision,
             rate=rate,
             recipe=recipe,
             warm_up=1.0 if separate else 0.2 if warm_up is None else warm_up,
-            time_limit=time_limit,
             validate_every=validate_every,
             init=init,
+            fine_tune=fine_tune,
+            resume=resume,
+            overwrite=overwrite,
+            device=device,
             seed=seed,
-            device=str(team.device),
-            config=config,
+            threads=threads,
+            progress=report,
+            note=lambda line: note(line, quiet=quiet),
         )
-        for number in stages:
-            check_output(chosen, number, resume=resume, overwrite=overwrite)
-        for number in stages:
-            if resume and is_done(chosen, number):
-                note(f"{chosen.name(number)} is done", quiet=quiet)
-                done = chosen.file(number)
-            else:
-                with progress(chosen.name(number), quiet=quiet) as report:
-                    done = train_stage(chosen, number, report, lambda line: note(line, quiet=quiet), team)
-            if team.leads:
-                typer.echo(done)
+    for path in made if leads else ():
+        typer.echo(path)
 
 
 def _parse_rank(text: str) -> tuple[int, int, int, int]:

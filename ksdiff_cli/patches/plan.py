@@ -25,8 +25,8 @@ _TILES_RATIO = 4  # of PanCollection's sensors
 class PatchOptions:
     """What a set of patches is made of; the same options give the same bytes."""
 
-    scenes: tuple[Path, ...]
-    """Folders with scenes, or HDF5 files of tiles with gt and pan at equal resolution."""
+    scenes: tuple[Path | Scene, ...]
+    """Folders with scenes, scenes found before, or HDF5 files of tiles with gt and pan at equal resolution."""
     output: Path
     """Folder for train.h5, valid.h5, test.h5 and full.h5."""
     patch: int = 64
@@ -93,7 +93,9 @@ def plan_patches(options: PatchOptions) -> list[Plan]:
     """
     plans: list[Plan] = []
     for path in options.scenes:
-        if path.suffix.lower() in (".h5", ".hdf5"):
+        if isinstance(path, Scene):
+            plans.append(_plan_scene(path, options))
+        elif path.suffix.lower() in (".h5", ".hdf5"):
             plans.append(_plan_tiles(path, options))
         else:
             plans += [

@@ -29,7 +29,7 @@ from ksdiff_cli.patches.sources import PairSource, Source, reduced_statistics, s
 from ksdiff_cli.patches.workspace import Workspace, open_workspace, workspace_folder
 from ksdiff_cli.patches.writer import FORMAT_VERSION, gather_lists, join_parts, new_part
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import SceneStatistics
+from ksdiff_cli.raster import Scene, SceneStatistics
 from ksdiff_cli.raster_open import BLOCK_CACHE
 from ksdiff_cli.resuming import file_state
 
@@ -235,7 +235,7 @@ def _check_counts(prepared: Prepared, options: PatchOptions) -> None:
 def _made_of(options: PatchOptions, plans: list[Plan]) -> dict[str, Any]:
     """Return all that the files' bytes depend on."""
     chosen = {name: value for name, value in asdict(options).items() if name != "output"}
-    chosen["scenes"] = [path.resolve() for path in options.scenes]
+    chosen["scenes"] = [asdict(each) if isinstance(each, Scene) else each.resolve() for each in options.scenes]
     inputs = [file_state(name) for name in sorted({name for plan in plans for name in plan.inputs})]
     return {"options": chosen, "inputs": inputs, "attributes": _attributes(options, plans)}
 

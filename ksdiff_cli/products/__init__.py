@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.errors import KsdiffError, did_you_mean
 from ksdiff_cli.products import airbus, gaofen, landsat, maxar, plain
 from ksdiff_cli.products.folder import ARCHIVES, Folder, names_scenes, places
 from ksdiff_cli.products.product import NoPairError, fit_sensor
 from ksdiff_cli.raster import Scene
-from ksdiff_cli.sensors import Sensor, find_sensor
+from ksdiff_cli.sensors import Sensor, find_sensor, fold_name
 
-__all__ = ["READERS", "choose_bands", "find_scenes", "make_pair", "names_scenes"]
+__all__ = ["READERS", "choose_bands", "find_scene", "find_scenes", "make_pair", "names_scenes"]
 
 Reader = Callable[[Folder, Sensor | None], list[Scene]]
 """Takes a folder and the sensor a person named (or None); returns the scenes in it, [] when it is another family's.
@@ -72,6 +72,30 @@ def find_scenes(path: str | Path, sensor: str | None = None) -> list[Scene]:
     raise KsdiffError(f"{path}: no scene found here or in its subfolders; looked for {wanted}{hint}")
 
 
+def find_scene(inputs: Sequence[str], sensor: str | None = None) -> Scene:
+    """Return the one scene that a person named.
+
+    Args:
+        inputs: PAN, then one or more MS files; or one folder, archive or metadata file.
+        sensor: a sensor's name or file; None takes what the product says.
+
+    Raises:
+        KsdiffError: nothing named, a file alone, several scenes in the folder; see :func:`find_scenes` and
+            :func:`make_pair`.
+    """
+    if not inputs:
+        raise KsdiffError("no input: name PAN and MS, or a scene's folder")
+    if len(inputs) > 1:
+        return make_pair(inputs[0], inputs[1:], sensor)
+    if Path(inputs[0]).is_file() and not names_scenes(inputs[0]):
+        raise KsdiffError(f"{inputs[0]}: is a file; give PAN and MS, or a scene's folder")
+    scenes = find_scenes(inputs[0], sensor)
+    if len(scenes) > 1:
+        names = ", ".join(scene.name for scene in scenes[:4]) + (", …" if len(scenes) > 4 else "")
+        raise KsdiffError(f"{inputs[0]}: holds {len(scenes)} scenes ({names}); name the folder of one")
+    return scenes[0]
+
+
 def make_pair(pan: str, ms: Sequence[str], sensor: str | None = None) -> Scene:
     """Make a scene of a PAN and an MS image (or several MS files, whose bands follow each other).
 
@@ -86,25 +110,43 @@ def make_pair(pan: str, ms: Sequence[str], sensor: str | None = None) -> Scene:
     return plain.from_files(pan, ms, find_sensor(sensor))
 
 
-def choose_bands(scene: Scene, numbers: Sequence[int]) -> Scene:
+def choose_bands(scene: Scene, wanted: Sequence[int | str]) -> Scene:
     """Keep only some of a scene's MS bands, in the order given.
 
     Args:
         scene: the scene.
-        numbers: positions in the scene's MS bands, from 1; empty keeps all.
+        wanted: positions in the scene's MS bands, from 1, or names in any case and punctuation, as the files or the
+            sensor have them; empty keeps all.
 
     Raises:
         KsdiffError: there is no such band.
     """
-    for number in numbers:
-        if not 1 <= number <= len(scene.ms):
-            raise KsdiffError(f"{scene.name}: has no MS band {number}, only 1 to {len(scene.ms)}; choose with -b")
-    if not numbers:
+    if not wanted:
         return scene
     # bands without names are taken to be in the sensor's order, when there are as many
     known = scene.sensor.bands if len(scene.sensor.bands) == len(scene.ms) else tuple(one.name for one in scene.ms)
+    numbers = [_band_number(scene, band, known) for band in wanted]
     sensor = fit_sensor(scene.sensor, [known[number - 1] for number in numbers])
     return replace(scene, ms=tuple(scene.ms[number - 1] for number in numbers), sensor=sensor)
+
+
+def _band_number(scene: Scene, band: int | str, known: Sequence[str]) -> int:
+    """Return a band's place among the scene's MS bands, from 1."""
+    if isinstance(band, int):
+        if not 1 <= band <= len(scene.ms):
+            raise KsdiffError(f"{scene.name}: has no MS band {band}, only 1 to {len(scene.ms)}; choose with -b")
+        return band
+    names = [[fold_name(source.name), fold_name(other)] for source, other in zip(scene.ms, known, strict=True)]
+    for number, own in enumerate(names, start=1):
+        if fold_name(band) in own:
+            return number
+    if not any(known):
+        raise KsdiffError(
+            f"{scene.name}: has no MS band {band!r}, its bands have no names; choose with -b by number, 1 to "
+            f"{len(scene.ms)}, or name the --sensor"
+        )
+    hint = did_you_mean(band, known) or ";"
+    raise KsdiffError(f"{scene.name}: has no MS band {band!r}{hint} it has {', '.join(known)}")
 
 
 def _search(folder: Folder, sensor: Sensor | None, depth: int, refusals: list[NoPairError]) -> list[Scene]:

@@ -101,6 +101,7 @@ class _HttpFile(io.RawIOBase):
         try:
             return urllib.request.urlopen(request, timeout=_TIMEOUT)
         except urllib.error.HTTPError as error:
+            error.close()  # it is an open answer, too
             raise OSError(None, f"HTTP {error.code} {error.reason}") from None
         except urllib.error.URLError as error:
             raise OSError(None, str(getattr(error.reason, "strerror", None) or error.reason)) from None

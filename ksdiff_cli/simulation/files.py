@@ -84,7 +84,9 @@ def simulate_scene(
             if not any(folder.iterdir()):
                 folder.rmdir()
         if isinstance(error, OSError):
-            raise KsdiffError(f"cannot write {output}: {error.strerror or error}") from error
+            raise KsdiffError(
+                f"{output}: cannot write there ({error.strerror or error}); choose another folder"
+            ) from error
         raise
     return scene
 

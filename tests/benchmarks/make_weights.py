@@ -3,15 +3,18 @@
     python tests/benchmarks/make_weights.py LANDSAT_FOLDER -o OUTPUT [--scale 1] [--seed 0]
 
 LANDSAT_FOLDER holds landsat7/01 … 30 (pan.tif, ms.tif), landsat8_volcano and landsat8_clouds (product folders): openly
-licensed scenes, the only real imagery in training. Everything else is simulated. Each source is looked at by several
-virtual cameras (ksdiff_cli/simulation/cameras.py); one camera's view is one scene of the patch files, with statistics of
-its own. Patches lie in OUTPUT/b4_r4 and so on, one folder per number of bands and ratio. The same arguments give the
-same bytes. At scale 1: 9,400 patches of 550 virtual scenes, 0.93 GB, three minutes of one core. The ranges that cameras
-are drawn from were set by statistics of other sensors' images (sharpness, correlation, shifts), whose pixels are in no
-patch. Then:
+licensed scenes, the only real imagery in training. Everything else is simulated. There are two halves:
 
-    ksdiff train --universal --stage 1 --data OUTPUT -o RUN --seed 0 --steps …
-    ksdiff train --universal --stage 2 --data OUTPUT -o RUN --seed 0 --steps …
+- OUTPUT/cameras: each source is looked at by several virtual cameras (ksdiff_cli/simulation/cameras.py); one camera's
+  view is one scene of the patch files, with statistics of its own. One folder per number of bands and ratio. At scale 1
+  9,200 patches of 550 virtual scenes, 0.93 GB. The ranges that cameras are drawn from were set by statistics of other
+  sensors' images (sharpness, correlation, shifts), whose pixels are in no patch.
+- OUTPUT/wald: Landsat and ``ksdiff simulate``'s scenes through ``ksdiff prepare-data`` with several sharpnesses of PAN.
+
+The same arguments give the same bytes. About ten minutes of one core. Then:
+
+    ksdiff train --universal --backbone shared --stage all --steps 6000 --batch 32 --validate-every 500 \
+        --data OUTPUT/wald --data OUTPUT/cameras -o RUN --seed 0 --threads 1
 """
 
 import argparse
@@ -20,17 +23,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from ksdiff_cli import __version__
 from ksdiff_cli.grids import corner_aligned, upsample
+from ksdiff_cli.main import app
 from ksdiff_cli.patches.writer import FORMAT_VERSION, PatchWriter, join_parts, new_part
 from ksdiff_cli.products import find_scenes
 from ksdiff_cli.raster import SceneStatistics, open_pair
 from ksdiff_cli.sensors import SENSORS
 from ksdiff_cli.simulation.acquisition import Acquired, Ground, acquire, largest_side, simulated_ground
-from ksdiff_cli.simulation.cameras import draw_camera
+from ksdiff_cli.simulation.cameras import Camera, draw_camera
 
 SIDES = {2: 64, 3: 72, 4: 64, 5: 80, 6: 72, 8: 64}
 """Side of a patch by ratio: a multiple of 8 and of the ratio."""
@@ -44,6 +49,26 @@ NANOMETRES = {"coastal": 443, "blue": 482, "green": 561, "red": 655, "nir": 850,
 L7_BANDS = ("red", "green", "blue", "nir", "swir1", "swir2")  # their order in the files
 HELD_OUT = ("28", "29", "30")
 """Landsat 7 scenes that only validation sees."""
+CALM = 0.6
+"""Share of cameras in calm circumstances: noise in the truth teaches nothing, and hides what there is to learn."""
+FOURS, EIGHTS = ("GE1", "QB", "IKONOS", "GF2", "SPOT6", "PLEIADES"), ("WV2", "WV3")
+"""Sensors of the scenes in OUTPUT/wald."""
+WALD: dict[str, tuple[str, ...]] = {
+    "l7_r2_blur": ("landsat7/0[1-7]", "--sensor", "L7"),
+    "l7_r2_mid": ("landsat7/0[89] landsat7/1[0-4]", "--sensor", "L7", "--pan-mtf", "0.4"),
+    "l7_r2_sharp": ("landsat7/1[5-9] landsat7/2[01]", "--sensor", "L7", "--pan-mtf", "0.85"),
+    "l7_r4_blur": ("landsat7/0[1-9] landsat7/10", "--ratio", "4", "--pan-mtf", "0.2"),
+    "l7_r4_mid": ("landsat7/1[1-9]", "--sensor", "L7", "--ratio", "4", "--pan-mtf", "0.5"),
+    "l7_r4_sharp": ("landsat7/2[0-7]", "--ratio", "4", "--pan-mtf", "0.9"),
+    "l8": ("landsat8_volcano",),
+    "s4_blur": ("s4/0[0-5]",),
+    "s4_sharp": ("s4/0[6-9] s4/1?", "--sensor", "GE1", "--pan-mtf", "0.8"),
+    "s8_blur": ("s8/0[0-5]", "--sensor", "WV3"),
+    "s8_mid": ("s8/0[6-9] s8/1?", "--sensor", "WV2", "--pan-mtf", "0.5"),
+    "s4_r2": ("s4/*", "--ratio", "2", "--pan-mtf", "0.6", "--seed", "3"),
+    "s8_r3": ("s8/*", "--ratio", "3", "--patch", "72", "--pan-mtf", "0.3", "--seed", "3"),
+}
+"""Folder in OUTPUT/wald: scenes (patterns), and what ``prepare-data`` is given."""
 MOST = 20
 """Patches of a virtual scene."""
 
@@ -96,6 +121,8 @@ def views(source: Source, seed: int, order: Iterator[tuple[int, int]]) -> Iterat
     for _ in range(source.views):
         ratio, bands = next(order)
         camera = draw_camera(rng, ground.wavelengths, bands, ratio, real_pan=ground.pan is not None, blurred=blurred)
+        if rng.random() < CALM:
+            camera = calm(camera)
         least = 2 * SIDES[ratio]
         if largest_side(ground, camera.scale) < least:
             camera = replace(camera, scale=largest_side(ground, 1) / least)
@@ -105,6 +132,13 @@ def views(source: Source, seed: int, order: Iterator[tuple[int, int]]) -> Iterat
         if camera.scale == 1:
             start = np.floor(start)
         yield ratio, bands, acquire(ground, camera, side, (float(start[0]), float(start[1])))
+
+
+def calm(camera: Camera) -> Camera:
+    """Return the camera with little noise, bands and PAN nearly on each other, and PAN that sees what bands see."""
+    noises = {name: 0.2 * getattr(camera, name) for name in ("noise_pan", "noise_gt", "noise_ms")}
+    shifts = {name: 0.25 * getattr(camera, name) for name in ("shift_pan", "shift_bands")}
+    return replace(camera, **noises, **shifts, warp=0.0, foreign=0.0, flatten=0.0, stripes=0.0)
 
 
 def cut(images: Acquired, ratio: int, most: int, rng: np.random.Generator) -> Iterator[tuple[int, int]]:
@@ -201,6 +235,27 @@ def make(landsat: Path, output: Path, scale: float, seed: int) -> None:
     print(f"{sum(f.count for f in folders.values())} patches, {time.perf_counter() - started:.0f} s")
 
 
+def make_wald(landsat: Path, output: Path) -> None:
+    """Make OUTPUT/wald by the command line's own tools."""
+
+    def ksdiff(*words: object) -> None:
+        app([str(word) for word in words] + ["-q"], standalone_mode=False)
+
+    with TemporaryDirectory() as scratch:
+        scenes = Path(scratch)
+        for kind, sensors, seed in (("s4", FOURS * 2, 100), ("s8", EIGHTS * 6, 200)):
+            for k, sensor in enumerate(sensors):
+                place = ("-o", scenes / kind / f"{k:02d}", "--size", 1536, "--ratio", 4)
+                ksdiff("simulate", *place, "--sensor", sensor, "--seed", seed + k)
+        for name, (patterns, *words) in WALD.items():
+            found = [
+                path
+                for pattern in patterns.split()
+                for path in sorted((scenes if pattern[0] == "s" else landsat).glob(pattern))
+            ]
+            ksdiff("prepare-data", *found, "-o", output / name, *words)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("landsat", type=Path)
@@ -208,7 +263,8 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="Multiplies the number of virtual scenes.")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
-    make(chosen.landsat, chosen.output, chosen.scale, chosen.seed)
+    make(chosen.landsat, chosen.output / "cameras", chosen.scale, chosen.seed)
+    make_wald(chosen.landsat, chosen.output / "wald")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,215 @@
+"""Fine-tuning a network on the scene that it is to sharpen: at reduced resolution the scene itself is the truth."""
+
+import math
+import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from ksdiff_cli.dataset import PatchFile
+from ksdiff_cli.devices import pick_device
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.metrics import ergas, sam
+from ksdiff_cli.models.checkpoint import load_model, read_header, save_model, weights_hash
+from ksdiff_cli.models.contract import FusionModel, Stage
+from ksdiff_cli.patches.layout import lay_regions
+from ksdiff_cli.patches.plan import PatchOptions
+from ksdiff_cli.patches.prepare import prepare_patches
+from ksdiff_cli.patches.sources import PairSource
+from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster import Scene, ScenePair, open_pair
+from ksdiff_cli.resuming import file_state, lock_folder
+from ksdiff_cli.training import TrainingOptions, train_stage
+from ksdiff_cli.training_options import FINE_RATE
+
+_BATCH = 32
+_MOST_STEPS_A_MINUTE = 6000
+_LARGEST_PATCH, _SMALLEST_PATCH = 64, 16
+_FORMAT = 1  # of what is stored beside the output; another one is not taken up
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How a network is fine-tuned."""
+
+    checkpoint: Path
+    """The network to start from."""
+    minutes: float
+    """How long to train."""
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What came of it."""
+
+    checkpoint: Path
+    """The weights to sharpen with: fine-tuned ones, or the given ones where fine-tuning did not help."""
+    notes: tuple[str, ...]
+    """What a person should know: the figures on the held-out part."""
+
+
+def adapt(scene: Scene, output: Path, chosen: Adaptation, progress: ProgressCallback = silent) -> Adapted:
+    """Fine-tune a network on a scene and keep the weights beside the output.
+
+    The scene is degraded by its own ratio (Wald's protocol), so that its MS is the truth. Four fifths of it train, a
+    part of the rest decides: only weights whose ERGAS and SAM are not worse there are used. The same command finds them
+    again; one that was killed goes on.
+
+    Args:
+        scene: as it is to be sharpened.
+        output: of the sharpening; the weights lie beside it as ``OUTPUT.adapted.safetensors``.
+        chosen: how.
+        progress: told how far it is.
+
+    Returns:
+        The weights to use, and notes.
+
+    Raises:
+        KsdiffError: the scene is too small or has too few valid pixels, or the place cannot be written to.
+        ModelError: the network does not fit the scene.
+    """
+    kept = output.with_name(f"{output.name}.adapted.safetensors")
+    with open_pair(scene) as pair:
+        model, header = load_model(chosen.checkpoint)
+        model.check(pair.bands, pair.grid.ratio)
+        facts = _facts(pair, chosen)
+        if (found := _find(kept, facts)) is not None:
+            return replace(found, notes=(*found.notes, f"adapted weights of an earlier run: {kept}"))
+        patch = _choose_patch(pair)
+    work = output.with_name(f".{output.name}.adapting")
+    with _lock(work):
+        try:
+            _clear_other(work, facts)
+            prepare = PatchOptions((scene,), work / "patches", patch=patch, check_registration=False, seed=chosen.seed)
+            if not prepare.output.exists():
+                prepare_patches(prepare, progress=progress)
+            options = TrainingOptions(
+                data=(prepare.output,),
+                run=work,
+                steps=math.ceil(_MOST_STEPS_A_MINUTE * chosen.minutes),
+                batch=_BATCH,
+                rate=FINE_RATE,
+                time_limit=chosen.minutes,
+                init=chosen.checkpoint,
+                fine_tune=True,
+                seed=chosen.seed,
+                device=str(pick_device(chosen.device)),
+                config=model.config,  # type: ignore[arg-type]
+            )
+            stage: Stage = header["stage"] or 1
+            tuned = options.file(stage)
+            if not tuned.exists():
+                train_stage(options, stage, lambda done, total, note="": progress(done, total, f"adapting, {note}"))
+            return _decide(model, tuned, prepare.output / "valid.h5", kept, facts, header)
+        except OSError as error:
+            raise KsdiffError(f"{work}: cannot be written ({error.strerror or error}); make room there") from None
+
+
+def _decide(
+    before: FusionModel,
+    tuned: Path,
+    held_out: Path,
+    kept: Path,
+    facts: Mapping[str, object],
+    header: Mapping[str, object],
+) -> Adapted:
+    """Compare both networks on the held-out part, store the better one, remove the work folder."""
+    after, tuned_header = load_model(tuned)
+    old, new = (_measure(model, held_out) for model in (before, after))
+    better = new[0] < old[0] and new[1] <= old[1]
+    figures = f"ERGAS {old[0]:.3f} -> {new[0]:.3f}, SAM {old[1]:.3f} -> {new[1]:.3f} on the part held out"
+    line = f"adapted to the scene: {figures}" if better else f"not adapted, as it would not help: {figures}"
+    training = {**tuned_header["training"], "adaptation": {**facts, "kept": better, "note": line}}
+    sensor = header["sensor"]
+    assert isinstance(sensor, Mapping)
+    save_model(after if better else before, kept, sensor=sensor, training=training)
+    shutil.rmtree(tuned.parent, ignore_errors=True)
+    return Adapted(kept, (line,))
+
+
+def _measure(model: FusionModel, path: Path) -> tuple[float, float]:
+    """Return mean ERGAS and SAM over a file of patches."""
+    file = PatchFile(path)
+    found = []
+    for index in range(len(file)):
+        batch = file.batch([index])
+        fused = model.fuse(batch.pan, batch.ms_up, batch.statistics, batch.ratio)[0].double().numpy()
+        assert batch.gt is not None
+        gt = batch.gt[0].double().numpy()
+        found.append((ergas(gt, fused, batch.ratio), sam(gt, fused)))
+    file.close()
+    ergas_mean, sam_mean = np.mean(found, 0)
+    return float(ergas_mean), float(sam_mean)
+
+
+def _facts(pair: ScenePair, chosen: Adaptation) -> dict[str, object]:
+    """Return all that adapted weights depend on, as JSON values; the time of day aside."""
+    scene = pair.scene
+    return {
+        "format": _FORMAT,
+        "weights": weights_hash(chosen.checkpoint),
+        "minutes": chosen.minutes,
+        "seed": chosen.seed,
+        "inputs": [file_state(source.path) for source in (scene.pan, *scene.ms)],
+        "bands": [source.band for source in scene.ms],
+        "shift": list(scene.shift),
+        "sensor": scene.sensor.name,
+    }
+
+
+def _find(kept: Path, facts: Mapping[str, object]) -> Adapted | None:
+    """Return what an earlier run made of the same, if it is there."""
+    if not kept.is_file():
+        return None
+    stored = read_header(kept)["training"].get("adaptation", {})
+    if {name: stored.get(name) for name in facts} != facts:
+        return None
+    return Adapted(kept, (stored["note"],))
+
+
+def _choose_patch(pair: ScenePair) -> int:
+    """Return the largest patch of which the scene holds one to train on and one to decide with.
+
+    Raises:
+        KsdiffError: there is none.
+    """
+    source = PairSource(pair)
+    step = math.lcm(8, source.ratio)
+    for patch in range(_LARGEST_PATCH // step * step, _SMALLEST_PATCH - 1, -step):
+        try:
+            lay_regions(source.name, source.shape, patch, source.ratio, source.reach, seed=0)
+        except KsdiffError:
+            continue
+        return patch
+    height, width = source.shape
+    raise KsdiffError(
+        f"{source.name}: --adapt trains on the MS image, and {width} x {height} pixels are too few; sharpen without it"
+    )
+
+
+def _lock(work: Path) -> AbstractContextManager[IO[str]]:
+    return lock_folder(work, f"{work}: process {{owner}} is adapting to this scene; wait for it")
+
+
+def _clear_other(work: Path, facts: Mapping[str, object]) -> None:
+    """Discard what an interrupted run with other facts left."""
+    import json
+
+    note = work / "facts.json"
+    text = json.dumps(facts, sort_keys=True)
+    if note.exists() and note.read_text(encoding="utf-8") == text:
+        return
+    for entry in work.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != "lock":
+            entry.unlink()
+    growing = note.with_suffix(".part")
+    growing.write_text(text, encoding="utf-8")
+    growing.replace(note)

@@ -1,0 +1,288 @@
+"""What ksdiff offers to Python about learning: patches from scenes, weights from patches, methods compared on patches.
+
+See :mod:`ksdiff_cli.api`.
+"""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ksdiff_cli.progress import ProgressCallback, silent
+
+if TYPE_CHECKING:
+    from ksdiff_cli.evaluation_cases import Protocol
+    from ksdiff_cli.evaluation_prior import Prior
+    from ksdiff_cli.evaluation_results import Evaluation
+    from ksdiff_cli.models.config import ModelConfig
+    from ksdiff_cli.models.contract import Stage
+    from ksdiff_cli.models.pixel_diffusion import PixelConfig
+    from ksdiff_cli.patches.prepare import Prepared
+    from ksdiff_cli.sensors import Sensor
+    from ksdiff_cli.training_options import Precision, Recipe
+
+_EXAMPLES = 3  # images shown in a report; its pictures grow with them
+
+Name = str | PathLike[str]
+Note = Callable[[str], None]
+"""Takes a line that a person should read."""
+
+
+def _drop(line: str) -> None:
+    """Take a note and drop it."""
+
+
+def prepare_patches(
+    *scenes: Name,
+    output: Name = "patches",
+    patch: int = 64,
+    sensor: str | None = None,
+    ratio: int | None = None,
+    pan_mtf: float | None = None,
+    geometry: Literal["area", "toolbox"] = "area",
+    max_cloud: float = 5.0,
+    max_saturated: float = 5.0,
+    warp: bool = False,
+    registration: Literal["check", "correct", "skip"] = "check",
+    seed: int = 0,
+    overwrite: bool = False,
+    resume: bool = True,
+    progress: ProgressCallback = silent,
+) -> "Prepared":
+    """Make training, validation, test and full-resolution patches from scenes by Wald's protocol.
+
+    The command is ``ksdiff prepare-data``.
+
+    Args:
+        scenes: folders with a PAN/MS pair or a product, folders of such folders, or HDF5 files of gt and pan tiles.
+        output: folder for train.h5, valid.h5, test.h5, full.h5 and quicklook.png.
+        patch: side of a training patch in MS pixels, at least 8.
+        sensor: a sensor's name or file, for all scenes; None takes what products say.
+        ratio: degrade by this instead of the scene's own ratio.
+        pan_mtf: MTF of the reduced PAN at its Nyquist frequency, (0, 1); None takes the sensor's.
+        geometry: where reduced pixels sit: by area as on the ground, or on pixels 4k+2 as in PanCollection.
+        max_cloud: largest share of cloud and shadow in a patch, percent.
+        max_saturated: largest share of saturated pixels in a patch, percent.
+        warp: see :func:`ksdiff_cli.sharpen_scene`.
+        registration: see :func:`ksdiff_cli.sharpen_scene`.
+        seed: of the split.
+        overwrite: replace an earlier set of patches.
+        resume: go on where a killed run of the same call stopped.
+        progress: told how far it is.
+
+    Returns:
+        What came out: images and their side by file, windows left out by reason, notes.
+
+    Raises:
+        KsdiffError: no scene, scenes that do not go into one file, too small a scene, an output that exists.
+    """
+    from ksdiff_cli.patches import prepare
+    from ksdiff_cli.patches.plan import PatchOptions
+
+    options = PatchOptions(
+        tuple(map(Path, scenes)),
+        Path(output),
+        patch=patch,
+        sensor=sensor,
+        ratio=ratio,
+        pan_mtf=pan_mtf,
+        geometry=geometry,
+        max_cloud=max_cloud,
+        max_saturated=max_saturated,
+        warp=warp,
+        register=registration == "correct",
+        check_registration=registration != "skip",
+        seed=seed,
+    )
+    return prepare.prepare_patches(options, overwrite=overwrite, resume=resume, progress=progress)
+
+
+def _weights(name: Name | None) -> Path | None:
+    """Return weights by path, or the shipped ones by that name."""
+    if name is None:
+        return None
+    if str(name) != "shipped":
+        return Path(name)
+    from ksdiff_cli.weights import SHIPPED
+
+    return SHIPPED
+
+
+def train(
+    *data: Name,
+    output: Name = "runs",
+    stage: Literal["1", "2", "all"] = "all",
+    config: "ModelConfig | PixelConfig | None" = None,
+    universal: bool = False,
+    steps: int | None = None,
+    epochs: int | None = None,
+    time_limit: float | None = None,
+    batch: int = 16,
+    accumulate: int = 1,
+    precision: "Precision" = "auto",
+    rate: float | None = None,
+    recipe: "Recipe" = "chain",
+    warm_up: float = 0.2,
+    validate_every: int = 200,
+    init: Name | None = None,
+    fine_tune: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    seed: int = 0,
+    threads: int | None = None,
+    progress: ProgressCallback = silent,
+    note: Note = _drop,
+) -> list[Path]:
+    """Train KSDiff on patches, one stage or both; ``ksdiff train``. Needs torch and h5py, no rasterio.
+
+    Args:
+        data: folders made by :func:`prepare_patches`, folders of such folders, or PanCollection's ``train_*.h5``; none
+            stands for ``patches``.
+        output: folder of the run: weights, log, curves, resume state.
+        stage: ``1`` (encoder and network), ``2`` (diffusion, from the run's stage 1) or ``all``; pixel diffusion has
+            only one.
+        config: the network; its ``bands`` are replaced by those of the data. None takes KSDiff's defaults.
+        universal: one network for any number of bands, even if all data have one number.
+        steps: optimiser steps of a stage; None takes ``epochs``, or 1000.
+        epochs: passes over the patches, in place of steps.
+        time_limit: minutes after which a stage ends well.
+        batch: images a step.
+        accumulate: pieces in which the network sees a batch; saves memory.
+        precision: arithmetic on a GPU.
+        rate: peak learning rate; None takes 1e-3, 2e-4 to fine-tune.
+        recipe: stage 2's diffusion: the whole chain with gradients, or one prediction from a random step.
+        warm_up: share of stage 2, 0 to 1, that trains the diffusion alone; 1 leaves the network as stage 1 made it.
+        validate_every: steps between validations, which save the resume state.
+        init: weights to start from, ``shipped`` for the package's; their configuration replaces ``config``.
+        fine_tune: train a whole network on, that of ``init`` or the shipped one: stage 2 by eq. 4 alone, no stage 1.
+        resume: go on where a killed run of the same options stopped.
+        overwrite: replace an earlier run.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        seed: of every random number.
+        threads: CPU threads; None takes all cores.
+        progress: told every step, with stage and loss.
+        note: told what a person should know, among it validations.
+
+    Returns:
+        The checkpoints, in the order of the stages.
+
+    Raises:
+        KsdiffError: nothing to train on, data that do not fit, no stage 1 for stage 2, an earlier run in ``output``.
+        ModelError: weights or a configuration that cannot be used.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from ksdiff_cli.models.config import ModelConfig
+    from ksdiff_cli.training import TrainingOptions, check_output, choose_bands, is_done, open_data, train_stage
+    from ksdiff_cli.training_options import FINE_RATE, RATE
+    from ksdiff_cli.training_parallel import join_team
+
+    if threads:
+        torch.set_num_threads(threads)
+    paths = tuple(map(Path, data)) or (Path("patches"),)
+    files, _ = open_data(paths)
+    with join_team(device) as team:
+        options = TrainingOptions(
+            data=paths,
+            run=Path(output),
+            steps=steps or (epochs * sum(map(len, files)) // batch + 1 if epochs else 1000),
+            batch=batch,
+            accumulate=accumulate,
+            precision=precision,
+            rate=rate or (FINE_RATE if fine_tune else RATE),
+            recipe=recipe,
+            warm_up=warm_up,
+            time_limit=time_limit,
+            validate_every=validate_every,
+            init=_weights("shipped" if fine_tune and init is None else init),
+            fine_tune=fine_tune,
+            seed=seed,
+            device=str(team.device),
+            config=replace(config or ModelConfig(), bands=choose_bands(files, universal)),
+        )
+        chosen: dict[str, tuple[Stage, ...]] = {"1": (1,), "2": (2,), "all": (1, 2)}
+        stages = chosen[stage] if isinstance(options.config, ModelConfig) else (1,)
+        stages = (2,) if fine_tune else stages
+        for number in stages:
+            check_output(options, number, resume=resume, overwrite=overwrite)
+        made = []
+        for number in stages:
+            name = options.name(number)
+            if resume and is_done(options, number):
+                note(f"{name} is done")
+                made.append(options.file(number))
+                continue
+
+            def report(done: int, total: int, note: str = "", name: str = name) -> None:
+                progress(done, total, f"{name}, {note}")
+
+            made.append(train_stage(options, number, report, note, team))
+    return made
+
+
+def evaluate(
+    *data: Name,
+    methods: Sequence[str] = (),
+    checkpoints: Sequence[Name] = (),
+    protocol: "Protocol" = "reduced",
+    crop: Literal["full", "cut21", "cut30"] = "full",
+    sensor: "str | Sensor | None" = None,
+    prior: "Prior" = "own",
+    csv: Name | None = None,
+    report: Name | None = None,
+    command: str = "ksdiff_cli.evaluate",
+    overwrite: bool = False,
+    device: str = "auto",
+    seed: int = 0,
+    progress: ProgressCallback = silent,
+) -> "Evaluation":
+    """Compare methods over the images of patch files: quality, and time per image; ``ksdiff evaluate``.
+
+    Args:
+        data: files of :func:`prepare_patches` or PanCollection; a folder stands for its test.h5 (full: its full.h5).
+        methods: by name; () takes all.
+        checkpoints: weights to compare; () takes the shipped ones, as ``ksdiff``.
+        protocol: ``reduced`` (against gt) or ``full`` (against PAN and MS).
+        crop: reduced protocol: leave out a border of 21 or 30 pixels, as the literature does.
+        sensor: a sensor, its name or its file; None takes what the files say.
+        prior: what networks get as z: their ``own``, another image's (``shuffled``), ``zero``, or the truth's
+            (``true``, for stage 1's weights).
+        csv: file for every method's values, one row an image.
+        report: HTML page to write, with table, pictures and error maps.
+        command: what the page says it was made by.
+        overwrite: replace these files.
+        device: where networks run.
+        seed: of networks' random numbers.
+        progress: told after every image and method.
+
+    Returns:
+        Values by method and image: ``result.methods["gsa"].mean("ERGAS")``, ``result.to_dict()``.
+
+    Raises:
+        KsdiffError: no such file or method, or images that do not suit the protocol.
+        ModelError: weights that cannot be used, or do not fit the images.
+    """
+    from ksdiff_cli.evaluation import evaluate_files, make_fusers
+    from ksdiff_cli.evaluation_cases import open_files
+    from ksdiff_cli.evaluation_results import write_csv
+    from ksdiff_cli.report import check_report, write_report
+    from ksdiff_cli.report.writing import check_text
+    from ksdiff_cli.sensors import find_sensor
+
+    if csv is not None:
+        check_text(Path(csv), overwrite)
+    if report is not None:
+        check_report(Path(report), overwrite)
+    known = find_sensor(sensor) if isinstance(sensor, str) else sensor
+    files = open_files([Path(path) for path in data], protocol)
+    fusers = make_fusers(list(methods), [Path(path) for path in checkpoints], device, seed, prior)
+    keep = 0 if report is None else _EXAMPLES
+    found = evaluate_files(files, fusers, progress, protocol=protocol, sensor=known, crop=crop, keep=keep, prior=prior)
+    if csv is not None:
+        write_csv(found, Path(csv))
+    if report is not None:
+        write_report(found.to_report(command), Path(report), overwrite)
+    return found

@@ -1,0 +1,62 @@
+"""Whether the shipped weights, read and run here, give what they gave when they were shipped.
+
+Whoever ships other weights writes their figures here: ``python -m ksdiff_cli.weights.check`` prints them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksdiff_cli.weights import SHIPPED
+
+HASH = "d004aa19b09f"
+"""First digits of the file's SHA-256."""
+EXPECTED = (
+    206.06, 217.29, 247.74, 273.84, 221.41, 242.34, 267.72, 284.47,
+    248.23, 265.15, 278.35, 297.49, 269.66, 280.54, 297.26, 311.78,
+)  # fmt: skip
+"""The first band's values on the tiny image, every 16th pixel along both axes, DN."""
+_SIDE, _BANDS, _RATIO, _STEP = 64, 3, 4, 16
+
+
+def fuse_tiny(path: Path = SHIPPED) -> NDArray[np.float32]:
+    """Sharpen a tiny made-up image by the weights, on the CPU.
+
+    Returns:
+        The first band's values on every 16th pixel, float32 DN.
+
+    Raises:
+        ModelError: the weights cannot be loaded.
+    """
+    import torch
+
+    from ksdiff_cli.models.checkpoint import load_model
+    from ksdiff_cli.models.contract import Statistics
+
+    rows, cols = np.mgrid[:_SIDE, :_SIDE]
+    pan = (400 + (rows * 7 + cols * 13) % 97 + 3 * (rows // 9 * 5 + cols // 11 * 7) % 211).astype(np.float32)
+    coarse = pan.reshape(_SIDE // _RATIO, _RATIO, -1, _RATIO).mean((1, 3)).repeat(_RATIO, 0).repeat(_RATIO, 1)
+    ms_up = np.stack([coarse * (band + 1) / 2 + 10 * band for band in range(_BANDS)])
+
+    def batch(values: Any) -> "torch.Tensor":
+        return torch.from_numpy(np.asarray(values, np.float32))[None]
+
+    known = Statistics(*map(batch, ([pan.mean()], [pan.std()], ms_up.mean((1, 2)), ms_up.std((1, 2)))))
+    model, _ = load_model(path)
+    fused = model.fuse(batch(pan[None]), batch(ms_up), known, _RATIO, model.noise(0))
+    values: NDArray[np.float32] = fused[0, 0, ::_STEP, ::_STEP].numpy().reshape(-1)
+    return values
+
+
+def worst_difference(path: Path = SHIPPED) -> float:
+    """Return the largest difference from :data:`EXPECTED`, DN; some hundredths are rounding of another processor."""
+    return float(np.abs(fuse_tiny(path) - np.array(EXPECTED, np.float32)).max())
+
+
+if __name__ == "__main__":
+    from ksdiff_cli.models.checkpoint import weights_hash
+
+    print(f'HASH = "{weights_hash(SHIPPED)}"')
+    print(f"EXPECTED = {tuple(round(float(value), 2) for value in fuse_tiny())}")

@@ -1,0 +1,245 @@
+"""The Python API: light to import, typed, arrays and files alike; the tutorial runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import PairFiles, write_raster
+
+import ksdiff_cli
+from ksdiff_cli import KsdiffError, sharpen_array, sharpen_scene
+from ksdiff_cli.classical import METHODS
+from ksdiff_cli.errors import did_you_mean
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLE = ROOT / "sample_data" / "ge1"
+
+
+def read(path: Path) -> Any:
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+def outside(script: str, tmp_path: Path) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_importing_loads_nothing_heavy(tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom ksdiff_cli import prepare_patches, train, evaluate, measure\n"
+        "from ksdiff_cli import sharpen_array, sharpen_scene, KsdiffError\n"
+        "print(sorted(set(sys.modules) & {'torch', 'rasterio', 'numpy', 'h5py', 'typer'}), callable(train))"
+    )
+    assert outside(script, tmp_path) == "[] True"
+
+
+@pytest.mark.parametrize("first", ["from ksdiff_cli import metrics", "import ksdiff_cli.measuring"])
+def test_metrics_is_one_thing_whatever_came_first(first: str, tmp_path: Path) -> None:
+    script = (
+        f"{first}\nfrom ksdiff_cli import metrics\nprint(metrics.__name__, callable(metrics), callable(metrics.sam))"
+    )
+    assert outside(script, tmp_path) == "ksdiff_cli.metrics False True"
+
+
+def test_what_is_public() -> None:
+    for name in ksdiff_cli.__all__:
+        found = getattr(ksdiff_cli, name)
+        assert found.__doc__ and name in dir(ksdiff_cli)
+    with pytest.raises(AttributeError, match="sharpn"):
+        ksdiff_cli.sharpn  # noqa: B018
+
+
+@pytest.mark.parametrize("method", ["ksdiff", "gsa", "mtf-glp-fs"])
+def test_arrays_give_the_pixels_that_files_give(method: str, tmp_path: Path, run: Any) -> None:
+    """A network with windows of 256 pixels, whose borders fall inside; and classical ones by the command itself."""
+    pan, ms = SAMPLE / "pan.tif", SAMPLE / "ms.tif"
+    out = tmp_path / "out.tif"
+    same = ("--method", method, "--sensor", "GE1", "--tile", 256)
+    assert run("sharpen", pan, ms, "-o", out, "-q", *same).exit_code == 0
+    fused = sharpen_array(read(pan)[0], read(ms), ratio=4, method=method, sensor="GE1", tile=256)
+    assert fused.dtype == np.uint16
+    np.testing.assert_array_equal(fused, read(out))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32", "float64"])
+@pytest.mark.parametrize("bands", [1, 2, 4])
+def test_types_and_bands(make_pair: Any, tmp_path: Path, dtype: str, bands: int) -> None:
+    def scale(pan: Any, ms: Any) -> None:
+        pan[...], ms[...] = pan % 200, ms % 200
+
+    files: PairFiles = make_pair(dtype=dtype, bands=bands, edit=scale)
+    made = sharpen_scene(files.pan, files.ms, output=tmp_path / "out.tif", method="brovey", registration="skip")
+    fused = sharpen_array(read(files.pan), read(files.ms), method="brovey", registration="skip")
+    assert (fused.dtype, fused.shape) == (np.dtype(dtype), (bands, 96, 128))
+    np.testing.assert_array_equal(fused, read(made.output))
+
+
+def test_values_are_clipped_to_the_type() -> None:
+    pan = np.tile(np.array([[0, 255], [255, 0]], np.uint8), (32, 32))
+    ms = np.full((3, 16, 16), 254, np.uint8)
+    fused = sharpen_array(pan, ms, method="gsa", registration="skip")
+    assert fused.dtype == np.uint8 and fused.min() >= 0
+
+
+def test_invalid_pixels_as_in_files(make_pair: Any, tmp_path: Path) -> None:
+    def hole(pan: Any, ms: Any) -> None:
+        ms[:, 4:9, 6:12] = 0
+
+    files: PairFiles = make_pair(edit=hole, ms_profile={"nodata": 0})
+    made = sharpen_scene(files.pan, files.ms, output=tmp_path / "out.tif", method="gsa", registration="skip")
+    pan, ms = read(files.pan)[0], read(files.ms)
+    options: dict[str, Any] = {"method": "gsa", "registration": "skip"}
+    expected = read(made.output)
+    np.testing.assert_array_equal(sharpen_array(pan, ms, nodata=0, **options), expected)
+    # the same hole said by a mask, whatever lies in it
+    odd = ms.copy()
+    odd[:, 4:9, 6:12] = 999
+    np.testing.assert_array_equal(sharpen_array(pan, odd, valid=(ms != 0).all(0), **options), expected)
+    real = np.where(ms == 0, np.nan, ms).astype("float32")
+    fused = sharpen_array(pan, real, **options)
+    np.testing.assert_array_equal(np.isnan(fused), expected == 0)
+
+
+def test_a_mask_of_pan(make_pair: Any) -> None:
+    files: PairFiles = make_pair()
+    valid = np.ones((96, 128), bool)
+    valid[10:30, 40:70] = False
+    fused = sharpen_array(read(files.pan), read(files.ms), valid=valid, nodata=7, method="exp")
+    np.testing.assert_array_equal((fused == 7).all(0), ~valid)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"ms": np.ones((24, 32))}, "ms: has shape (24, 32); give (bands, height, width)"),
+        ({"pan": np.ones((2, 96, 128))}, "PAN has one; are PAN and MS swapped?"),
+        ({"pan": np.ones((96, 128), complex)}, "pan: has values of type complex128"),
+        ({"pan": np.ones((96, 128), bool)}, "pan: has values of type bool"),
+        ({"ms": np.ones((4, 24, 29))}, "do not match"),
+        ({"ratio": 2}, "ratio 2: an MS pixel covers 4 x 4"),
+        ({"valid": np.ones((5, 5), bool)}, "valid: has shape (5, 5)"),
+        ({"valid": np.ones((24, 32))}, "valid: has values of type float64"),
+        ({"ms": np.full((4, 24, 32), np.nan)}, "ms: every pixel is nodata"),
+        ({"method": "gssa"}, "did you mean gsa?"),
+        ({"sensor": "WV33"}, "did you mean WV3?"),
+        ({"tile": 7}, "multiple of 16"),
+    ],
+)
+def test_wrong_arrays(change: dict[str, Any], words: str) -> None:
+    rng = np.random.default_rng(0)
+    given = {"pan": rng.uniform(1, 9, (96, 128)), "ms": rng.uniform(1, 9, (4, 24, 32)), "method": "exp"} | change
+    with pytest.raises(KsdiffError) as caught:
+        sharpen_array(given.pop("pan"), given.pop("ms"), **given)
+    assert words in str(caught.value) and "vsimem" not in str(caught.value)
+
+
+def test_a_shift_is_told_refused_and_corrected() -> None:
+    pan, ms = read(SAMPLE / "pan.tif"), read(SAMPLE / "ms.tif")
+    told: list[str] = []
+    sharpen_array(pan, np.roll(ms, 1, 1), method="exp", registration="correct", note=told.append)
+    assert "corrected" in told[0]
+    with pytest.raises(KsdiffError, match="off PAN pan"):
+        sharpen_array(pan, np.roll(ms, 3, 1), method="exp")
+
+
+def test_bands_by_name(make_pair: Any, tmp_path: Path) -> None:
+    files: PairFiles = make_pair(ms_profile={"descriptions": ("Blue", "green", "Red Edge", "nir")})
+    for bands in (("red-edge", 1), (3, "blue")):
+        made = sharpen_scene(
+            files.pan, files.ms, output=tmp_path / "out.tif", method="exp", bands=bands, overwrite=True
+        )
+        with rasterio.open(made.output) as file:
+            assert file.descriptions == ("Red Edge", "Blue")
+    sharpen_scene(files.pan, files.ms, output=tmp_path / "qb.tif", method="exp", bands=["RED"], sensor="QB")
+    with rasterio.open(tmp_path / "qb.tif") as file:  # the sensor's third band, though the file calls it otherwise
+        assert file.descriptions == ("Red Edge",)
+
+
+def test_scenes_of_all_kinds(make_pair: Any, tmp_path: Path) -> None:
+    files: PairFiles = make_pair()
+    made = sharpen_scene(files.folder, output=tmp_path / "a.tif", method="exp")
+    assert made.shape == (96, 128) and made.output == tmp_path / "a.tif"
+    with pytest.raises(KsdiffError, match="name PAN and MS"):
+        sharpen_scene(output=tmp_path / "b.tif")
+    with pytest.raises(KsdiffError, match="exists already"):
+        sharpen_scene(files.folder, output=tmp_path / "a.tif", method="exp")
+
+
+def test_parts_formats_and_uncertainty(make_pair: Any, tmp_path: Path) -> None:
+    files: PairFiles = make_pair()
+    whole = sharpen_scene(files.folder, output=tmp_path / "a.tif", consistent=True, tile=64)
+    part = sharpen_scene(
+        files.folder, output=tmp_path / "b.vrt", consistent=True, tile=64, format="VRT", window=(10, 20, 30, 40),
+        uncertainty=tmp_path / "std.tif", draws=2, dtype="float32", creation={"COMPRESS": "LZW"},
+        quicklook=tmp_path / "look.png", threads=1,
+    )  # fmt: skip
+    assert (part.shape, part.dtype) == ((30, 40), "float32")
+    np.testing.assert_allclose(read(part.output), read(whole.output)[:, 10:40, 20:60], atol=0.51)
+    assert read(tmp_path / "std.tif").shape == (4, 30, 40) and (tmp_path / "look.png").exists()
+
+
+def test_names_that_are_near() -> None:
+    assert did_you_mean("GSSA", METHODS) == "; did you mean gsa?"
+    assert did_you_mean("sputnik", METHODS) == ""
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # rioxarray's own
+def test_data_arrays(tmp_path: Path) -> None:
+    rioxarray = pytest.importorskip("rioxarray", reason="the extra xarray is not installed")
+    pan, ms = (rioxarray.open_rasterio(SAMPLE / name) for name in ("pan.tif", "ms.tif"))
+    whole = sharpen_array(pan, ms, method="gsa")
+    np.testing.assert_array_equal(whole.values, sharpen_array(pan.values, ms.values, method="gsa"))
+    assert whole.rio.crs == pan.rio.crs and whole.rio.transform() == pan.rio.transform()
+    np.testing.assert_allclose(whole.x, pan.x)
+    np.testing.assert_array_equal(whole.band, ms.band)
+    # parts that do not begin at one corner: the georeference lays them on each other
+    cut = sharpen_array(pan.isel(x=slice(40, 300), y=slice(100, None)), ms.isel(x=slice(3, -5)), method="exp")
+    everything = sharpen_array(pan, ms, method="exp")
+    same = everything.sel(x=cut.x, y=cut.y)
+    np.testing.assert_array_equal(cut.values[:, 20:-20, 20:-20], same.values[:, 20:-20, 20:-20])
+    with pytest.raises(KsdiffError, match="one kind"):
+        sharpen_array(pan, ms.values, method="exp")
+    masked = rioxarray.open_rasterio(SAMPLE / "ms.tif", masked=True)
+    assert np.isnan(sharpen_array(pan, masked.where(masked.x > float(masked.x[9])), method="exp").rio.nodata)
+
+
+def test_a_data_array_without_rioxarray(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = type("DataArray", (), {"__module__": "xarray.core.dataarray"})
+    monkeypatch.setitem(sys.modules, "rioxarray", None)
+    with pytest.raises(KsdiffError, match=r"ksdiff\[xarray\]"):
+        sharpen_array(fake(), fake(), method="exp")
+
+
+def test_measure_and_metrics_agree(tmp_path: Path) -> None:
+    truth = read(SAMPLE / "truth.tif")
+    fused = sharpen_array(read(SAMPLE / "pan.tif"), read(SAMPLE / "ms.tif"), method="exp")
+    with rasterio.open(SAMPLE / "truth.tif") as file:
+        path = write_raster(tmp_path / "fused.tif", fused, crs=file.crs, transform=file.transform)
+    found = ksdiff_cli.measure(path, reference=SAMPLE / "truth.tif", sensor="GE1", report=tmp_path / "page.html")
+    values, _ = ksdiff_cli.metrics.measure_reduced(truth, fused)
+    assert {name: found.values[name] for name in values} == pytest.approx(values, rel=1e-6)
+    assert "ksdiff_cli.measure" in (tmp_path / "page.html").read_text()
+    with pytest.raises(KsdiffError, match="either a reference, or PAN and MS"):
+        ksdiff_cli.measure(path, pan=path)
+
+
+def test_the_tutorial(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+    import tutorial
+
+    tutorial.main(tmp_path / "new")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[0] for line in lines if line[0].isdigit()] == list("12345")
+    errors = {line.split(":")[0].strip(): line for line in lines}
+    ergas = [float(errors[name].rpartition("ERGAS ")[2].split()[0].rstrip(",")) for name in ("exp", "stage1")]
+    assert ergas[1] < ergas[0]
+    assert "did you mean gsa?" in lines[-1]
