@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from ksdiff_cli.dataset import Batch, PatchFile
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.models.checkpoint import load_ksdiff, load_model, weights_hash
-from ksdiff_cli.models.contract import Config, FusionModel, Inputs, Stage
+from ksdiff_cli.models.contract import Config, FusionModel, Inputs, ModelError, Stage
 from ksdiff_cli.models.ksdiff import KSDiff
 from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
 from ksdiff_cli.training_batches import Ahead, TrainingBatches
@@ -228,5 +228,8 @@ def _load_init(options: TrainingOptions, train: list[PatchFile]) -> FusionModel 
             f"{options.init}: holds stage 1, and only whole networks are fine-tuned; give stage 2's weights"
         )
     for file in train:
-        source.check(file.bands, file.ratio)
+        try:
+            source.check(file.bands, file.ratio)
+        except ModelError as error:
+            raise ModelError(f"{options.init}: {error}") from None
     return source

@@ -173,14 +173,16 @@ def table(options: argparse.Namespace, methods: list[str], results: Results, met
                 if key.startswith(f"{prefix}{name}/") and key.endswith(end)
             ]
             row[method] = mean(own) if own else float("nan")
+        if any(value != value for value in row.values()):  # not measured: tiles have no full resolution
+            continue
         choose = min if metric in LOWER else max
         best = choose((m for m in CLASSICAL if m in row), key=lambda m: row[m])
         last = row[[m for m in methods if m not in CLASSICAL][-1]]
         gap = last / row[best] - 1
         gaps.append(gap)
         print(f"| {name} | {' | '.join(f'{row[m]:.3f}' for m in methods)} | {best} | {gap:+.1%} |")
-    own = [gap for gap in gaps if gap == gap]
-    print(f"\nmean {mean(own):+.1%}, from {min(own):+.1%} to {max(own):+.1%}")
+    if gaps:
+        print(f"\nmean {mean(gaps):+.1%}, from {min(gaps):+.1%} to {max(gaps):+.1%}")
 
 
 def stretched(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
