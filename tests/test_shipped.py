@@ -57,11 +57,11 @@ def test_same_command_same_bytes_and_another_seed_other_noise(run, tmp_path):
 
 
 def test_tiling_hardly_shows(run, tmp_path):
-    """Kernels are made a window, so windows differ a little; blended, the difference stays small beside the detail."""
+    """Kernels are the scene's and windows see all that counts: only rounding to whole numbers can differ."""
     one, _ = sharpened(run, SAMPLES / "ge1", tmp_path / "one.tif", "--tile", "512")
     many, _ = sharpened(run, SAMPLES / "ge1", tmp_path / "many.tif", "--tile", "256")
     up, _ = sharpened(run, SAMPLES / "ge1", tmp_path / "up.tif", "--method", "exp")
-    assert np.sqrt(((one - many) ** 2).mean()) < 0.1 * np.sqrt(((one - up) ** 2).mean())
+    assert np.sqrt(((one - many) ** 2).mean()) < 0.01 * np.sqrt(((one - up) ** 2).mean())
 
 
 @pytest.mark.parametrize("name", ["landsat_istanbul", "landsat8_tiny", "landsat7_tiny"])
