@@ -45,7 +45,7 @@ def place(tmp_path_factory):
     """A folder with everything the README speaks of."""
     folder = tmp_path_factory.mktemp("readme")
     runner = CliRunner()
-    made = runner.invoke(app, ["simulate", "-o", str(folder / "scene"), "--size", "1024", "--sensor", "QB", "-q"])
+    made = runner.invoke(app, ["simulate", "-o", str(folder / "scene"), "--size", "768", "--sensor", "QB", "-q"])
     assert made.exit_code == 0, made.output
     for name in ("pan", "ms", "truth"):
         shutil.copy(folder / "scene" / f"{name}.tif", folder)
