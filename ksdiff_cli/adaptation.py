@@ -1,5 +1,6 @@
 """Fine-tuning a network on the scene that it is to sharpen: at reduced resolution the scene itself is the truth."""
 
+import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from ksdiff_cli.raster import Scene, ScenePair, open_pair
 from ksdiff_cli.resuming import file_state, lock_folder
 from ksdiff_cli.training import TrainingOptions, train_stage
 from ksdiff_cli.training_options import FINE_RATE
+from ksdiff_cli.weights import SHIPPED
 
 _BATCH = 32
 _MOST_STEPS_A_MINUTE = 6000
@@ -41,8 +43,8 @@ _FORMAT = 2  # of what is stored beside the output; another one is not taken up
 class Adaptation:
     """How a network is fine-tuned."""
 
-    checkpoint: Path
-    """The network to start from."""
+    checkpoint: Path | None
+    """The network to start from; None for the shipped one."""
     minutes: float
     """How long to train."""
     seed: int = 0
@@ -80,10 +82,11 @@ def adapt(scene: Scene, output: Path, chosen: Adaptation, progress: ProgressCall
         ModelError: the network does not fit the scene.
     """
     kept = output.with_name(f"{output.name}.adapted.safetensors")
+    start = chosen.checkpoint or SHIPPED
     with open_pair(scene) as pair:
-        model, header = load_model(chosen.checkpoint)
+        model, header = load_model(start)
         model.check(pair.bands, pair.grid.ratio)
-        facts = _facts(pair, chosen)
+        facts = _facts(pair, start, chosen)
         if (found := _find(kept, facts)) is not None:
             return replace(found, notes=(*found.notes, f"adapted weights of an earlier run: {kept}"))
         patch = _choose_patch(pair)
@@ -101,7 +104,7 @@ def adapt(scene: Scene, output: Path, chosen: Adaptation, progress: ProgressCall
                 batch=_BATCH,
                 rate=FINE_RATE,
                 time_limit=chosen.minutes,
-                init=chosen.checkpoint,
+                init=start,
                 fine_tune=True,
                 seed=chosen.seed,
                 device=str(pick_device(chosen.device)),
@@ -163,12 +166,12 @@ def _measure(model: FusionModel, path: Path) -> tuple[float, float]:
     return float(ergas_mean), float(sam_mean)
 
 
-def _facts(pair: ScenePair, chosen: Adaptation) -> dict[str, object]:
+def _facts(pair: ScenePair, start: Path, chosen: Adaptation) -> dict[str, object]:
     """Return all that adapted weights depend on, as JSON values; the time of day aside."""
     scene = pair.scene
     return {
         "format": _FORMAT,
-        "weights": weights_hash(chosen.checkpoint),
+        "weights": weights_hash(start),
         "minutes": chosen.minutes,
         "seed": chosen.seed,
         "inputs": [file_state(source.path) for source in (scene.pan, *scene.ms)],
@@ -214,8 +217,6 @@ def _lock(work: Path) -> AbstractContextManager[IO[str]]:
 
 def _clear_other(work: Path, facts: Mapping[str, object]) -> None:
     """Discard what an interrupted run with other facts left."""
-    import json
-
     note = work / "facts.json"
     text = json.dumps(facts, sort_keys=True)
     if note.exists() and note.read_text(encoding="utf-8") == text:

@@ -113,9 +113,8 @@ def sharpen_scene(
     adaptation = None
     if adapt is not None:
         from ksdiff_cli.adaptation import Adaptation
-        from ksdiff_cli.weights import SHIPPED
 
-        adaptation = Adaptation(weights or SHIPPED, adapt, seed, device)
+        adaptation = Adaptation(weights, adapt, seed, device)
     workflow = Workflow(
         make_fuser(method, weights, device, seed, threads),
         SharpenOptions(tile, memory, resume, dtype, format, dict(creation or {}), overwrite, threads=threads),

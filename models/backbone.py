@@ -93,6 +93,11 @@ def strips_of(rows: int, step: int) -> list[Strip]:
     return found
 
 
+def pixels_of(cells: slice, patch: int) -> slice:
+    """Rows of cells -> rows of PAN pixels."""
+    return slice(cells.start * patch, cells.stop * patch)
+
+
 def join(strips: list[Tensor]) -> Tensor:
     """Put strips on each other, (R, ·, h, w) each."""
     return strips[0] if len(strips) == 1 else torch.cat(strips, 2)

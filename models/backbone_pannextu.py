@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import CELL_ROWS, Backbone, by_pieces, everywhere, join, stack, strips_of
+from .backbone import CELL_ROWS, Backbone, by_pieces, everywhere, join, pixels_of, stack, strips_of
 from .config import ModelConfig
 from .contract import Inputs
-from .kernels import Kernels, Latent, ModulatedConv2d
+from .kernels import Latent, ModulatedConv2d, is_fixed
 from .layers import LayerNorm2d, PatchStem, pointwise
 
 _THIN = 8  # channels of the path at full resolution
@@ -125,10 +125,9 @@ class PanNeXtU(Backbone):
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         """See :meth:`Backbone.forward`."""
         # what looks at the image as a whole must see all of it
-        fixed = z is None or (isinstance(z, Kernels) and z.fixed)
         rows = inputs.P.shape[2] // self.patch
-        strips = strips_of(rows, CELL_ROWS if fixed and by_pieces(inputs.P) else rows)
-        h = join([self.stem(self._features(inputs.strip(self._pixels(s.read))))[:, :, s.keep] for s in strips])
+        strips = strips_of(rows, CELL_ROWS if is_fixed(z) and by_pieces(inputs.P) else rows)
+        h = join([self.stem(self._features(inputs.strip(pixels_of(s.read, self.patch))))[:, :, s.keep] for s in strips])
         for block in self.encode:
             h = block(h, z)
         deep = self.down(h)
@@ -138,12 +137,8 @@ class PanNeXtU(Backbone):
         h = everywhere(self.merge, torch.cat((h, deep), 1))
         for block in self.decode:
             h = block(h, z)
-        finished = [self._finish(inputs.strip(self._pixels(s.read)), h[:, :, s.read], z) for s in strips]
-        return join([out[:, :, self._pixels(s.keep)] for out, s in zip(finished, strips, strict=True)])
-
-    def _pixels(self, cells: slice) -> slice:
-        """Rows of cells -> rows of PAN pixels."""
-        return slice(cells.start * self.patch, cells.stop * self.patch)
+        finished = [self._finish(inputs.strip(pixels_of(s.read, self.patch)), h[:, :, s.read], z) for s in strips]
+        return join([out[:, :, pixels_of(s.keep, self.patch)] for out, s in zip(finished, strips, strict=True)])
 
     def _features(self, inputs: Inputs) -> Tensor:
         """Put together what the network sees, (R, 2 + ms_inputs, H, W)."""

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import CELL_ROWS, Backbone, by_pieces, everywhere, join, strips_of
+from .backbone import CELL_ROWS, Backbone, by_pieces, everywhere, join, pixels_of, strips_of
 from .backbone_pannextu import Block, Refine
 from .config import ModelConfig
 from .contract import Inputs
-from .kernels import Kernels, Latent, ModulatedConv2d, of_entry
+from .kernels import Kernels, Latent, ModulatedConv2d, is_fixed, of_entry
 from .layers import LayerNorm2d, PatchStem
 
 _AREA = 9  # side of the areas over which PAN and a band are compared, cells
@@ -136,9 +136,8 @@ class SharedTrunk(Backbone):
             x = block(x, z)
         x = self.band_norm(x)
         rows = x.shape[2]
-        fixed = z is None or (isinstance(z, Kernels) and z.fixed)
-        strips = strips_of(rows, CELL_ROWS if fixed and by_pieces(M) else rows)
-        parts = [self._finish(M, x, shared, z, strip.read)[:, :, self._pixels(strip.keep)] for strip in strips]
+        strips = strips_of(rows, CELL_ROWS if is_fixed(z) and by_pieces(M) else rows)
+        parts = [self._finish(M, x, shared, z, strip.read)[:, :, pixels_of(strip.keep, self.patch)] for strip in strips]
         return join(parts)
 
     def _finish(self, M: Tensor, x: Tensor, shared: _Shared, z: Latent, rows: slice) -> Tensor:
@@ -147,15 +146,11 @@ class SharedTrunk(Backbone):
         cells = shared.cells[:, :, rows]
         cells = cells if self.group == 1 else cells.repeat(1, self.group, 1, 1)
         residual = F.pixel_shuffle(torch.addcmul(correction, gain, cells), self.patch)
-        detail, smooth, M = (image[:, :, self._pixels(rows)] for image in (shared.detail, shared.smooth, M))
+        detail, smooth, M = (image[:, :, pixels_of(rows, self.patch)] for image in (shared.detail, shared.smooth, M))
         # PAN's low-pass minus MS: where it is zero, PAN's detail is the band's detail
         known = torch.cat((detail, smooth - M[:, :1], M, residual), 1)
         out: Tensor = residual + self.refine(known, z)
         return out
-
-    def _pixels(self, cells: slice) -> slice:
-        """Rows of cells -> rows of PAN pixels."""
-        return slice(cells.start * self.patch, cells.stop * self.patch)
 
     def _compare(self, m: Tensor, low: Tensor) -> Tensor:
         """Tell how a band follows PAN around each cell, at the scale that both cameras see.

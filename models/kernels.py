@@ -56,6 +56,11 @@ def look(part: WholeImage, z: Latent, x: Tensor) -> Tensor:
     return out
 
 
+def is_fixed(z: Latent) -> bool:
+    """Say whether a pixel's result depends on its surroundings alone, so that an image may be worked on in pieces."""
+    return z is None or (isinstance(z, Kernels) and z.fixed)
+
+
 def of_entry(z: Latent, entry: int) -> Latent:
     """Return what belongs to one entry; of fixed kernels those of its band, as entries follow each other by bands."""
     if isinstance(z, Tensor):

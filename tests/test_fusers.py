@@ -15,24 +15,6 @@ from ksdiff_cli.raster import open_pair
 
 torch = pytest.importorskip("torch")
 
-SMALL = {"width": 16, "depths": (1, 1, 1), "encoder_width": 8, "latent": 16, "denoiser_width": 16, "denoiser_blocks": 1}
-
-
-@pytest.fixture
-def weights(tmp_path):
-    """Make a network with random weights: ``weights(backbone="lagnet", prior=False)``."""
-    from ksdiff_cli.models.checkpoint import save_model
-    from ksdiff_cli.models.config import ModelConfig
-    from ksdiff_cli.models.ksdiff import KSDiff
-
-    def make(**values) -> Path:
-        torch.manual_seed(0)
-        path = tmp_path / "stage2.safetensors"
-        save_model(KSDiff(ModelConfig(**{**SMALL, **values})), path, sensor={}, training={})
-        return path
-
-    return make
-
 
 @pytest.fixture
 def small_anchors(monkeypatch):

@@ -16,7 +16,6 @@ from ksdiff_cli.sharpening.uncertainty import Spread
 torch = pytest.importorskip("torch")
 
 Array = Any
-SMALL = {"width": 16, "depths": (1, 1, 1), "encoder_width": 8, "latent": 16, "denoiser_width": 16, "denoiser_blocks": 1}
 
 
 class Shifted:
@@ -36,22 +35,6 @@ class Shifted:
 
     def provenance(self) -> Mapping[str, str]:
         return {"METHOD": "fake", "SEED": str(self.seed)}
-
-
-@pytest.fixture
-def weights(tmp_path):
-    """Make a network with random weights whose z matters."""
-    from ksdiff_cli.models.checkpoint import save_model
-    from ksdiff_cli.models.config import ModelConfig
-    from ksdiff_cli.models.ksdiff import KSDiff
-
-    def make(**values) -> Path:
-        torch.manual_seed(0)
-        path = tmp_path / "stage2.safetensors"
-        save_model(KSDiff(ModelConfig(**{**SMALL, **values})), path, sensor={}, training={})
-        return path
-
-    return make
 
 
 @pytest.fixture

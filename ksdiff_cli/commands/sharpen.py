@@ -294,9 +294,8 @@ def _adaptation(minutes: float | None, checkpoint: Path | None, seed: int, devic
     if minutes is None:
         return None
     from ksdiff_cli.adaptation import Adaptation
-    from ksdiff_cli.weights import SHIPPED
 
-    return Adaptation(checkpoint or SHIPPED, minutes, seed, device)
+    return Adaptation(checkpoint, minutes, seed, device)
 
 
 def _uncertainty(

@@ -26,7 +26,7 @@ from ksdiff_cli.sharpening.pipeline import Maker, Windows, make_windows
 from ksdiff_cli.sharpening.plan import DeviceNeed, Need, Plan, make_plan
 from ksdiff_cli.tiling import Box
 
-__all__ = ["SharpenOptions", "Sharpened", "is_assembled", "job_folder", "sharpen_scene"]
+__all__ = ["SharpenOptions", "Sharpened", "is_assembled", "job_folder", "plan_scene", "sharpen_scene"]
 
 _BASE, _BASE_TORCH = 200_000_000, 500_000_000  # bytes of the process before the first window, measured
 SEAM_TAG = "KSDIFF_SEAM_SCORE"
@@ -125,7 +125,7 @@ def sharpen_scene(
     threads = {} if options.threads is None else {"GDAL_NUM_THREADS": str(options.threads)}
     with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE, **threads), open_pair(scene) as pair:
         fuser.check(pair.bands, pair.grid.ratio)
-        plan = _plan(pair, output, fuser, options)
+        plan = plan_scene(pair, output, fuser, options)
         facts = _facts(pair, fuser, plan, options)
         with open_folder(output, facts, _how(options), resume=options.resume) as folder:
             if folder.finished:
@@ -186,8 +186,18 @@ def _device(fuser: Fuser, pair: ScenePair) -> DeviceNeed | None:
     return None if found is None else DeviceNeed(*found)
 
 
-def _plan(pair: ScenePair, output: Path, fuser: Fuser, options: SharpenOptions) -> Plan:
-    """Choose the windows."""
+def plan_scene(pair: ScenePair, output: Path, fuser: Fuser, options: SharpenOptions) -> Plan:
+    """Choose the windows.
+
+    Args:
+        pair: the open scene.
+        output: beside which an interrupted run may have left windows, whose side is then kept.
+        fuser: what it asks of memory and of the surroundings.
+        options: see :class:`SharpenOptions`.
+
+    Raises:
+        KsdiffError: memory does not suffice, no such tile, or no such part of the scene.
+    """
     stored = choose_format(pair, holes=False, dtype=options.dtype).dtype.itemsize
     margin = fuser.reach(pair.grid.ratio) if isinstance(fuser, Surveyor) else 0
     fusing = fuser.bytes_per_pixel(pair.bands)

@@ -22,7 +22,7 @@ from ksdiff_cli.raster_format import choose_format
 from ksdiff_cli.raster_open import BLOCK_CACHE
 from ksdiff_cli.registration import guard
 from ksdiff_cli.sensors import Sensor
-from ksdiff_cli.sharpening import SharpenOptions, _plan
+from ksdiff_cli.sharpening import SharpenOptions, plan_scene
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.labelled import Image, is_labelled, read_labelled, write_labelled
 from ksdiff_cli.sharpening.pipeline import Windows, make_windows
@@ -150,7 +150,7 @@ def _fuse(
     with open_pair(scene) as pair:
         _check_ratio(pair, options.ratio)
         fuser.check(pair.bands, pair.grid.ratio)
-        plan = _plan(pair, Path(), fuser, SharpenOptions(options.tile, options.memory, resume=False))
+        plan = plan_scene(pair, Path(), fuser, SharpenOptions(options.tile, options.memory, resume=False))
         statistics = pair.statistics(progress)
         pixels = choose_format(pair, statistics.holes)
         out = np.full((pair.bands, *pair.shape), 0 if pixels.nodata is None else pixels.nodata, pixels.dtype)
