@@ -81,7 +81,7 @@ def join_team(device: str) -> Iterator[Team]:
         device: ``auto``, ``cpu`` or ``cuda``; with several processes each takes the GPU of its own number.
 
     Raises:
-        KsdiffError: a numbered GPU for several processes, or fewer GPUs than processes.
+        KsdiffError: a numbered GPU for several processes, fewer GPUs than processes, or they cannot reach each other.
     """
     from ksdiff_cli.devices import pick_device
 
@@ -95,7 +95,15 @@ def join_team(device: str) -> Iterator[Team]:
     if picked.type == "cuda":
         picked = pick_device(f"cuda:{local}")
         torch.cuda.set_device(picked)
-    distributed.init_process_group("nccl" if picked.type == "cuda" else "gloo")
+    backend = "nccl" if picked.type == "cuda" else "gloo"
+    try:
+        distributed.init_process_group(backend)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise KsdiffError(
+            f"torchrun: process {os.environ.get('RANK', '?')} cannot reach the others ({reason}); on several machines "
+            f"name the network between them: {backend.upper()}_SOCKET_IFNAME=eth0 torchrun …"
+        ) from None
     try:
         yield Team(distributed.get_rank(), size, picked)
     finally:

@@ -142,10 +142,12 @@ def test_workers_started_by_the_command_line(files: PairFiles) -> None:
 def test_a_killed_worker_costs_nothing_but_time(files: PairFiles, new_cluster: Any) -> None:
     one = sharpen(files, "one.tif", Slow(0)).output
     cluster = new_cluster(2)
-    killer = when(lambda: finished(files.folder / "out.tif") > 8, cluster.workers[0].kill)
+    killer = when(lambda: finished(files.folder / "out.tif") > 20, cluster.workers[0].kill)
     made = sharpen(files, "out.tif", Slow(0.1), cluster)
     killer.join()
     assert cluster.workers[0].wait() == -signal.SIGKILL
+    log = (cluster.folder / "worker.log").read_text()
+    assert log.count(", window r") <= 30 + 2, "what the killed worker had finished was made again"
     assert made.output.read_bytes() == one.read_bytes()
     assert names(files) == ["ms.tif", "one.tif", "out.tif", "pan.tif"]
 
@@ -307,26 +309,48 @@ def test_without_dask(files: PairFiles, fails: Any, monkeypatch: pytest.MonkeyPa
     assert "pip install 'ksdiff[distributed]'" in line
 
 
-def test_few_windows_are_on_their_way_at_once(files: PairFiles, cluster: Cluster, monkeypatch: Any) -> None:
-    """So that the scheduler has as much to remember of a hundred thousand windows as of thirty."""
-    on_their_way, submitted = [], []
+def count_tasks(client: Any) -> dict[str, int]:
+    """{state: tasks of this state that the scheduler knows}."""
+
+    def count(dask_scheduler: Any) -> dict[str, int]:
+        states = [task.state for task in dask_scheduler.tasks.values()]
+        return {state: states.count(state) for state in set(states)}
+
+    found: dict[str, int] = client.run_on_scheduler(count)
+    return found
+
+
+def watch(files: PairFiles, cluster: Cluster) -> list[dict[str, int]]:
+    """Make a scene of 30 windows; return what the scheduler knew after each."""
+    seen = []
     with open_workers(scheduler=str(cluster.file)) as workers:
         client = workers._client
-        submit = client.submit
-        monkeypatch.setattr(client, "submit", lambda *given, **more: submitted.append(1) or submit(*given, **more))
 
         def look(done: int, total: int, note: str = "") -> None:
-            on_their_way.append(len(submitted) - done if "workers" in note else 0)
+            if "workers" in note:
+                seen.append(count_tasks(client))
 
         scene = scene_of(str(files.pan), [str(files.ms)])
         sharpen_scene(scene, files.folder / "out.tif", Upsampling(), SharpenOptions(tile=TILE), look, workers)
-        assert len(submitted) == 30 and 10 < max(on_their_way) <= 16
         deadline = time.monotonic() + 20
-        while client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
-            assert time.monotonic() < deadline
+        while count_tasks(client):
+            assert time.monotonic() < deadline, "the scheduler keeps what is done"
             time.sleep(0.05)
+    return seen
+
+
+def test_the_scheduler_knows_what_its_dashboard_shows(files: PairFiles, cluster: Cluster) -> None:
+    seen = watch(files, cluster)
+    assert all(sum(known.values()) == 30 for known in seen)
+    assert seen[-1] == {"memory": 30} and seen[10]["memory"] < 30
     log = (cluster.folder / "worker.log").read_text()
     assert "window r000320_c000256" in log and "worker tcp://" in log
+
+
+def test_the_scheduler_knows_few_windows_of_many(files: PairFiles, cluster: Cluster, monkeypatch: Any) -> None:
+    """So that it has as much to remember of a hundred thousand windows as of eight."""
+    monkeypatch.setattr(distributed, "_KNOWN", 8)
+    assert 6 <= max(sum(known.values()) for known in watch(files, cluster)) <= 9
 
 
 def test_a_network_travels_with_its_strides(tmp_path: Path) -> None:

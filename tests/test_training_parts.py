@@ -10,6 +10,7 @@ import torch
 from test_training import SMALL, options, write_patches
 
 from ksdiff_cli.dataset import PatchFile
+from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.models.checkpoint import load_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.ksdiff import KSDiff
@@ -217,3 +218,11 @@ def test_a_second_request_ends_at_once():
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_processes_that_cannot_meet_are_told_what_to_set(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(KsdiffError, match=r"cannot reach the others \(.*RANK.*GLOO_SOCKET_IFNAME"), join_team("cpu"):
+        pass

@@ -1,7 +1,7 @@
 """Windows made by other processes, on this machine or on others, through Dask distributed.
 
 The job's folder is all that client and workers share: the client leaves an order there, workers read it once, and each
-finished window appears there as it would from one process. So Dask carries numbers only, at most a few for each worker
+finished window appears there as it would from one process. So Dask carries numbers only, of a bounded number of windows
 at a time, and a run goes on after the loss of workers, scheduler or client, with workers or without.
 """
 
@@ -10,6 +10,7 @@ import logging
 import os
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, replace
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 _QUEUED = 3  # windows on their way for each of the workers' threads: one is made, the others hide the way to it
-_LEAST = 16  # windows on their way at least, so that a cluster that grows with its work sees some
+_KNOWN = 4096  # windows that the scheduler knows of, made or not, for its dashboard's bar; they take it some MB
 _PATIENCE = 1.0  # seconds without a window after which the client looks around
 _COUNTED = 2.0  # seconds between two counts of workers
 _SETTLING = 10.0  # seconds that a file server may take to show a finished window
@@ -80,11 +81,15 @@ class Workers:
         done = total - len(missing)
         run, numbers = uuid4().hex[:8], iter(missing)
         running: dict[Future, int] = {}
+        made: deque[Future] = deque()  # what nobody holds, the scheduler forgets
         ended: SimpleQueue[Future] = SimpleQueue()
         progress(done, total, "windows: connecting")
         try:
             while True:
-                while len(running) < self._room() and (number := next(numbers, None)) is not None:
+                room = self._room()
+                while len(running) < room and (number := next(numbers, None)) is not None:
+                    if made and len(running) + len(made) >= room:
+                        made.popleft()
                     # the name that Dask's dashboard shows; the run tells it from one that failed before
                     key = f"window-{run}-{job.shard(number).stem}"
                     future = self._client.submit(make_window, *order, number, key=key, pure=False)
@@ -99,7 +104,8 @@ class Workers:
                     progress(done, total, self._note())
                     continue
                 self._judge(future, job.shard(running.pop(future)).stem)
-                del future  # or the scheduler would keep it in mind
+                made.append(future)
+                del future
                 progress(done := done + 1, total, self._note())
         finally:
             with suppress(Exception):  # the scheduler may be gone, which has been told by then
@@ -120,7 +126,7 @@ class Workers:
         raise error
 
     def _room(self) -> int:
-        """Return how many windows may be on their way."""
+        """Return how many windows the scheduler may know of."""
         self.check()
         if time.monotonic() >= self._counted + _COUNTED:
             try:
@@ -128,7 +134,7 @@ class Workers:
             except OSError:
                 raise self._lost() from None
             self._workers, self._slots, self._counted = len(threads), sum(threads.values()), time.monotonic()
-        return max(_LEAST, _QUEUED * self._slots)
+        return max(_KNOWN, _QUEUED * self._slots)
 
     def _note(self) -> str:
         plural = "" if self._workers == 1 else "s"

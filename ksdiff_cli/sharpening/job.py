@@ -67,6 +67,14 @@ class Job:
             and self.shard(number).with_suffix(_EMPTY).name not in found
         ]
 
+    def has(self, number: int) -> bool:
+        """Say whether a window is finished, see :meth:`missing`."""
+        path = self.shard(number)
+        try:
+            return path.stat().st_size >= self._least(number)
+        except FileNotFoundError:
+            return path.with_suffix(_EMPTY).exists()
+
     def store(self, number: int, values: Array | None) -> None:
         """Finish a window: its shard is on the disk, and not only on its way there, before it gets its name.
 
@@ -208,9 +216,11 @@ class Folder:
     def clear(self) -> None:
         """Remove everything but the lock, in an order that another run understands if this one is killed meanwhile."""
         (self.path / _FACTS).unlink(missing_ok=True)
-        for entry in list(os.scandir(self.path)):
-            if entry.name not in (LOCK, _ASSEMBLED):
-                Path(entry).unlink()
+        # without the facts no worker begins to write; one that had begun may name its file between list and removal
+        for _ in range(2):
+            for entry in list(os.scandir(self.path)):
+                if entry.name not in (LOCK, _ASSEMBLED):
+                    Path(entry).unlink(missing_ok=True)
         (self.path / _ASSEMBLED).unlink(missing_ok=True)
 
 
@@ -266,7 +276,7 @@ def _settle(folder: Folder, output: Path, facts: str, how: str, *, resume: bool)
 def _remove_unfinished(output: Path) -> None:
     """Remove what killed runs left: whoever makes this output holds the lock."""
     for growing in job_folder(output).glob(f"*{_GROWING}"):
-        growing.unlink()
+        growing.unlink(missing_ok=True)  # a worker of a killed run may be about to finish it
     # the writers of outputs put the process's number into the names of what is not whole yet
     for growing in output.parent.glob(f".{escape(output.name)}.*"):
         if growing.name.removeprefix(f".{output.name}.").partition(".")[0].isdigit():

@@ -131,6 +131,8 @@ def make_window(order: str, digest: str, device: str, number: int) -> None:
         with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE):
             station = _find_station(order, digest, device)
             name = station.job.shard(number).stem
+            if station.job.has(number):
+                return  # Dask asks again for what a worker that is gone had made
             station.make(number)
     except Exception as error:
         _log.error("worker %s, window %s: %s", worker_name(), name, error)
