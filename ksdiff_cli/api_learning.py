@@ -168,7 +168,8 @@ def train(
         The checkpoints, in the order of the stages.
 
     Raises:
-        KsdiffError: nothing to train on, data that do not fit, no stage 1 for stage 2, an earlier run in ``output``.
+        KsdiffError: nothing to train on, data that do not fit, no stage 1 for stage 2, an earlier run in ``output``, or
+            one that works there now.
         ModelError: weights or a configuration that cannot be used.
     """
     from dataclasses import replace
@@ -176,7 +177,15 @@ def train(
     import torch
 
     from ksdiff_cli.models.config import ModelConfig
-    from ksdiff_cli.training import TrainingOptions, check_output, choose_bands, is_done, open_data, train_stage
+    from ksdiff_cli.training import (
+        TrainingOptions,
+        check_output,
+        choose_bands,
+        hold_run,
+        is_done,
+        open_data,
+        train_stage,
+    )
     from ksdiff_cli.training_options import FINE_RATE, RATE
     from ksdiff_cli.training_parallel import join_team
 
@@ -184,7 +193,7 @@ def train(
         torch.set_num_threads(threads)
     paths = tuple(map(Path, data)) or (Path("patches"),)
     files, _ = open_data(paths)
-    with join_team(device) as team:
+    with join_team(device) as team, hold_run(Path(output), team):
         options = TrainingOptions(
             data=paths,
             run=Path(output),

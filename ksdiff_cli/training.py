@@ -1,7 +1,8 @@
 """The two training stages (paper sec. 3.1-3.2): patches in, checkpoints out; they can be killed and resumed."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.models.checkpoint import read_header, save_model, weights_hash
 from ksdiff_cli.models.contract import Stage
 from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.resuming import LOCK, lock_folder
 from ksdiff_cli.training_log import Log
 from ksdiff_cli.training_options import TrainingOptions
 from ksdiff_cli.training_parallel import ALONE, Team
@@ -18,7 +20,7 @@ from ksdiff_cli.training_run import Run
 from ksdiff_cli.training_stopper import Stopper
 from ksdiff_cli.training_validation import IDLE, draw_pictures, validate
 
-__all__ = ["TrainingOptions", "check_output", "choose_bands", "is_done", "open_data", "train_stage"]
+__all__ = ["TrainingOptions", "check_output", "choose_bands", "hold_run", "is_done", "open_data", "train_stage"]
 
 _SAVE_SECONDS = 600  # between resume states where validations are further apart
 _LOOK = 20  # steps between looks at the loss on a GPU, which has to stop for each
@@ -64,6 +66,26 @@ def is_done(options: TrainingOptions, stage: Stage) -> bool:
     if stage == 2 and not options.fine_tune and first.exists() and training.get("stage1") != weights_hash(first):
         raise KsdiffError(f"{done}: was made from another {first}; train --stage 2 --overwrite")
     return True
+
+
+@contextmanager
+def hold_run(folder: Path, team: Team = ALONE) -> Iterator[None]:
+    """Keep a run folder for the processes that train in it now; one of them holds it for all.
+
+    Raises:
+        KsdiffError: another run works there, or the folder cannot be made.
+    """
+    if not team.leads:
+        yield
+        return
+    busy = f"{folder}: another ksdiff train (process {{owner}}) works there; wait until it ends, or change -o"
+    with lock_folder(folder, busy):
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (folder / LOCK).unlink()
+                folder.rmdir()  # where nothing came of it
 
 
 def train_stage(

@@ -75,6 +75,7 @@ def assert_same(run, other):
         for folder in (run, other)
     ]
     assert logs[0] == logs[1]
+    assert not (run / "lock").exists()
     assert not [path for path in run.rglob("*") if "partial" in path.name or path.suffix == ".state"]
 
 
@@ -129,6 +130,8 @@ app({arguments(patches, tmp_path, "-q")!r})
 def test_ctrl_c_ends_with_one_line_that_says_how_to_go_on(patches, uninterrupted, tmp_path):
     process = start(patches, tmp_path, "-q", stderr=subprocess.PIPE)
     wait_for(process, (tmp_path / "stage1.state").exists)
+    second = CliRunner().invoke(app, arguments(patches, tmp_path, "--resume"))
+    assert second.exit_code == 1 and f"another ksdiff train (process {process.pid}) works there" in second.stderr
     process.send_signal(signal.SIGINT)
     _, told = process.communicate()
     assert process.returncode == 1
