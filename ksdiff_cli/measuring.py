@@ -21,6 +21,7 @@ from ksdiff_cli.metrics import FullGatherer, Gatherer, Settings, crop_slices, gu
 from ksdiff_cli.metrics.blocks import CELL, Block, Span, make_block, split
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair
+from ksdiff_cli.raster_ground import pixel_metres
 from ksdiff_cli.raster_open import BLOCK_CACHE, alpha_is_data, data_bands, open_raster
 from ksdiff_cli.sensors import Sensor, find_sensor
 
@@ -73,7 +74,7 @@ def measure_against_reference(
             )
         (height, width), bands = truth.shape, len(truth.bands)
         found = Measurement("reduced", (width, height), bands, ratio, {"crop": crop, "peak": peak}, notes=notes)
-        gatherer, overview = Gatherer(Settings(ratio, peak)), Overview(truth.shape)
+        gatherer, overview = Gatherer(Settings(ratio, peak)), Overview(truth.shape, pixel_metres(first))
         spans = [(rows, cols) for rows in split(height, _STEP[0]) for cols in split(width, _STEP[1])]
         with open_maps(paths, truth) as writer:
             for done, (rows, cols) in enumerate(spans):
@@ -148,7 +149,7 @@ def measure_at_full_resolution(
         ratio = round(math.sqrt(1 / abs(pair.grid.rows.scale * pair.grid.cols.scale)), 6)
         settings = {"sensor": known.name, "upsampling": source.upsampling}
         found = Measurement("full", (width, height), count, ratio, settings, notes=notes)
-        gatherer, overview = FullGatherer(), Overview(source.shape)
+        gatherer, overview = FullGatherer(), Overview(source.shape, pixel_metres(pair.pan))
         spans = [(rows, cols) for rows in split(height, _STEP[0], 0, 0) for cols in split(width, _STEP[1], 0, 0)]
         writer = stack.enter_context(open_maps(paths, source.fused))
         for done, (rows, cols) in enumerate(spans):

@@ -55,9 +55,10 @@ class View:
 class Overview:
     """An image of any size, averaged to at most 512 pixels a side, block by block in bounded memory."""
 
-    def __init__(self, shape: tuple[int, int]) -> None:
-        """Start with nothing of an image of (height, width) pixels."""
+    def __init__(self, shape: tuple[int, int], metres: float | None = None) -> None:
+        """Start with nothing of an image of (height, width) pixels, each so many metres wide if that is known."""
         self.shape = shape
+        self._metres = metres
         self.factor = 1 if max(shape) <= WINDOW * _SLACK else -(-max(shape) // WINDOW)
         self._small = tuple(-(-side // self.factor) for side in shape)
         self._sums: dict[str, Array] = {}
@@ -85,7 +86,7 @@ class Overview:
         height, width = self.shape
         if self.factor == 1:
             view = read(Span(0, height, height), Span(0, width, width))
-            return [_example(f"{name}, whole image", name, view, bands)]
+            return [self._example(f"{name}, whole image", name, view, bands)]
         places = self._places()
         found = [self._overview(name, bands, places)]
         for number, (row, col) in enumerate(places):
@@ -93,7 +94,7 @@ class Overview:
                 Span(at, min(at + WINDOW, size), size) for at, size in zip((row, col), self.shape, strict=True)
             )
             note = f"rows {rows.start}–{rows.stop - 1}, columns {cols.start}–{cols.stop - 1} of what was measured"
-            found.append(_example(f"{name}, window {_letter(number)}", name, read(rows, cols), bands, note))
+            found.append(self._example(f"{name}, window {_letter(number)}", name, read(rows, cols), bands, note))
         return found
 
     def _overview(self, name: str, bands: tuple[int, int, int], places: list[tuple[int, int]]) -> Example:
@@ -118,6 +119,20 @@ class Overview:
             f"{self.shape[1]} × {self.shape[0]} pixels were measured",
             self.factor,
             boxes,
+            self._metres,
+        )
+
+    def _example(self, title: str, name: str, view: View, bands: tuple[int, int, int], note: str = "") -> Example:
+        return Example(
+            title,
+            {name: view.fused},
+            view.pan,
+            view.ms_up,
+            view.truth,
+            view.valid,
+            bands,
+            note,
+            metres=self._metres,
         )
 
     def _bins(self, span: Span) -> tuple[slice, Array]:
@@ -155,10 +170,6 @@ def choose_bands(dataset: Any) -> tuple[int, int, int]:
     ]
     bands = data_bands(dataset)
     return rgb_bands(len(bands), [names[band - 1] for band in bands])
-
-
-def _example(title: str, name: str, view: View, bands: tuple[int, int, int], note: str = "") -> Example:
-    return Example(title, {name: view.fused}, view.pan, view.ms_up, view.truth, view.valid, bands, note)
 
 
 def _letter(number: int) -> str:

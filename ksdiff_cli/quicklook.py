@@ -18,10 +18,11 @@ from ksdiff_cli.grids import Axis
 from ksdiff_cli.png import write_png
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
 from ksdiff_cli.raster_crop import Crop, crop_pair
-from ksdiff_cli.raster_layout import crs_of, has_geotransform
+from ksdiff_cli.raster_ground import pixel_metres
 from ksdiff_cli.raster_open import BLOCK_CACHE, open_raster, unreadable
 from ksdiff_cli.raster_writer import check_place
 from ksdiff_cli.report.colours import Stretch, find_stretch, rgb_bands
+from ksdiff_cli.report.scale import ScaleBar, choose_bar
 
 Array = NDArray[Any]
 
@@ -34,7 +35,6 @@ _GAP, _BAR, _TEXT = 8, 28, 2  # between panels; height of titles and foot; size 
 _PAPER: Colour = (36, 36, 36)
 _INK: Colour = (235, 235, 235)
 _EMPTY: tuple[Colour, Colour] = (96, 96, 96), (112, 112, 112)  # stripes of pixels without data
-_DEGREE = 111_195.0  # metres of a degree of a great circle, mean radius 6371.0 km
 
 
 def check_quicklook(path: Path, inputs: list[str], overwrite: bool) -> None:
@@ -99,7 +99,8 @@ def _draw(pair: ScenePair, fused: Any) -> Array:
     method = fused.tags().get("KSDIFF_METHOD", "fused")
     numbers = dict.fromkeys(pair.scene.ms[band].band if pair.ms[0] is pair.ms[-1] else band + 1 for band in shown)
     titles = ["PAN", f"MS, bands {' '.join(map(str, numbers))}", method]
-    return _lay_out(panels, titles, _scale(pair, step / times, panels[0].shape[1]))
+    bar = choose_bar(panels[0].shape[1], step / times, pixel_metres(pair.pan), "PAN pixels")
+    return _lay_out(panels, titles, bar)
 
 
 def _only(pair: ScenePair, bands: tuple[int, ...]) -> ScenePair:
@@ -228,38 +229,7 @@ def _panel(image: Array, valid: Array, stretch: Stretch, times: int) -> Array:
     return shown
 
 
-def _scale(pair: ScenePair, step: float, width: int) -> tuple[int, str]:
-    """Choose the scale bar: (its length in pixels of the picture, its text).
-
-    Args:
-        pair: whose PAN says how large a pixel is on the ground, if it does.
-        step: PAN pixels per pixel of the picture.
-        width: of a panel.
-    """
-    metres = _metres(pair)
-    unit = step * (metres or 1.0)
-    most = unit * width / 3
-    power = 10.0 ** math.floor(math.log10(most))
-    length = next(digit * power for digit in (5, 2, 1) if digit * power <= most * (1 + 1e-9))
-    if metres is None:
-        text = f"{length:g} PAN pixels"
-    else:
-        text = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
-    return max(1, round(length / unit)), text
-
-
-def _metres(pair: ScenePair) -> float | None:
-    """Return the width of a PAN pixel in metres, in the middle of the image; None where nothing tells it."""
-    crs, at = crs_of(pair.pan), pair.transform
-    if crs is None or not has_geotransform(pair.pan):
-        return None
-    if crs.is_geographic:
-        latitude = (at @ (pair.shape[1] / 2, pair.shape[0] / 2))[1]
-        return math.hypot(at.a * math.cos(math.radians(latitude)), at.d) * _DEGREE
-    return math.hypot(at.a, at.d) * float(crs.linear_units_factor[1]) if crs.is_projected else None
-
-
-def _lay_out(panels: list[Array], titles: list[str], scale: tuple[int, str]) -> Array:
+def _lay_out(panels: list[Array], titles: list[str], bar: ScaleBar) -> Array:
     """Put panels beside each other, titles above and the scale bar below."""
     height, width = panels[0].shape[:2]
     out = np.full((height + 2 * _BAR, len(panels) * (width + _GAP) + _GAP, 3), _PAPER, np.uint8)
@@ -269,10 +239,10 @@ def _lay_out(panels: list[Array], titles: list[str], scale: tuple[int, str]) -> 
         left = _GAP + number * (width + _GAP)
         out[_BAR : _BAR + height, left : left + width] = panel
         draw_text(out, title[:letters], text, left, _TEXT, _INK)
-    length, label = scale
+    length = max(1, round(bar.pixels))
     middle = _BAR + height + _BAR // 2
     out[middle - 1 : middle + 2, _GAP : _GAP + length] = _INK
     for col in (_GAP, _GAP + length - 2):
         out[middle - 5 : middle + 6, col : col + 2] = _INK
-    draw_text(out, label, _BAR + height + text, _GAP + length + _GAP, _TEXT, _INK)
+    draw_text(out, bar.text, _BAR + height + text, _GAP + length + _GAP, _TEXT, _INK)
     return out

@@ -153,6 +153,8 @@ class Run:
             "scaler": self.arithmetic.scaler.state_dict(),
             "options": json.dumps(self.options.plain(), sort_keys=True),
         }
+        # whoever stops before the first validation finds no folder yet
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             torch.save(state, file)
             file.flush()

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -24,20 +25,26 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
     for name in ("ksdiff_cli", "models"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist and the wheel that is made from it, as `python -m build` does."""
     pytest.importorskip("build")
     out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = out.glob("ksdiff-*.whl")
-    return built
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (found,) = built.glob("ksdiff-*.whl")
+    return found
 
 
 def python(*arguments: str, cwd: Path, path: Path) -> str:
@@ -58,6 +65,20 @@ def test_wheel_holds_every_module_and_the_weights(wheel: Path) -> None:
     assert expected - inside == set()
     assert {name.split("/")[0] for name in inside if not name.startswith("ksdiff-")} == {"ksdiff_cli"}
     assert any(name.endswith("licenses/LICENSE") for name in inside)
+
+
+def test_sdist_holds_what_the_wheel_is_made_of(built: Path) -> None:
+    (found,) = built.glob("ksdiff-*.tar.gz")
+    with tarfile.open(found) as file:
+        inside = {name.partition("/")[2] for name in file.getnames()}
+    expected = {
+        str(path.relative_to(ROOT))
+        for package in ("ksdiff_cli", "models")
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in {".py", ".css", ".js", ".md", ".safetensors", ".typed"}
+    }
+    assert expected - inside == set()
+    assert {"pyproject.toml", "README.md", "LICENSE"} <= inside and not any("__pycache__" in name for name in inside)
 
 
 def test_wheel_works_from_another_folder(wheel: Path, tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ import pytest
 from rasterio.io import MemoryFile
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.measuring import measure_against_reference, measure_at_full_resolution
 from ksdiff_cli.metrics import ABOUT
 from ksdiff_cli.report import Box, Example, Report, check_report, colours, page, rgb_bands, table, write_report, writing
 from ksdiff_cli.report.charts import chart
 from ksdiff_cli.report.colours import encode_picture, find_stretch, palette, reduce
 from ksdiff_cli.report.details import choose_details, relative_errors, show_valid
 from ksdiff_cli.report.pictures import make_gallery, whole_limit
+from ksdiff_cli.report.scale import choose_bar
 
 Array = np.ndarray[Any, Any]
 NAN, INF = math.nan, math.inf
@@ -130,8 +132,8 @@ def test_every_picture_decodes_to_its_size_and_has_words(tmp_path: Path) -> None
         pixels = decode(base64.b64decode(one["src"].partition("base64,")[2]))
         assert pixels.shape[1:] == (int(one["height"]), int(one["width"]))
         assert "test.h5, image 0" in one["alt"]
-    assert {(int(one["width"]), int(one["height"])) for one in images} == {(224, 240), (64, 64), (367, 234), (96, 96)}
-    assert "each pixel is the mean of 3 × 3" in found.text()
+    assert {(int(one["width"]), int(one["height"])) for one in images} == {(224, 240), (64, 64), (550, 350), (96, 96)}
+    assert "each pixel is the mean of 2 × 2" in found.text()
 
 
 def test_the_table_says_what_the_values_are(tmp_path: Path) -> None:
@@ -330,6 +332,51 @@ def test_invalid_pixels_are_transparent_and_do_not_count() -> None:
     assert len(nothing.strips) == 1 and (decode(nothing.strips[0].pictures[1].png) == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("width", "step", "metres", "pixels", "text"),
+    [
+        (300, 1, None, 100, "100 px"),
+        (299, 1, None, 50, "50 px"),
+        (64, 1, None, 20, "20 px"),
+        (512, 8, None, 125, "1000 px"),
+        (512, 1, 0.5, 100, "50 m"),
+        (512, 4, 15.0, 10_000 / 60, "10 km"),
+        (60, 1, 0.04, 12.5, "0.5 m"),
+        (96, 1, 0.3, 5 / 0.3, "5 m"),
+        (480, 0.1, None, 100, "10 px"),
+    ],
+)
+def test_a_scale_bar_is_round_and_takes_at_most_a_third(
+    width: int, step: float, metres: float | None, pixels: float, text: str
+) -> None:
+    bar = choose_bar(width, step, metres)
+    assert bar.text == text and bar.pixels == pytest.approx(pixels)
+    assert width / 7.6 < bar.pixels <= width / 3 + 1e-9
+
+
+def test_every_row_of_pictures_has_its_own_scale_bar(tmp_path: Path) -> None:
+    made = replace(example(size=(240, 250)), metres=0.3)
+    strips = make_gallery(made, limit=125).strips
+    # whole image: 125 pixels of 0.6 m; details: 64 of 0.3 m
+    assert [strip.scale.text for strip in strips] == ["20 m", "5 m", "5 m", "20 m"]
+    assert strips[0].scale.pixels == pytest.approx(20 / 0.6)
+    text, _ = written(tmp_path, report(examples=[made]))
+    bars = re.findall(r'<i class="scale" style="width:([\d.]+)%"><b>([^<]+)</b></i>', text)
+    assert [label for _, label in bars] == [strip.scale.text for strip in strips]
+    for (width, label), shown in zip(bars, (250, 64, 64, 250), strict=True):
+        assert float(width) == pytest.approx(100 * float(label.removesuffix(" m")) / (shown * 0.3), abs=0.01)
+
+
+def test_a_measured_raster_tells_the_size_of_its_pixels(make_pair: Any) -> None:
+    for name, crs, metres in (("here", "EPSG:32631", 2.0), ("nowhere", None, None)):
+        ms = make_pair(name, crs=crs).ms
+        (shown,) = measure_against_reference(ms, ms, pictures=True).examples
+        assert shown.metres == metres
+    files = make_pair("full", size=(128, 128), bands=1)
+    (shown,) = measure_at_full_resolution(files.pan, files.pan, files.ms, pictures=True).examples
+    assert shown.metres == 0.5
+
+
 def test_errors_have_one_scale_and_rise_in_lightness() -> None:
     made = example()
     assert made.truth is not None
@@ -393,7 +440,7 @@ def test_details_never_overlap_and_avoid_what_is_invalid() -> None:
 
 def test_reduced_examples_have_boxes_but_no_errors() -> None:
     box = Box("A", 30, 40, 64, 64)
-    strips = make_gallery(replace(example(size=(600, 600)), reduction=4, boxes=(box,))).strips
+    strips = make_gallery(replace(example(size=(900, 900)), reduction=4, boxes=(box,))).strips
     assert [strip.kind for strip in strips] == ["whole"] and "mean of 8 × 8" in strips[0].note
     assert strips[0].boxes == (Box("A", 15, 20, 32, 32),)
 
@@ -409,7 +456,7 @@ def test_reduction_is_the_mean_of_valid_pixels() -> None:
 
 def test_pages_stay_handy() -> None:
     few, many = [example(2, size=(1024, 1024))], [example(12, size=(300, 300))] * 6
-    assert whole_limit(few) == 512 and 200 < whole_limit(many) < 300 and whole_limit([]) == 512
+    assert whole_limit(few) == 768 and 200 < whole_limit(many) < 300 and whole_limit([]) == 768
     limit = whole_limit(many)
     noise = sum(len(one.png) for strip in make_gallery(many[0], limit).strips for one in strip.pictures)
     # noise is the worst there is: three bytes a pixel

@@ -351,6 +351,18 @@ def test_interrupted(place: Place, run: Any, tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
 
 
+def test_training_stopped_before_it_has_written_anything(
+    place: Place, run: Any, fails: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("train", "--stage", 1, "--data", place / "patches", "-o", tmp_path / "run", "--threads", 1, "-q")
+    words = (*words, "--backbone", "pnn", "--no-prior", "--batch", 1, "--steps", 2)
+    with monkeypatch.context() as hasty:
+        hasty.setattr("ksdiff_cli.training_stopper.Stopper.asked", True)
+        line = fails(*words)
+    assert "stage1: stopped at step 1 of 2" in line and "--resume" in line
+    assert run(*words, "--resume").exit_code == 0 and (tmp_path / "run" / "stage1.safetensors").is_file()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="names are UTF-16 there")
 def test_a_name_that_is_no_unicode(fails: Any, place: Place) -> None:
     line = fails("sharpen", place / "pan\udce9.tif", place / "ms.tif", "-o", place / "new.tif", "--method", "exp")

@@ -124,7 +124,7 @@ def _encode(levels: Array, colours: dict[int, tuple[int, int, int, int]] | None 
     shape = {"count": count, "height": height, "width": width, "dtype": "uint8"}
     with warnings.catch_warnings(), rasterio.Env(GDAL_PAM_ENABLED=False), MemoryFile() as memory:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with memory.open(driver="PNG", zlevel=9, **shape) as file:
+        with memory.open(driver="PNG", zlevel=6, **shape) as file:
             file.write(levels)
             if colours:
                 file.write_colormap(1, colours)

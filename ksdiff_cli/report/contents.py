@@ -44,6 +44,8 @@ class Example:
     the error of means is smaller than the mean of errors."""
     boxes: tuple[Box, ...] = ()
     """Drawn on the pictures besides the details, e.g. where other examples lie."""
+    metres: float | None = None
+    """Width of one of the image's pixels on the ground; None where nothing tells it, and scale bars count pixels."""
 
     def __post_init__(self) -> None:
         """Check the shapes.

@@ -51,6 +51,8 @@ for (const viewer of document.querySelectorAll(".swipe")) {
       shown[side].image.alt = source.alt;
       shown[side].name.textContent = nameOf(figure);
     });
+    stage.querySelector(".scale")?.remove();
+    stage.append(strips[strip.value].querySelector(".scale").cloneNode(true));
     cut();
   };
   const fill = () => {
@@ -83,6 +85,8 @@ for (const viewer of document.querySelectorAll(".swipe")) {
   stage.addEventListener("pointermove", (event) => {
     if (stage.hasPointerCapture(event.pointerId)) follow(event);
   });
+  // the arrow keys go on where the pointer stopped
+  stage.addEventListener("pointerup", () => slider.focus({ preventScroll: true, focusVisible: false }));
   // a page that is loaded anew may keep its old choices
   strip.value = 0;
   fill();

@@ -10,6 +10,7 @@ from ksdiff_cli.report.charts import chart, legend, marker_shapes
 from ksdiff_cli.report.colours import ERROR_COLOURS
 from ksdiff_cli.report.contents import Box, Example, Report
 from ksdiff_cli.report.pictures import Gallery, Picture, Strip, make_gallery, whole_limit
+from ksdiff_cli.report.scale import ScaleBar
 from ksdiff_cli.report.table import make_definitions, make_image_table, make_table
 
 _STAGE = 640  # CSS pixels that the swipe viewer may be wide
@@ -111,11 +112,7 @@ def _select(label: str, role: str, names: Sequence[str], chosen: int) -> str:
 
 def _strip(example: str, index: int, strip: Strip) -> str:
     scale = _DETAIL // max(strip.pictures[0].width, strip.pictures[0].height) if strip.kind == "detail" else 0
-    # boxes on every picture would hide what is to be compared
-    ends = (strip.pictures[0], strip.pictures[-1])
-    figures = "".join(
-        _figure(example, strip, picture, scale, strip.boxes if picture in ends else ()) for picture in strip.pictures
-    )
+    figures = "".join(_figure(example, strip, picture, scale) for picture in strip.pictures)
     bar = _error_bar(strip.top) if strip.kind == "error" else ""
     few = " few" if len(strip.pictures) <= _FEW else ""
     enlarged = f", enlarged {scale} times" if scale else ""
@@ -125,10 +122,13 @@ def _strip(example: str, index: int, strip: Strip) -> str:
     )
 
 
-def _figure(example: str, strip: Strip, picture: Picture, scale: int, boxes: Sequence[Box]) -> str:
+def _figure(example: str, strip: Strip, picture: Picture, scale: int) -> str:
     source = base64.b64encode(picture.png).decode("ascii")
     alt = escape(f"{picture.name}: {strip.label.lower()} of {example}")
-    drawn = "".join(_box(box, picture) for box in boxes)
+    # boxes and bars on every picture would hide what is to be compared
+    first, last = (picture is strip.pictures[end] for end in (0, -1))
+    drawn = "".join(_box(box, picture) for box in strip.boxes) if first or last else ""
+    drawn += _scale_bar(strip.scale, picture) if first else ""
     figure = f" <span>{escape(picture.figure)}</span>" if picture.figure else ""
     # smaller than it is shown: no made-up smoothness
     coarse = ' class="coarse"' if max(picture.width, picture.height) < _COARSE else ""
@@ -145,6 +145,10 @@ def _box(box: Box, picture: Picture) -> str:
     top, tall = (100 * x / picture.height for x in (box.row, box.height))
     place = f"left:{left:.2f}%;top:{top:.2f}%;width:{wide:.2f}%;height:{tall:.2f}%"
     return f'<i class="box" style="{place}"><b>{escape(box.label)}</b></i>'
+
+
+def _scale_bar(bar: ScaleBar, picture: Picture) -> str:
+    return f'<i class="scale" style="width:{100 * bar.pixels / picture.width:.2f}%"><b>{escape(bar.text)}</b></i>'
 
 
 def _error_bar(top: float) -> str:

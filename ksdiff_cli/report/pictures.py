@@ -19,10 +19,11 @@ from ksdiff_cli.report.colours import (
 )
 from ksdiff_cli.report.contents import Box, Example
 from ksdiff_cli.report.details import choose_details, relative_errors, show_valid
+from ksdiff_cli.report.scale import ScaleBar, choose_bar
 
 Array = NDArray[Any]
 
-_WIDEST, _NARROWEST = 512, 160  # sides of a whole image's picture
+_WIDEST, _NARROWEST = 768, 160  # sides of a whole image's picture
 _PAGE_BYTES = 22e6
 _ERROR_PERCENTILE = 98  # shown in the last colour
 # bytes of base64 a pixel: colour, grey, and error maps, measured on QuickBird and WorldView-2
@@ -51,6 +52,8 @@ class Strip:
     pictures: list[Picture]
     kind: str
     """``whole``, ``detail`` or ``error``."""
+    scale: ScaleBar
+    """Of all its pictures, which are equally large."""
     boxes: tuple[Box, ...] = ()
     """Drawn on the pictures, in their pixels."""
     top: float = 0.0
@@ -95,15 +98,17 @@ def make_gallery(example: Example, limit: int = _WIDEST) -> Gallery:
     factor = -(-max(valid.shape) // limit)
     details = choose_details(example, valid, _side(example)) if example.reduction == 1 else []
     boxes = (*example.boxes, *(box for box, _ in details))
-    strips = [Strip("Overview", _means(factor * example.reduction), [], "whole", _reduce_boxes(boxes, factor))]
-    strips[0].pictures.extend(_picture(name, *reduce(x, valid, factor), stretch) for name, x, stretch in layers)
+    whole = [_picture(name, *reduce(x, valid, factor), stretch) for name, x, stretch in layers]
+    means = factor * example.reduction
+    scale = choose_bar(whole[0].width, means, example.metres)
+    strips = [Strip("Overview", _means(means), whole, "whole", scale, _reduce_boxes(boxes, factor))]
     for box, why in details:
         part = slice(box.row, box.row + box.height), slice(box.col, box.col + box.width)
         cut = [_picture(name, image[:, *part], valid[part], stretch) for name, image, stretch in layers]
         where = f"{why}: rows {part[0].start}–{part[0].stop - 1}, columns {part[1].start}–{part[1].stop - 1}"
-        strips.append(Strip(f"Detail {box.label}", where, cut, "detail"))
+        strips.append(Strip(f"Detail {box.label}", where, cut, "detail", choose_bar(box.width, 1, example.metres)))
     if example.truth is not None and example.reduction == 1 and valid.any():
-        strips.append(_error_strip(example, example.truth, valid, factor))
+        strips.append(_error_strip(example, example.truth, valid, factor, scale))
     return Gallery(strips, _describe(example, shown, bool(valid.all())))
 
 
@@ -133,7 +138,7 @@ def _picture(name: str, image: Array, valid: Array, stretch: Stretch) -> Picture
     return Picture(name, encode_picture(image, valid, stretch), valid.shape[1], valid.shape[0])
 
 
-def _error_strip(example: Example, truth: Array, valid: Array, factor: int) -> Strip:
+def _error_strip(example: Example, truth: Array, valid: Array, factor: int, scale: ScaleBar) -> Strip:
     errors = {name: relative_errors(image, truth, valid) for name, image in example.fused.items()}
     # the mean over methods: one bad method alone would turn all others dark
     tops = [float(np.percentile(each[valid], _ERROR_PERCENTILE)) for each in errors.values()]
@@ -145,7 +150,7 @@ def _error_strip(example: Example, truth: Array, valid: Array, factor: int) -> S
         png = encode_errors(small, seen, top)
         pictures.append(Picture(name, png, seen.shape[1], seen.shape[0], f"RMSE {100 * overall:.1f} %"))
     note = "root mean square over bands of the difference to the truth, relative to each band's mean; one scale for all"
-    return Strip("Error", note, pictures, "error", top=top)
+    return Strip("Error", note, pictures, "error", scale, top=top)
 
 
 def _round_up(value: float) -> float:
