@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
-from scipy.signal.windows import kaiser
 from scipy.sparse import csr_array
 
 Array = NDArray[Any]
@@ -68,7 +67,7 @@ def _window_design(gain: float, ratio: float, size: int, samples: int) -> Array:
     kernel: Array = np.real(np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(response))))
     at = frequency / half
     radius = np.sqrt(at[:, None] ** 2 + at**2)
-    window = np.interp(radius, at, kaiser(size, 0.5), right=0.0)
+    window = np.interp(radius, at, np.kaiser(size, 0.5), right=0.0)
     kernel *= window
     kernel.flags.writeable = False  # shared by all callers through the cache
     return kernel

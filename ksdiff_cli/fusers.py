@@ -1,6 +1,7 @@
 """What turns a tile into sharpened bands: the KSDiff network, or a method by name."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.classical import METHODS, Block, Geometry, Setup, fuse, make_setup
+from ksdiff_cli.classical.thinned import ThinSurvey
 from ksdiff_cli.errors import KsdiffError, did_you_mean
 from ksdiff_cli.fusers_network import Network
 from ksdiff_cli.progress import ProgressCallback, silent
@@ -15,11 +17,12 @@ from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
 from ksdiff_cli.sensors import Sensor
 from ksdiff_cli.tiling import Box
 
-__all__ = ["Classical", "Fuser", "Network", "Remote", "Surveyor", "Upsampling", "make_fuser"]
+__all__ = ["Classical", "Fuser", "Network", "Remote", "Surveyor", "Upsampling", "Watcher", "make_fuser"]
 
 Array = NDArray[Any]
 
 _BLOCK = 512  # side of the pieces that a classical method surveys, PAN pixels, whatever windows are sharpened later
+_LARGE = 1 << 22  # pixels of a scene above which some of them tell enough
 
 
 class Fuser(Protocol):
@@ -106,6 +109,14 @@ class Remote(Surveyor, Protocol):
         """Return what a person should know about the windows made so far."""
 
 
+@runtime_checkable
+class Watcher(Surveyor, Protocol):
+    """A surveyor that sees what it needs of a scene while the statistics are gathered."""
+
+    def watch(self, pair: ScenePair) -> Callable[[Box], None] | None:
+        """Return what :meth:`ScenePair.statistics` calls once before :meth:`Surveyor.prepare`; None if nothing."""
+
+
 class Upsampling:
     """``exp``: MS interpolated to the PAN grid and nothing else; what every method must beat."""
 
@@ -132,6 +143,7 @@ class Classical:
         """Take the method called ``name`` in :data:`ksdiff_cli.classical.METHODS`."""
         self._name, self._method = name, METHODS[name]
         self._prepared: tuple[Any, Setup] | None = None
+        self._seen: ThinSurvey | None = None
 
     @property
     def uses_mtf(self) -> bool:
@@ -145,9 +157,23 @@ class Classical:
         """See :meth:`Surveyor.reach`."""
         return self._method.apply_reach(ratio)
 
+    def watch(self, pair: ScenePair) -> Callable[[Box], None] | None:
+        """See :meth:`Watcher.watch`."""
+        self._seen, thinned = None, self._method.thinned
+        if thinned and pair.shape[0] * pair.shape[1] > _LARGE:
+            setup = self.setup(pair.scene.sensor, pair.bands, pair.grid.ratio, "area")
+            self._seen = ThinSurvey(pair, thinned.sigmas(setup))
+        return self._seen.watch if self._seen else None
+
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
         """See :meth:`Surveyor.prepare`."""
         setup = self.setup(pair.scene.sensor, pair.bands, pair.grid.ratio, "area")
+        if (self._seen is None or self._seen.pair is not pair) and (watch := self.watch(pair)):
+            pair.statistics(progress, watch)
+        seen, self._seen = self._seen, None  # which keeps files open, and cannot go to another process
+        if self._method.thinned and seen and seen.moments.count:
+            self._prepared = self._method.thinned.fit(seen.moments, setup), setup
+            return
         blocks = _survey(pair, self._method.gather_reach(setup.ratio), progress)
         self._prepared = self._method.gather(blocks, setup), setup
 
@@ -155,8 +181,11 @@ class Classical:
         """See :meth:`Fuser.fuse`; only after :meth:`prepare`."""
         assert self._prepared is not None, "prepare() comes first"
         coefficients, setup = self._prepared
-        block = _block(tile, tile.valid, tile.valid.size)
-        return self._method.apply(block, coefficients, setup).astype(np.float32)
+        if self.reach(ratio):
+            block = _block(tile, tile.valid, tile.valid.size)
+            return self._method.apply(block, coefficients, setup).astype(np.float32)
+        block = Block(tile.pan[0], tile.ms_up, tile.valid, tile.valid, tile.valid.size)
+        return self._method.apply(block, _single(coefficients), setup)
 
     def setup(self, sensor: Sensor, bands: int, ratio: int, geometry: Geometry) -> Setup:
         """Return what :meth:`fuse_image` must know about images; see :func:`ksdiff_cli.classical.make_setup`."""
@@ -175,10 +204,26 @@ class Classical:
         return {"METHOD": self._name}
 
 
-def _survey(pair: ScenePair, reach: int, progress: ProgressCallback) -> Iterator[Block]:
+def _single(coefficients: Any) -> Any:
+    """Return a method's coefficients with their arrays in float32; a float goes with either precision."""
+    arrays = {name: value for name, value in vars(coefficients).items() if isinstance(value, np.ndarray)}
+    return replace(coefficients, **{name: value.astype(np.float32) for name, value in arrays.items()})
+
+
+def is_quick(fuser: Fuser) -> bool:
+    """Say whether a fuser takes about as long as writing its result does."""
+    return isinstance(fuser, Upsampling | Classical) and not isinstance(fuser, Remote)
+
+
+def fuses_by_rows(fuser: Fuser, ratio: int) -> bool:
+    """Say whether a fuser looks at one pixel at a time, so that a window may be given to it in any pieces."""
+    return is_quick(fuser) and not (isinstance(fuser, Surveyor) and fuser.reach(ratio))
+
+
+def _survey(pair: ScenePair, around: int, progress: ProgressCallback) -> Iterator[Block]:
     """Go through a scene by blocks with margins; they start at whole MS pixels, counted from the scene's corner."""
     (height, width), ratio = pair.shape, pair.grid.ratio
-    side, margin = _BLOCK // ratio * ratio, -(-reach // ratio) * ratio
+    side, margin = _BLOCK // ratio * ratio, -(-around // ratio) * ratio
     corners = [(row, col) for row in range(0, height, side) for col in range(0, width, side)]
     for done, (row, col) in enumerate(corners):
         top, left = max(0, row - margin), max(0, col - margin)

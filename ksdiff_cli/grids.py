@@ -192,11 +192,49 @@ def upsample(
     Returns:
         (bands, H, W) float32.
     """
+    rows, cols = _interpolation(ms, grid, shape, start, first)
+    return apply_separable(rows, cols, ms, finer=True)
+
+
+@dataclass(frozen=True)
+class Halfway:
+    """MS on PAN's columns but not yet on its rows: as many of these as are wanted can be had at a time."""
+
+    columns: Array
+    """(h, bands, W) float32."""
+    rows: csr_array
+    """(H, h) interpolation matrix."""
+
+    def upsampled(self, start: int, stop: int) -> Array:
+        """Return rows [start, stop), (bands, stop - start, W) float32: the same bits as those of :func:`upsample`."""
+        height, bands, width = self.columns.shape
+        found = self.rows[start:stop] @ self.columns.reshape(height, -1)
+        return np.asarray(found.reshape(stop - start, bands, width).transpose(1, 0, 2))
+
+
+def upsample_columns(
+    ms: Array,
+    grid: GridMap,
+    shape: tuple[int, int],
+    start: tuple[int, int] = (0, 0),
+    first: tuple[int, int] = (0, 0),
+) -> Halfway:
+    """Do the first half of :func:`upsample`, whose arguments these are."""
+    rows, cols = _interpolation(ms, grid, shape, start, first)
+    columns = np.empty((ms.shape[1], len(ms), shape[1]), np.float32)
+    for band, plane in enumerate(ms):
+        columns[:, band] = (cols @ plane.astype(np.float32, copy=False).T).T
+    return Halfway(columns, rows)
+
+
+def _interpolation(
+    ms: Array, grid: GridMap, shape: tuple[int, int], start: tuple[int, int], first: tuple[int, int]
+) -> tuple[csr_array, csr_array]:
     rows, cols = (
         cubic_matrix(axis.to_ms(begin + np.arange(count)), size, at)
         for axis, begin, count, size, at in zip((grid.rows, grid.cols), first, shape, ms.shape[1:], start, strict=True)
     )
-    return apply_separable(rows, cols, ms, finer=True)
+    return rows, cols
 
 
 def degrade(image: Array, grid: GridMap, shape: tuple[int, int], gains: tuple[float, ...]) -> Array:

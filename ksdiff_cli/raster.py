@@ -1,7 +1,7 @@
 """The PAN/MS pair as one thing that is read window by window on the PAN grid."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,7 @@ from rasterio.windows import Window
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import (
     GridMap,
+    Halfway,
     apply_separable,
     gaussian_matrix,
     gaussian_reach,
@@ -21,6 +22,7 @@ from ksdiff_cli.grids import (
     nearest,
     reach,
     upsample,
+    upsample_columns,
 )
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster_bands import BandSource, QualityBand, read_band, read_bands, read_flags
@@ -39,6 +41,7 @@ from ksdiff_cli.raster_open import alpha_is_data, first_line, open_raster
 from ksdiff_cli.raster_values import Moments
 from ksdiff_cli.raster_warp import warp_bands, warp_flags, warp_grid
 from ksdiff_cli.sensors import Sensor
+from ksdiff_cli.tiling import Box
 
 __all__ = [
     "BandSource",
@@ -100,6 +103,21 @@ class Tile:
     """(bands, H, W) float32, DN; upsampled MS."""
     valid: Array
     """(H, W) bool; True where PAN and all MS bands hold data."""
+
+
+@dataclass(frozen=True)
+class Swath:
+    """A window of a pair whose rows become a :class:`Tile` when they are wanted: few of them stay in the cache."""
+
+    pan: Array
+    """(1, H, W) float32, see :class:`Tile`."""
+    ms: Halfway
+    valid: Array
+    """(H, W) bool, see :class:`Tile`."""
+
+    def rows(self, start: int, stop: int) -> Tile:
+        """Return rows [start, stop), the same bits as the whole window has there."""
+        return Tile(self.pan[:, start:stop], self.ms.upsampled(start, stop), self.valid[start:stop])
 
 
 @dataclass
@@ -173,6 +191,16 @@ class ScenePair:
 
     def read(self, row: int, col: int, height: int, width: int) -> Tile:
         """Read a window of the output grid, MS upsampled onto it. See :class:`Tile`."""
+        pan, valid, ms, start = self._read(row, col, height, width)
+        return Tile(pan, upsample(ms, self.grid, (height, width), start, (row, col)), valid)
+
+    def read_swath(self, row: int, col: int, height: int, width: int) -> Swath:
+        """Read a window of the output grid, MS upsampled along one axis only. See :class:`Swath`."""
+        pan, valid, ms, start = self._read(row, col, height, width)
+        return Swath(pan, upsample_columns(ms, self.grid, (height, width), start, (row, col)), valid)
+
+    def _read(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array, Array, tuple[int, int]]:
+        """Read a window: PAN, where both are valid, the MS under it, and which of its pixels is the first."""
         pan, valid = self.read_pan(row, col, height, width)
         if not valid.all():
             pan = self._filled_pan(row, col, height, width)
@@ -183,11 +211,17 @@ class ScenePair:
             rows = nearest(self.grid.rows, height, top, bottom, row)
             cols = nearest(self.grid.cols, width, left, right, col)
             valid &= ms_valid[np.ix_(rows, cols)]
-        ms_up = upsample(ms, self.grid, (height, width), (top, left), (row, col))
-        return Tile(pan, ms_up, valid)
+        return pan, valid, ms, (top, left)
 
-    def statistics(self, progress: ProgressCallback = silent) -> SceneStatistics:
+    def statistics(
+        self, progress: ProgressCallback = silent, watch: Callable[[Box], None] | None = None
+    ) -> SceneStatistics:
         """Gather the scene's statistics in one streamed pass over the area that both images cover.
+
+        Args:
+            progress: told the blocks read.
+            watch: given each part of the output grid once its PAN has been read; what it reads of that now need not be
+                decoded anew.
 
         Raises:
             KsdiffError: no valid pixel at all.
@@ -201,6 +235,9 @@ class ScenePair:
             values, valid = self.read_ms(*block) if is_ms else self.read_pan(*block)
             samples = values.reshape(len(values), -1) if valid.all() else values[:, valid]
             (ms if is_ms else pan).add(samples)
+            if watch and not is_ms:
+                row, col, high, wide = block
+                watch(Box(row, col, row + high, col + wide))
             progress(done + 1, len(blocks), "statistics")
         if pan.count == 0 or ms.count == 0:
             which = self.scene.pan.path if pan.count == 0 else self.scene.ms[0].path

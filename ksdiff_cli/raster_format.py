@@ -22,17 +22,19 @@ class PixelFormat:
     nodata: float | None
     """Value of invalid pixels; None when the file declares none."""
 
-    def encode(self, values: Array, valid: Array) -> Array:
+    def encode(self, values: Array, valid: Array, out: Array | None = None) -> Array:
         """Turn fused values into stored ones: rounded, clipped, and never the nodata value where they are valid.
 
         Args:
             values: (bands, h, w) float32, DN.
             valid: (h, w) bool.
+            out: where to put the result; None makes an array.
 
         Returns:
             (bands, h, w) of :attr:`dtype`.
         """
-        out = np.empty(values.shape, self.dtype)
+        if out is None:
+            out = np.empty(values.shape, self.dtype)
         holes = None if valid.all() else ~valid
         for band, stored in zip(values, out, strict=True):  # one at a time: what is in between stays small
             self._store(band, stored)

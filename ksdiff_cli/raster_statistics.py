@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-_CHUNK = 1 << 18  # values counted at once: what they are widened to stays in the processor's cache
+_CHUNK = 1 << 16  # values counted at once: what they are widened to stays in the processor's cache
 
 
 class BandStatistics:
     """Minimum, maximum, mean and standard deviation of every band's valid pixels.
 
-    Of integers up to 16 bits the counts of all values are kept: the figures are exact, whatever the order in which
-    pixels come. Wider values are merged chunk by chunk in float64.
+    Those of integers up to 16 bits are exact, whatever the order in which pixels come. Wider values are merged chunk by
+    chunk in float64.
     """
 
     def __init__(self, bands: int, dtype: np.dtype[Any], nodata: float | None) -> None:
@@ -29,8 +29,8 @@ class BandStatistics:
         self._dtype, self._nodata = dtype, nodata
         self._pixels = 0
         exact = dtype.kind in "iu" and dtype.itemsize <= 2
-        self._bands: list[_Counts | _Merged] = [
-            _Counts(dtype, nodata) if exact else _Merged(dtype, nodata) for _ in range(bands)
+        self._bands: list[_Exact | _Merged] = [
+            _Exact(dtype, nodata) if exact else _Merged(dtype, nodata) for _ in range(bands)
         ]
 
     def add(self, stored: Array) -> None:
@@ -66,32 +66,40 @@ Result = tuple[int, float, float, float, float]
 """Count, minimum, maximum, mean, standard deviation."""
 
 
-class _Counts:
-    """How often each 8- or 16-bit value occurs."""
+class _Exact:
+    """Sums of 8- or 16-bit values and of their squares: exact in float64 for a chunk, in Python's integers beyond."""
 
     def __init__(self, dtype: np.dtype[Any], nodata: float | None) -> None:
-        self._bits = np.dtype(f"u{dtype.itemsize}")  # a signed value is counted under its bits
-        self._counts = np.zeros(256**dtype.itemsize, np.int64)
-        self._values = np.arange(self._counts.size).astype(self._bits).view(dtype).astype(np.int64)
-        self._nodata = nodata
+        limits = np.iinfo(dtype)
+        inside = nodata is not None and limits.min <= nodata <= limits.max and float(nodata).is_integer()
+        self._nodata = dtype.type(int(nodata)) if inside and nodata is not None else None
+        self._count, self._sum, self._squares = 0, 0, 0
+        self._low, self._high = int(limits.max), int(limits.min)
 
     def add(self, values: Array) -> None:
-        self._counts += np.bincount(values.view(self._bits), minlength=self._counts.size)
+        if self._nodata is not None and (holes := values == self._nodata).any():
+            values = values[~holes]
+        if not values.size:
+            return
+        wide = values.astype(np.float64)
+        self._count += values.size
+        self._sum += int(wide.sum())
+        # a dot product would take its own threads, and longer
+        self._squares += int(np.einsum("i,i->", wide, wide))
+        self._low, self._high = min(self._low, int(values.min())), max(self._high, int(values.max()))
 
     def merge(self, other: Any) -> None:
-        self._counts += other._counts
+        self._count += other._count
+        self._sum += other._sum
+        self._squares += other._squares
+        self._low, self._high = min(self._low, other._low), max(self._high, other._high)
 
     def result(self) -> Result:
-        present = self._counts > 0
-        if self._nodata is not None:
-            present &= self._values != self._nodata
-        values, counts = self._values[present], self._counts[present]
-        if not values.size:
+        count = self._count
+        if not count:
             return 0, math.nan, math.nan, math.nan, math.nan
-        count = int(counts.sum())
-        mean = int((values * counts).sum()) / count
-        variance = float((counts * (values - mean) ** 2).sum()) / count
-        return count, float(values.min()), float(values.max()), mean, math.sqrt(variance)
+        variance = (count * self._squares - self._sum**2) / count**2
+        return count, float(self._low), float(self._high), self._sum / count, math.sqrt(variance)
 
 
 class _Merged:

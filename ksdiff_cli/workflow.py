@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 from ksdiff_cli.fusers import Fuser, make_fuser
 from ksdiff_cli.products import choose_bands
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.quicklook import check_quicklook, draw_quicklook
 from ksdiff_cli.raster import Scene
 from ksdiff_cli.raster_crop import find_crop
 from ksdiff_cli.raster_writer import check_output
@@ -61,6 +60,8 @@ class Workflow:
             there = there or is_sharpened(self.uncertainty.output, output)
         check_output(output, inputs, self.options.overwrite or there, self.options.format)
         if self.quicklook:
+            from ksdiff_cli.quicklook import check_quicklook  # which takes its time to load
+
             check_quicklook(self.quicklook, list(inputs), self.options.overwrite)
 
     def run(
@@ -103,5 +104,7 @@ class Workflow:
         else:
             made = sharpen_scene(scene, output, fuser, options, progress, make)
         if self.quicklook:
+            from ksdiff_cli.quicklook import draw_quicklook
+
             draw_quicklook(scene, made.output, self.quicklook, part)
         return replace(made, notes=(*notes, *made.notes))

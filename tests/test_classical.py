@@ -296,6 +296,41 @@ def test_a_scene_is_sharpened_as_the_whole_image_would_be(name, make_pair, monke
 
 
 @every_method
+def test_single_precision_is_enough_for_what_is_stored(name, make_pair):
+    scene, _ = scene_pair(make_pair)
+    with open_pair(scene) as pair:
+        fuser, statistics = make_fuser(name), pair.statistics()
+        if isinstance(fuser, Surveyor):
+            fuser.prepare(pair, statistics)
+        tile = pair.read(0, 0, *pair.shape)
+        found = fuser.fuse(tile, statistics, 4)
+        expected = fuse(METHODS[name], tile.pan, tile.ms_up, Setup(4, (0.3,) * 4, 0.15, "area"))
+    assert found.dtype == np.float32 and np.abs(expected).max() > 500
+    assert np.abs(found - expected).max() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["brovey", "mtf-glp-fs", "mtf-glp-hpm-r"])
+@pytest.mark.parametrize("holes", [False, True])
+def test_some_pixels_of_a_large_scene_tell_what_all_do(holes, name, make_pair, monkeypatch):
+    def dig(pan, ms):
+        if holes:
+            pan[:, 100:300, 70:500] = 0
+            ms[:, 130:140, 30:90] = 0
+
+    files = make_pair(size=(800, 900), edit=dig, pan_profile={"nodata": 0}, ms_profile={"nodata": 0})
+    with open_pair(scene_of(str(files.pan), [str(files.ms)])) as pair:
+        fusers = [make_fuser(name) for _ in range(3)]
+        fusers[0].prepare(pair, pair.statistics())
+        monkeypatch.setattr("ksdiff_cli.fusers._LARGE", 0)
+        fusers[1].prepare(pair, pair.statistics())
+        fusers[2].prepare(pair, pair.statistics(watch=fusers[2].watch(pair)))
+        tile, known = pair.read(300, 300, 64, 64), pair.statistics()
+    whole, some, watching = (fuser.fuse(tile, known, 4) for fuser in fusers)
+    np.testing.assert_array_equal(some, watching)
+    assert 0 < np.abs(some - whole).max() < 0.01 * whole.std()
+
+
+@every_method
 def test_windows_do_not_show_beside_holes(name, make_pair, monkeypatch):
     monkeypatch.setattr("ksdiff_cli.fusers._BLOCK", 96)
     scene, folder = scene_pair(make_pair, holes=True)

@@ -14,6 +14,7 @@ from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair, open_raster, read_band
 from ksdiff_cli.raster_values import Moments
 from ksdiff_cli.sensors import find_sensor
+from ksdiff_cli.tiling import Box
 
 PAN = Affine(0.5, 0, 593270, 0, -0.5, 5747657)
 
@@ -44,6 +45,39 @@ def test_ms_lands_where_the_georeference_says(name: str, make_pair: Any, world: 
     assert np.abs(tile.ms_up[1][inside] - truth[inside]).max() < 4  # waves of 25 DN; half a PAN pixel off gives 10
     assert np.abs(tile.pan[0] - truth).max() < 0.01
     assert tile.valid.all()
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_rows_of_a_swath_are_those_of_the_window(name: str, make_pair: Any) -> None:
+    def dig(pan: Any, ms: Any) -> None:
+        ms[:, 4:9, 10:14] = 0
+        pan[:, 40:45, 30:50] = 0
+
+    pan_grid, ms_grid = GRIDS[name]
+    size = (int(48 // abs(ms_grid.e)), int(64 // abs(ms_grid.a)))
+    profile = {"nodata": 0}
+    files = make_pair(
+        pan_grid=pan_grid, ms_grid=ms_grid, ms_size=size, edit=dig, pan_profile=profile, ms_profile=profile
+    )
+    with open_pair(scene(files)) as pair:
+        area = 13, 27, 50, 61
+        tile, swath = pair.read(*area), pair.read_swath(*area)
+        for start, stop in [(0, 50), (0, 1), (7, 39), (49, 50)]:
+            part = swath.rows(start, stop)
+            for found, whole in ((part.pan, tile.pan), (part.ms_up, tile.ms_up), (part.valid[None], tile.valid[None])):
+                np.testing.assert_array_equal(found, whole[:, start:stop])
+
+
+def test_who_watches_statistics_sees_every_part_once(make_pair: Any) -> None:
+    files, seen = make_pair(size=(1100, 1300)), np.zeros((1100, 1300), int)
+
+    def watch(box: Box) -> None:
+        seen[box.top : box.bottom, box.left : box.right] += 1
+
+    with open_pair(scene(files)) as pair:
+        watched, plain = pair.statistics(watch=watch), pair.statistics()
+    assert (watched.pan_mean, watched.pan_std) == (plain.pan_mean, plain.pan_std)
+    assert (seen == 1).all()
 
 
 def test_common_area_is_cut_from_both(make_pair: Any, world: World) -> None:

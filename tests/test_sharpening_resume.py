@@ -24,7 +24,7 @@ from ksdiff_cli.fusers import Upsampling
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import SceneStatistics, Tile
 from ksdiff_cli.resuming import lock_folder
-from ksdiff_cli.sharpening import Sharpened, SharpenOptions, job_folder, sharpen_scene
+from ksdiff_cli.sharpening import Sharpened, SharpenOptions, assembly, job_folder, sharpen_scene
 
 Array = Any
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,9 +33,12 @@ ROOT = Path(__file__).resolve().parents[1]
 KILLED = """
 import importlib, json, os, signal, sys
 from pathlib import Path
+import ksdiff_cli.sharpening
 from ksdiff_cli.fusers import Upsampling
 from ksdiff_cli.products import make_pair
 from ksdiff_cli.sharpening import SharpenOptions, sharpen_scene
+
+ksdiff_cli.sharpening.QUICK = 0
 
 def sharpen(folder, module, owner, name, number, when):
     place = importlib.import_module(module)
@@ -55,7 +58,8 @@ def sharpen(folder, module, owner, name, number, when):
     folder = Path(folder)
     scene = make_pair(str(folder / "pan.tif"), [str(folder / "ms.tif")])
     output = folder / "out.tif"
-    sharpen_scene(scene, output, Upsampling(), SharpenOptions(tile=64, overwrite=output.exists()))
+    tile = json.loads((folder / "tile.json").read_text()) if (folder / "tile.json").exists() else 64
+    sharpen_scene(scene, output, Upsampling(), SharpenOptions(tile=tile, overwrite=output.exists()))
 
 for task in json.loads(sys.argv[1]):  # one process for each, all from one that has the libraries loaded
     if (child := os.fork()) == 0:
@@ -97,6 +101,12 @@ class Counting(Upsampling):
         if self.calls == self.fail_at:
             raise self.error
         return super().fuse(tile, statistics, ratio)
+
+
+@pytest.fixture(autouse=True)
+def long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have windows of interpolation kept, as those of a huge output are."""
+    monkeypatch.setattr("ksdiff_cli.sharpening.QUICK", 0)
 
 
 @pytest.fixture
@@ -310,3 +320,98 @@ def test_a_disk_with_too_little_room_is_refused_before_the_work(
         sharpen(files, fuser)
     assert fuser.calls == 0
     assert names(files) == ["ms.tif", "pan.tif"]
+
+
+# ---- windows of whole blocks go into the output as they are made
+
+AS_MADE: dict[str, tuple[tuple[Any, ...], int]] = {
+    "before a window is stored": (("ksdiff_cli.sharpening.job", "Job", "store", 3, "before"), 4),
+    "before a window goes into the output": (("ksdiff_cli.sharpening.assembly", "Assembly", "take", 4, "before"), 2),
+    "in the middle of a window": (("ksdiff_cli.sharpening.seams", "Seams", "add_rows", 5, "after"), 1),
+    "all windows are there": (("ksdiff_cli.sharpening.assembly", "Assembly", "finish", 1, "before"), 0),
+}
+
+
+@pytest.fixture
+def blocks(make_pair: Any) -> PairFiles:
+    """Six windows of 256 pixels, the third one empty."""
+
+    def dig(pan: Array, ms: Array) -> None:
+        pan[:, :256, 512:] = 0
+
+    made: PairFiles = make_pair(size=(400, 600), edit=dig, pan_profile={"nodata": 0})
+    return made
+
+
+def piece_by_piece(files: PairFiles, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Make the output from shards, once all are finished."""
+    prepare = assembly.Assembly.__init__
+
+    def later(self: Any, *arguments: Any) -> None:
+        prepare(self, *arguments)
+        self.streams = False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(assembly.Assembly, "__init__", later)
+        return sharpen(files, name="pieces.tif", tile=256).output.read_bytes()
+
+
+@pytest.mark.parametrize("format", ["GTiff", "COG", "VRT"])
+@pytest.mark.parametrize("limit", [0, 10**9])
+def test_windows_go_into_the_output_as_they_are_made(
+    format: str, limit: int, blocks: PairFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    take = assembly.Assembly.take
+    monkeypatch.setattr(assembly.Assembly, "take", lambda self, *given: taken.append(given[0]) or take(self, *given))
+    monkeypatch.setattr("ksdiff_cli.sharpening.QUICK", limit)
+    if limit:
+        monkeypatch.setattr("ksdiff_cli.sharpening.job.Job.store", lambda *arguments: 1 / 0)
+    suffix = "vrt" if format == "VRT" else "tif"
+    made = sharpen(blocks, name=f"out.{suffix}", tile=256, format=format)
+    assert (taken, made.windows, made.resumed) == (list(range(6)), 6, 0)
+    assert made.seam == pytest.approx(1, abs=0.1) and made.fidelity
+    if format == "GTiff":
+        monkeypatch.undo()
+        monkeypatch.setattr("ksdiff_cli.sharpening.QUICK", 0)
+        assert made.output.read_bytes() == piece_by_piece(blocks, monkeypatch)
+
+
+def test_kills_while_windows_go_into_the_output(
+    blocks: PairFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (blocks.folder / "tile.json").write_text("256")
+    expected = piece_by_piece(blocks, monkeypatch)
+    (blocks.folder / "pieces.tif").unlink()
+    copies = {name: copy_of(blocks, tmp_path / name) for name in AS_MADE}
+    kill(*((str(copies[name].folder), *place) for name, (place, _) in AS_MADE.items()))
+    for name, (_, fused) in AS_MADE.items():
+        fuser = Counting()
+        made = sharpen(copies[name], fuser, tile=256)
+        assert made.output.read_bytes() == expected, name
+        assert names(copies[name]) == ["ms.tif", "out.tif", "pan.tif", "tile.json"], name
+        # the empty one is never fused, and a window may have been on its way
+        assert fuser.calls <= fused + 1, name
+
+
+def test_what_is_made_again_in_seconds_leaves_nothing(blocks: PairFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ksdiff_cli.sharpening.QUICK", 10**9)
+    interrupted(blocks, 3, tile=256)
+    assert names(blocks) == ["ms.tif", "pan.tif"]
+    with largest_file(100_000), pytest.raises(KsdiffError, match=r"out.tif: cannot be written"):
+        sharpen(blocks, tile=256)
+    assert names(blocks) == ["ms.tif", "pan.tif"]
+    made = sharpen(blocks, tile=256)
+    monkeypatch.setattr("ksdiff_cli.sharpening.QUICK", 0)
+    assert made.output.read_bytes() == piece_by_piece(blocks, monkeypatch)
+
+
+def test_a_disk_that_fills_up_while_windows_go_into_the_output(
+    blocks: PairFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with largest_file(600_000), pytest.raises(KsdiffError, match=r"out.tif: cannot be written .*finished windows"):
+        sharpen(blocks, tile=256, creation={"COMPRESS": "NONE"})
+    assert names(blocks) == [".out.tif.shards", "ms.tif", "pan.tif"]
+    made = sharpen(blocks, tile=256)
+    assert made.resumed > 0
+    assert made.output.read_bytes() == piece_by_piece(blocks, monkeypatch)

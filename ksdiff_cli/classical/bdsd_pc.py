@@ -13,7 +13,7 @@ from ksdiff_cli.classical.filters import (
     pan_mtf_low,
     to_ms_grid,
 )
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, no_reach
+from ksdiff_cli.classical.method import Array, Block, Method, Setup, no_reach, weigh
 from ksdiff_cli.classical.moments import Moments
 from ksdiff_cli.degrade import bicubic
 
@@ -45,10 +45,11 @@ def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
 
 
 def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
-    """Return (bands, H, W) float64 DN."""
-    gamma = coefficients.gamma
-    from_pan = gamma[:, :1, None] * block.pan
-    return np.asarray(block.ms_up + from_pan + np.tensordot(gamma[:, 1:], block.ms_up, 1))
+    """Return (bands, H, W) DN."""
+    out = np.empty_like(block.ms_up)
+    for band, gamma in enumerate(coefficients.gamma):
+        np.add(block.ms_up[band], gamma[0] * block.pan + weigh(gamma[1:], block.ms_up), out=out[band])
+    return out
 
 
 METHOD = Method(

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import ideal_low, mtf_reach
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate, no_reach
+from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned, modulate, no_reach
 from ksdiff_cli.classical.moments import Moments, divide
+from ksdiff_cli.grids import mtf_sigma
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,30 @@ def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     """
     moments = Moments()
     for block in blocks:
-        moments.add(ideal_low(block, setup), block.ms_up.mean(0), where=block.core)
-    pan, intensity = moments.mean
-    var_pan, var_intensity = np.diag(moments.covariance)
-    gain = float(np.sqrt(divide(var_intensity, var_pan)))
-    return Coefficients(gain, float(intensity - gain * pan), float(intensity))
+        moments.add(block.pan, block.ms_up, ideal_low(block, setup), where=block.core)
+    return _fit(moments, setup)
+
+
+def _sigmas(setup: Setup) -> list[float]:
+    return [mtf_sigma(0.3, setup.ratio)]  # that of ideal_low
+
+
+def _fit(moments: Moments, setup: Setup) -> Coefficients:
+    mean, covariance = moments.mean, moments.covariance
+    bands = slice(1, 1 + len(setup.gains))
+    intensity = float(mean[bands].mean())
+    gain = float(np.sqrt(divide(covariance[bands, bands].mean(), covariance[-1, -1])))
+    return Coefficients(gain, intensity - gain * float(mean[-1]), intensity)
 
 
 def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
-    """Return (bands, H, W) float64 DN."""
-    matched = coefficients.gain * block.pan + coefficients.offset
-    return np.asarray(block.ms_up * modulate(matched, block.ms_up.mean(0), coefficients.mean, setup))
+    """Return (bands, H, W) DN."""
+    # both sides of the quotient times the number of bands
+    bands = len(block.ms_up)
+    matched = bands * coefficients.gain * block.pan
+    matched += bands * coefficients.offset
+    total = sum(block.ms_up[1:], start=block.ms_up[0])
+    return np.asarray(block.ms_up * modulate(matched, total, bands * coefficients.mean, setup))
 
 
 METHOD = Method(
@@ -48,4 +62,5 @@ METHOD = Method(
     apply,
     mtf_reach,
     no_reach,
+    thinned=Thinned(_sigmas, _fit),
 )

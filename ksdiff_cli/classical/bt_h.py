@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import ideal_low, mtf_reach
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate, no_reach
+from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate, no_reach, weigh
 from ksdiff_cli.classical.moments import LowTail, Moments, divide, solve
 
 _FOUR_BANDS = np.array([0.95, 0.45, 0.40, 0.05])  # blue, green, red, near infrared
 _PERCENTILE = 0.01
-_EPS = np.finfo(np.float64).eps
+_EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
 
 
 def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
-    """Return (bands, H, W) float64 DN."""
+    """Return (bands, H, W) DN."""
     haze = coefficients.haze[:, None, None]
     clear = block.ms_up - haze
-    intensity = np.tensordot(coefficients.alpha, clear, 1) + _EPS
+    intensity = weigh(coefficients.alpha, clear) + _EPS
     ratio = modulate(coefficients.gain * block.pan + coefficients.offset, intensity, coefficients.mean, setup)
     return np.asarray(np.maximum(clear, 0) * ratio + haze)
 

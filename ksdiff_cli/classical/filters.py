@@ -18,6 +18,7 @@ from ksdiff_cli.degrade import (
     mtf_kernel,
     sampling_matrix,
 )
+from ksdiff_cli.grids import mtf_sigma
 
 Array = NDArray[Any]
 
@@ -27,6 +28,11 @@ _SPLINE = np.array([1, 4, 6, 4, 1]) / 16  # the cubic B-spline's filter
 def mtf_reach(ratio: int) -> int:
     """Return the reach of the MTF filters, PAN pixels."""
     return MTF_REACH
+
+
+def mtf_sigmas(setup: Setup) -> list[float]:
+    """Return the deviations of the Gaussians that :func:`mtf_low` takes for each band, PAN pixels."""
+    return [mtf_sigma(gain, setup.ratio) for gain in setup.gains]
 
 
 def atrous_reach(ratio: int) -> int:

@@ -13,7 +13,7 @@ from ksdiff_cli.classical.filters import (
     ms_on_ms_grid,
     to_ms_grid,
 )
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, no_reach
+from ksdiff_cli.classical.method import Array, Block, Method, Setup, no_reach, weigh
 from ksdiff_cli.classical.moments import Moments, divide, solve
 
 
@@ -45,9 +45,10 @@ def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
 
 
 def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
-    """Return (bands, H, W) float64 DN."""
-    intensity = np.tensordot(coefficients.alpha, block.ms_up - coefficients.ms_mean[:, None, None], 1)
-    detail = block.pan - coefficients.pan_mean - intensity
+    """Return (bands, H, W) DN."""
+    level = coefficients.pan_mean - float(coefficients.alpha @ coefficients.ms_mean)
+    detail = block.pan - weigh(coefficients.alpha, block.ms_up)
+    detail -= level
     return np.asarray(block.ms_up + coefficients.g[:, None, None] * detail)
 
 

@@ -129,7 +129,7 @@ def solve(matrix: Array, right: Array) -> Array:
 
 
 def divide(above: Array, below: Array, otherwise: Array | float = 0.0) -> Array:
-    """Divide element by element; ``otherwise`` where the divisor is 0."""
-    above, below = np.broadcast_arrays(np.asarray(above, np.float64), np.asarray(below, np.float64))
-    out = np.array(np.broadcast_to(otherwise, above.shape), np.float64)
-    return np.divide(above, below, out=out, where=below != 0)
+    """Divide element by element; ``otherwise`` where the divisor is 0. Float64 unless both are float32."""
+    above, below = np.broadcast_arrays(above, below)
+    out = np.array(np.broadcast_to(otherwise, above.shape), np.result_type(above, below, np.float32))
+    return np.asarray(np.divide(above, below, out=out, where=below != 0))

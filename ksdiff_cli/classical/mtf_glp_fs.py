@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ksdiff_cli.classical.filters import mtf_low, mtf_reach
-from ksdiff_cli.classical.method import Array, Block, Method, Setup
+from ksdiff_cli.classical.filters import mtf_low, mtf_reach, mtf_sigmas
+from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned
 from ksdiff_cli.classical.moments import Moments, divide
 
 
@@ -23,6 +23,10 @@ def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     moments = Moments()
     for block in blocks:
         moments.add(block.pan, block.ms_up, mtf_low(block, setup), where=block.core)
+    return _fit(moments, setup)
+
+
+def _fit(moments: Moments, setup: Setup) -> Coefficients:
     with_pan = moments.covariance[0, 1:]
     bands = len(setup.gains)
     return Coefficients(divide(with_pan[:bands], with_pan[bands:]))
@@ -41,4 +45,5 @@ METHOD = Method(
     mtf_reach,
     mtf_reach,
     uses_mtf=True,
+    thinned=Thinned(mtf_sigmas, _fit),
 )

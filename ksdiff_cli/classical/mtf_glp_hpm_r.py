@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ksdiff_cli.classical.filters import mtf_low, mtf_reach
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate
+from ksdiff_cli.classical.filters import mtf_low, mtf_reach, mtf_sigmas
+from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned, modulate
 from ksdiff_cli.classical.moments import Moments, divide
 
 
@@ -24,10 +24,14 @@ class Coefficients:
 
 def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     """Regress each band on the low-pass PAN."""
-    moments, bands = Moments(), len(setup.gains)
+    moments = Moments()
     for block in blocks:
         moments.add(block.pan, block.ms_up, mtf_low(block, setup), where=block.core)
-    mean, covariance = moments.mean, moments.covariance
+    return _fit(moments, setup)
+
+
+def _fit(moments: Moments, setup: Setup) -> Coefficients:
+    mean, covariance, bands = moments.mean, moments.covariance, len(setup.gains)
     up, low = np.arange(1, 1 + bands), np.arange(1 + bands, 1 + 2 * bands)
     g = divide(covariance[up, low], covariance[low, low])
     return Coefficients(g, mean[up] - g * mean[0], mean[up])
@@ -48,4 +52,5 @@ METHOD = Method(
     mtf_reach,
     mtf_reach,
     uses_mtf=True,
+    thinned=Thinned(mtf_sigmas, _fit),
 )

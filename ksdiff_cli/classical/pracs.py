@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import down_up, low_reach
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate, no_reach
+from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate, no_reach, weigh
 from ksdiff_cli.classical.moments import Moments, divide, solve
 
 _BETA = 0.95  # overall strength of the injection
@@ -62,12 +62,12 @@ def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
 
 
 def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
-    """Return (bands, H, W) float64 DN."""
+    """Return (bands, H, W) DN."""
     out = block.ms_up.copy()
     for band, (plane, low) in enumerate(zip(block.ms_up, coefficients.low, strict=True)):
         share, own = coefficients.share[band], coefficients.own[band]
         I_H = share * block.pan + own * plane + coefficients.high_offset[band]
-        I_L = np.tensordot(low, block.ms_up, 1) + coefficients.low_offset[band]
+        I_L = weigh(low, block.ms_up) + coefficients.low_offset[band]
         instability = np.abs(1 - modulate(share * plane, I_L, coefficients.mean, setup))
         out[band] += coefficients.weight[band] * (1 - instability) * (I_H - I_L)
     return out

@@ -9,7 +9,7 @@ from typing import Any
 import rasterio
 
 from ksdiff_cli import __version__
-from ksdiff_cli.fusers import Fuser, Remote, Surveyor
+from ksdiff_cli.fusers import Fuser, Remote, Surveyor, Watcher, is_quick
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
@@ -19,17 +19,19 @@ from ksdiff_cli.raster_format import check_range, choose_format
 from ksdiff_cli.raster_open import BLOCK_CACHE
 from ksdiff_cli.raster_writer import Format, check_output, new_raster, space_needed
 from ksdiff_cli.resuming import file_state
-from ksdiff_cli.sharpening.assembly import assemble
-from ksdiff_cli.sharpening.fidelity import FIDELITY_TAG, measure_output
+from ksdiff_cli.sharpening.assembly import Assembly, assemble
+from ksdiff_cli.sharpening.fidelity import FIDELITY_TAG, measure_output, places
 from ksdiff_cli.sharpening.job import Folder, Job, earlier_tile, is_assembled, job_folder, open_folder, place_of
 from ksdiff_cli.sharpening.pipeline import Maker, Windows, make_windows
-from ksdiff_cli.sharpening.plan import DeviceNeed, Need, Plan, make_plan
+from ksdiff_cli.sharpening.plan import GB, DeviceNeed, Need, Plan, make_plan
 from ksdiff_cli.tiling import Box
 
 __all__ = ["SharpenOptions", "Sharpened", "is_assembled", "job_folder", "plan_scene", "sharpen_scene"]
 
 _BASE, _BASE_TORCH = 200_000_000, 500_000_000  # bytes of the process before the first window, measured
 SEAM_TAG = "KSDIFF_SEAM_SCORE"
+QUICK = 2 * GB
+"""Bytes of an output without compression up to which methods that are no networks keep no windows on the way."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class SharpenOptions:
     memory: float | None = None
     """GB that the whole process may take; None takes 2. Pixels depend on it as far as they depend on ``tile``."""
     resume: bool = True
-    """Whether the windows that a killed run finished are kept."""
+    """Whether the windows that a killed run finished are kept; what is made anew in less than a minute keeps none."""
     dtype: str | None = None
     """Data type of the output; None takes that of MS."""
     format: Format = "GTiff"
@@ -97,10 +99,11 @@ def sharpen_scene(
     """Sharpen a whole scene into a GeoTIFF on PAN's grid.
 
     One pass gathers the scene's statistics, for most methods another one what they must know of the scene. Then windows
-    are made one by one and kept in a hidden folder beside the output, where the same command finds them again after a
-    kill; in the end they are put together. The cut is counted from the scene's corner and each window is read with the
-    margin that the method sees, so pixels depend neither on kills nor on which part of the scene is made. The output
-    appears under its name only when it is complete.
+    are made one by one, kept in a hidden folder beside the output, where the same command finds them again after a
+    kill, and put together; an output of up to :data:`QUICK` bytes of a method that is no network is made anew instead.
+    The cut is counted from the scene's corner and each window is read with the margin that the method sees, so pixels
+    depend neither on kills nor on which part of the scene is made. The output appears under its name only when it is
+    complete.
 
     Args:
         scene: where PAN and MS are.
@@ -144,24 +147,30 @@ def _make(
     progress: ProgressCallback,
     make: Maker,
 ) -> Sharpened:
-    """Survey the scene, make the windows that are missing, put them together."""
-    statistics = pair.statistics(progress)
+    """Survey the scene, make the windows that are missing, put them together as they come."""
+    statistics = pair.statistics(progress, fuser.watch(pair) if isinstance(fuser, Watcher) else None)
     pixels = choose_format(pair, statistics.holes, options.dtype)
     if options.dtype:
         check_range(pixels, statistics)
     check_creation(options.format == "COG", options.creation, pixels, pair.bands)
     job = Job(folder.path, plan, pair.bands, pixels, place_of(pair))
-    missing = job.missing()
-    job.check_space(missing, space_needed(options.format, plan.region.pixels * pair.bands * pixels.dtype.itemsize))
+    missing, stored = job.missing(), plan.region.pixels * pair.bands * pixels.dtype.itemsize
     if isinstance(fuser, Surveyor) and (missing or _device(fuser, pair)):  # what a device's network finds out is told
         fuser.prepare(pair, statistics, progress)
-    if missing:
-        make(Windows(job, pair, fuser, statistics), missing, progress)
     tags = _provenance(pair.scene, fuser, plan)
     part = crop_pair(pair, (plan.region.top, plan.region.left, plan.region.height, plan.region.width))
     with new_raster(output, part, pixels, options.creation, tags, options.format, plan.tiling.tile) as target:
-        seam = assemble(job, target, pair.grid.ratio, progress)
-        fidelity = measure_output(job, pair, statistics) if options.fidelity else None
+        assembly = Assembly(job, target, pair.grid.ratio)
+        # what is made again in seconds is not stored on its way
+        kept = not (is_quick(fuser) and assembly.streams and stored <= QUICK and make is make_windows)
+        job.check_space(missing if kept else [], space_needed(options.format, stored))
+        if options.fidelity and not kept:
+            assembly.watch(places(plan.region))
+        if missing:
+            take = assembly.take if assembly.streams else None
+            make(Windows(job, pair, fuser, statistics, take, kept), missing, progress)
+        seam = assemble(assembly, progress)
+        fidelity = measure_output(job, pair, statistics, assembly.look) if options.fidelity else None
         target.update_tags(**{SEAM_TAG: str(seam).lower()}, **(fidelity.tags() if fidelity else {}))
         folder.mark_assembled(output, _how(options))
     return Sharpened(

@@ -6,6 +6,7 @@ but in DN and band by band. It is measured on windows spread over the output, so
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -62,20 +63,30 @@ class Fidelity:
         return {FIDELITY_TAG: str(self), f"{FIDELITY_TAG}_DN": " ".join(f"{value:.4g}" for value in self.rms)}
 
 
-def measure_output(job: Job, pair: ScenePair, statistics: SceneStatistics) -> Fidelity | None:
+def places(region: Box, side: int = SIDE, most: int = MOST) -> list[Box]:
+    """Return the windows that are looked at, spread evenly over the region."""
+    spread = spread_windows((region.height, region.width), side)
+    found = [Box(row, col, row + height, col + width) for row, col, height, width in islice(spread, most)]
+    return [box.moved(region.top, region.left) for box in found]
+
+
+def measure_output(
+    job: Job, pair: ScenePair, statistics: SceneStatistics, load: Callable[[Box], Array]
+) -> Fidelity | None:
     """Measure finished windows, as they are stored.
 
     Args:
         job: without missing windows.
         pair: its inputs.
         statistics: of the scene.
+        load: returns one of :func:`places`, encoded.
 
     Returns:
         See :func:`measure_fidelity`.
     """
 
     def look(box: Box) -> tuple[Array, Array]:
-        image = job.load(box)
+        image = load(box)
         return image.astype(np.float32), job.valid(image)
 
     return measure_fidelity(pair, job.plan.region, look, statistics.ms_std)
@@ -101,10 +112,7 @@ def measure_fidelity(
     """
     gains, sensor = known_gains(pair.scene.sensor, pair.bands)
     squares, count, windows = np.zeros(pair.bands), 0, 0
-    for number, (row, col, height, width) in enumerate(spread_windows((region.height, region.width), side)):
-        if number == most:
-            break
-        box = Box(row, col, row + height, col + width).moved(region.top, region.left)
+    for box in places(region, side, most):
         camera = place_camera(pair.grid, box, pair.ms_shape, gains)
         if not camera.whole.any():
             continue

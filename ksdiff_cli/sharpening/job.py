@@ -124,10 +124,18 @@ class Job:
                     continue
                 piece = out[:, *shared.within(box)]
                 if self.shard(number).with_suffix(_EMPTY).exists():
-                    piece[...] = 0 if self.pixels.nodata is None else self.pixels.nodata
+                    piece[...] = self._nothing
                 else:
                     self._read(opened, number, shared.within(part), piece)
         return out
+
+    def nothing(self, box: Box) -> Array:
+        """Return what :meth:`load` reads where no pixel is valid."""
+        return np.full((self.bands, box.height, box.width), self._nothing, self.pixels.dtype)
+
+    @property
+    def _nothing(self) -> float:
+        return 0 if self.pixels.nodata is None else self.pixels.nodata
 
     def valid(self, image: Array) -> Array:
         """Say where pixels from :meth:`load` are valid, (height, width): encoding keeps such values off nodata."""

@@ -12,18 +12,20 @@ import rasterio
 from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fusers import Fuser, Remote
+from ksdiff_cli.fusers import Fuser, Remote, fuses_by_rows
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import ScenePair, SceneStatistics
+from ksdiff_cli.raster import ScenePair, SceneStatistics, Swath
 from ksdiff_cli.raster_open import BLOCK_CACHE
 from ksdiff_cli.sharpening.consistency import Consistent
 from ksdiff_cli.sharpening.job import Job
 
 Array = NDArray[Any]
-Made = tuple[Callable[[], Array], Array]
-"""What waits for a window's pixels, and where they are valid."""
+Made = Callable[[], Array]
+"""What waits for a window's pixels and encodes them."""
 Given = TypeVar("Given")
 Read = TypeVar("Read")
+
+_AT_ONCE = 1 << 16  # pixels that are fused at a time by rows: with all bands they stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,28 @@ class Windows:
     pair: ScenePair
     fuser: Fuser
     statistics: SceneStatistics
+    take: Callable[[int, Array | None], None] | None = None
+    """Given each window that is finished, in order: its number, and (bands, height, width) of its part, encoded, or
+    None where no pixel is valid."""
+    kept: bool = True
+    """Whether windows are stored."""
 
     def read(self, number: int) -> Any:
         """Read a window with its margin: a tile, or what the fuser made of one."""
         seen = self.job.plan.seen(number)
+        place = seen.top, seen.left, seen.height, seen.width
         if isinstance(self.fuser, Consistent):
             return self.fuser.read(self.pair, seen)
-        tile = self.pair.read(seen.top, seen.left, seen.height, seen.width)
+        if fuses_by_rows(self.fuser, self.pair.grid.ratio):
+            return self.pair.read_swath(*place)
+        tile = self.pair.read(*place)
         return self.fuser.send(tile) if isinstance(self.fuser, Remote) else tile
 
     def fuse(self, number: int, tile: Any) -> Made | None:
         """Sharpen a window and cut its margin off.
 
         Returns:
-            What waits for (bands, height, width) float32 DN of :meth:`Plan.part`, and (height, width) bool, where that
-            is valid; None where no pixel is.
+            What waits for (bands, height, width) of :meth:`Plan.part`, encoded; None where no pixel is valid.
         """
         plan, ratio = self.job.plan, self.pair.grid.ratio
         part, seen = plan.part(number), plan.seen(number)
@@ -57,10 +66,14 @@ class Windows:
         valid = np.ascontiguousarray(tile.valid[inside])
         if not valid.any():
             return None
+        if isinstance(tile, Swath):
+            image = self._fuse_rows(number, tile, *inside)
+            return lambda: image
         if isinstance(self.fuser, Remote):
-            return self.fuser.start(tile, self.statistics, ratio, part.moved(-seen.top, -seen.left)), valid
+            wait = self.fuser.start(tile, self.statistics, ratio, part.moved(-seen.top, -seen.left))
+            return lambda: self._encode(number, wait(), valid)
         fused = np.ascontiguousarray(self.fuser.fuse(tile, self.statistics, ratio)[:, *inside])
-        return lambda: fused, valid
+        return lambda: self._encode(number, fused, valid)
 
     def store(self, number: int, made: Made | None) -> None:
         """Wait for a window, encode and finish it.
@@ -68,18 +81,33 @@ class Windows:
         Raises:
             KsdiffError: the fuser gave values that are no numbers, or the window cannot be written.
         """
-        if made is None:
-            self.job.store(number, None)
-            return
-        wait, valid = made
-        fused = wait()
+        image = None if made is None else made()
+        if self.kept:
+            self.job.store(number, image)
+        if self.take:
+            self.take(number, image)
+
+    def _fuse_rows(self, number: int, swath: Swath, rows: slice, cols: slice) -> Array:
+        """Sharpen and encode some rows after the other."""
+        out = np.empty((self.pair.bands, rows.stop - rows.start, cols.stop - cols.start), self.job.pixels.dtype)
+        step = max(1, _AT_ONCE // swath.valid.shape[1])
+        for start in range(rows.start, rows.stop, step):
+            stop = min(start + step, rows.stop)
+            tile = swath.rows(start, stop)
+            fused = self.fuser.fuse(tile, self.statistics, self.pair.grid.ratio)
+            place = np.s_[:, start - rows.start : stop - rows.start]
+            self._encode(number, fused[:, :, cols], tile.valid[:, cols], out[place])
+        return out
+
+    def _encode(self, number: int, fused: Array, valid: Array, out: Array | None = None) -> Array:
+        """Turn pixels of a window into stored ones, see :meth:`PixelFormat.encode`."""
         # one sum is cheaper than a mask of every pixel, and anything infinite or NaN spoils it
         if not np.isfinite(fused.sum()) and not np.isfinite(fused[:, valid]).all():
             part = self.job.plan.part(number)
             raise KsdiffError(
                 f"the method gave values that are no numbers in the window at row {part.top}, column {part.left}"
             )
-        self.job.store(number, self.job.pixels.encode(fused, valid))
+        return self.job.pixels.encode(fused, valid, out)
 
 
 class Maker(Protocol):

@@ -63,9 +63,16 @@ class Seams:
             shown: the piece with :attr:`margin`, as far as the region goes.
         """
         rows, cols = piece.within(shown)
-        self._along(values[:, :, cols], valid[:, cols], piece.top, piece.bottom, shown.top, self._region.top)
-        turned, mask = values[:, rows].swapaxes(1, 2), valid[rows].T
-        self._along(turned, mask, piece.left, piece.right, shown.left, self._region.left)
+        self.add_rows(values[:, :, cols], valid[:, cols], piece, shown.top)
+        self.add_cols(values[:, rows], valid[rows], piece, shown.left)
+
+    def add_rows(self, values: Array, valid: Array, piece: Box, first: int) -> None:
+        """Do of :meth:`add` what concerns borders that are rows; ``values`` are of the piece's columns."""
+        self._along(values, valid, piece.top, piece.bottom, first, self._region.top)
+
+    def add_cols(self, values: Array, valid: Array, piece: Box, first: int) -> None:
+        """Do of :meth:`add` what concerns borders that are columns; ``values`` are of the piece's rows."""
+        self._along(values.swapaxes(1, 2), valid.T, piece.left, piece.right, first, self._region.left)
 
     def _along(self, values: Array, valid: Array, start: int, stop: int, first: int, begin: int) -> None:
         """Take in the borders that are rows of [start, stop); ``values`` begin at row ``first``."""
