@@ -31,7 +31,8 @@ class Divider:
         """Fuse a window.
 
         Args:
-            fuse: images of a window -> (N, C, H, W); it looks no further than the margin.
+            fuse: a core and the images of its window -> (N, C, height, width) of that core; it looks no further than
+                the margin.
             images: each (N, ·, H, W), what ``fuse`` takes.
             core: the pixels wanted, at a multiple of 16 pixels from the scene's first, as the window itself.
 
@@ -46,7 +47,7 @@ class Divider:
         largest = max(core.height, core.width)
         if self.side is None or largest <= self.side:
             try:
-                return fuse(*images)[..., *core.within(whole)].contiguous()
+                return fuse(core.within(whole), *images).contiguous()
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise

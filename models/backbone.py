@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from .config import ModelConfig
 from .contract import Inputs
 from .kernels import Latent, ModulatedConv2d
-from .layers import pointwise
+from .layers import by_pieces, pointwise
 
 CELL_ROWS = 16
 """Rows of cells, at 1/4 resolution, in the strips that a CPU works on at full resolution."""
@@ -24,6 +24,8 @@ class Backbone(nn.Module, ABC):
     """Sides the network can take are multiples of this."""
     margin: int
     """How far a pixel's result looks, once the kernels are fixed: PAN pixels, a multiple of 16 and of ``multiple``."""
+    products: ClassVar[bool] = False
+    """Whether much of its time on a CPU is in products that :func:`~ksdiff_cli.models.layers.rounded` rounds."""
     memory: int
     """Bytes that it holds at most for each PAN pixel of an image on a CPU, beside images of the bands; measured."""
 
@@ -41,13 +43,8 @@ class Backbone(nn.Module, ABC):
                 else looks at the image as a whole does so by :func:`~ksdiff_cli.models.kernels.look`.
 
         Returns:
-            (R, group, H, W) residual on the standardised upsampled MS.
+            (R, group, H, W) residual on the standardised upsampled MS; of ``inputs.core`` alone where that saves work.
         """
-
-
-def by_pieces(x: Tensor) -> bool:
-    """Whether work is done piece by piece: on a CPU, without gradients, so that it stays in the cache."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def stack(*images: Tensor) -> Tensor:

@@ -1,16 +1,21 @@
 """PanNeXt-U: a U-Net of ConvNeXt blocks that predicts the residual on the upsampled MS (paper sec. 3.1)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import CELL_ROWS, Backbone, by_pieces, everywhere, join, pixels_of, stack, strips_of
+from .backbone import CELL_ROWS, Backbone, everywhere, join, pixels_of, stack, strips_of
 from .config import ModelConfig
 from .contract import Inputs
 from .kernels import Latent, ModulatedConv2d, is_fixed
-from .layers import LayerNorm2d, PatchStem, pointwise
+from .layers import LayerNorm2d, PatchStem, by_pieces, conv_in_rows, pointwise, rounded
+from .pieces import Sides
 
 _THIN = 8  # channels of the path at full resolution
+REFINE_REACH = 2
+"""Pixels around a part that :class:`Refine` must see."""
 _CELLS = 4096  # of the pieces that a CPU works on: cells at 1/4 resolution
 
 
@@ -36,19 +41,17 @@ class Block(nn.Module):
             y = self.mlp(y) * self.scale
             out: Tensor = x + y.permute(0, 3, 1, 2)
             return out
+        norm, wide, _, narrow = self.mlp
+        assert isinstance(wide, nn.Linear) and isinstance(narrow, nn.Linear)
+        W, b = rounded(wide.weight, wide.bias)
+        V, c = rounded(narrow.weight * self.scale[:, None], narrow.bias * self.scale)
         y = y.contiguous()
         cells, skipped = (image.reshape(-1, image.shape[-1]) for image in (y, x.permute(0, 2, 3, 1)))
         for piece, skip in zip(cells.split(_CELLS), skipped.split(_CELLS), strict=True):
-            torch.addcmul(skip, self._mlp(piece), self.scale, out=piece)
+            (h,) = rounded(norm(piece))
+            torch.add(skip, pointwise(pointwise(h, W, b, gelu=True), V, c), out=piece)
         out = y.permute(0, 3, 1, 2)
         return out
-
-    def _mlp(self, cells: Tensor) -> Tensor:
-        """``mlp`` without gradients, (cells, channels) -> the same shape."""
-        norm, wide, _, narrow = self.mlp
-        assert isinstance(wide, nn.Linear) and isinstance(narrow, nn.Linear)
-        h = pointwise(norm(cells), wide.weight, wide.bias, gelu=True)
-        return pointwise(h, narrow.weight, narrow.bias)
 
 
 class Refine(nn.Module):
@@ -64,6 +67,27 @@ class Refine(nn.Module):
         """(N, inputs, H, W), (N, S, C_z) -> (N, group, H, W)."""
         out: Tensor = self.last(F.gelu(self.first(x, z)), z)
         return out
+
+    def strip(self, planes: Sequence[Tensor], z: Latent, missing: Sides) -> Tensor:
+        """Do the same without gradients on a CPU, for a part of one image.
+
+        Args:
+            planes: (1, channels, h, w) each, all channels together; they reach :data:`REFINE_REACH` pixels further than
+                what is wanted, as far as the image goes.
+            z: its kernels must be fixed, unless the planes are the image as a whole.
+            missing: pixels that they reach less on each side, because the image ends there.
+
+        Returns:
+            (1, group, h', w').
+        """
+        x = missing.join(planes)
+        W, b = self.first.kernel(missing.inside(x), z)
+        h = conv_in_rows(x, W, b, gelu=True)
+        # beyond the image the hidden channels are replicated too
+        edge = Sides(*(size // 2 for size in missing))
+        edge.replicate(h)
+        W, b = self.last.kernel(edge.inside(h), z)
+        return conv_in_rows(h, W, b).permute(0, 3, 1, 2)
 
 
 def _refine(inputs: int, config: ModelConfig) -> "Refine | nn.Sequential":
@@ -83,6 +107,7 @@ class PanNeXtU(Backbone):
     how much of PAN's detail belongs into a band is what a global prior knows best.
     """
 
+    products = True
     margin = 80  # 5 trained networks: 64 changed up to .5 DN of 11 bits, 80 up to .013
 
     def __init__(self, config: ModelConfig) -> None:

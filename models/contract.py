@@ -2,15 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import low_pass
+from .layers import low_pass, products_in_bfloat16
 
 Stage = Literal[1, 2]
 _SMALLEST_STD = 1e-6
@@ -39,6 +39,10 @@ class Statistics:
         return Statistics(*moved)
 
 
+Core = tuple[slice, slice]
+"""Rows and columns of pixels."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """Standardised inputs: N images, each kept once, and R entries.
@@ -58,6 +62,8 @@ class Inputs:
     """(R, group, H, W) ground truth, in stage 1 and for losses."""
     image: Tensor | None = None
     """(R,) int64, the image that each entry is of; None: R = N, and entry r is of image r."""
+    core: Core | None = None
+    """The pixels that a result is wanted of; None: all."""
 
     @property
     def ms(self) -> Tensor:
@@ -68,24 +74,30 @@ class Inputs:
         """Give every entry what its image has: (N, ...) -> (R, ...)."""
         return shared if self.image is None else shared[self.image]
 
+    def wanted(self, images: Tensor) -> Tensor:
+        """Return the wanted pixels, (..., H, W) -> (..., h, w)."""
+        return images if self.core is None else images[..., *self.core]
+
     def apart(self) -> "Inputs":
         """Return entries that share nothing, N = R, for networks that run once per entry."""
         if self.image is None:
             return self
-        return Inputs(self.each(self.P), self.each(self.detail), self.M, self.each(self.context), self.G)
+        return Inputs(
+            self.each(self.P), self.each(self.detail), self.M, self.each(self.context), self.G, None, self.core
+        )
 
     def rows(self, chosen: Tensor | slice) -> "Inputs":
         """Return the chosen entries and their images: training on a few bands of many images beats all bands of few."""
         M, G = self.M[chosen], None if self.G is None else self.G[chosen]
         if self.image is None:
-            return Inputs(self.P[chosen], self.detail[chosen], M, self.context[chosen], G)
+            return Inputs(self.P[chosen], self.detail[chosen], M, self.context[chosen], G, None, self.core)
         kept, image = torch.unique(self.image[chosen], return_inverse=True)
         if len(kept) == len(self.P):
-            return Inputs(self.P, self.detail, M, self.context, G, image)
-        return Inputs(self.P[kept], self.detail[kept], M, self.context[kept], G, image)
+            return Inputs(self.P, self.detail, M, self.context, G, image, self.core)
+        return Inputs(self.P[kept], self.detail[kept], M, self.context[kept], G, image, self.core)
 
     def strip(self, rows: slice) -> "Inputs":
-        """Return the chosen rows of pixels."""
+        """Return the chosen rows of pixels, all of them wanted."""
         G = None if self.G is None else self.G[:, :, rows]
         P, detail, M, context = (image[:, :, rows] for image in (self.P, self.detail, self.M, self.context))
         return Inputs(P, detail, M, context, G, self.image)
@@ -147,7 +159,12 @@ class FusionModel(nn.Module, ABC):
     memory: int
     """Bytes that the network holds at most for each PAN pixel on a CPU, beside images of the bands; measured."""
     lossy: bool = False
-    """Whether :meth:`fuse` runs the network in bfloat16 on a GPU; what is around it, and a CPU, stay in float32."""
+    """Whether :meth:`fuse` runs the network in bfloat16 on a GPU, and some of it on a CPU; what is around it stays in
+    float32."""
+    lossy_devices: tuple[str, ...] = ("cuda",)
+    """Types of devices where that may save time."""
+    trims: ClassVar[bool] = False
+    """Whether :meth:`fuse` takes a ``core``."""
 
     @classmethod
     @abstractmethod
@@ -218,6 +235,11 @@ class FusionModel(nn.Module, ABC):
             ModelError: kernels that are not this network's.
         """
 
+    def _rounding(self, device: str) -> AbstractContextManager[None]:
+        if not self.lossy:
+            return nullcontext()
+        return products_in_bfloat16() if device == "cpu" else torch.autocast(device, torch.bfloat16)
+
     def prepare(
         self, pan: Tensor, ms_up: Tensor, statistics: Statistics, ratio: int, gt: Tensor | None = None
     ) -> Inputs:
@@ -248,13 +270,17 @@ class FusionModel(nn.Module, ABC):
         ms_up: Tensor,
         statistics: Statistics,
         ratio: int,
+        core: Core | None = None,
     ) -> Tensor:
-        """Pad, standardise, run ``network`` (Inputs -> (R, group, H, W) standardised), and undo both."""
-        height, width = pan.shape[-2:]
+        """Pad, standardise, run ``network`` (Inputs -> (R, group, h, w) standardised, the core), and undo both."""
+        core = core or (slice(0, pan.shape[-2]), slice(0, pan.shape[-1]))
         pan, ms_up = pad_to_multiple(pan, self.multiple), pad_to_multiple(ms_up, self.multiple)
-        inputs = self.prepare(pan, ms_up, statistics, ratio)
-        with torch.autocast("cuda", torch.bfloat16) if self.lossy and pan.is_cuda else nullcontext():
-            fused = network(inputs).reshape(ms_up.shape)[..., :height, :width]
+        inputs = replace(self.prepare(pan, ms_up, statistics, ratio), core=core)
+        with self._rounding(pan.device.type):
+            fused = network(inputs)
+        if fused.shape[-2:] == pan.shape[-2:]:
+            fused = inputs.wanted(fused)
+        fused = fused.reshape(*ms_up.shape[:2], *fused.shape[-2:])
         return fused.mul(_spread(statistics.ms_std)).add_(statistics.ms_mean[..., None, None])
 
 

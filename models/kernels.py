@@ -220,6 +220,12 @@ class ModulatedConv2d(nn.Module):
             return W0[None]
         return W0 * look(self.generator, z, x)
 
+    def kernel(self, x: Tensor, z: Latent) -> tuple[Tensor, Tensor]:
+        """Return the one kernel of one image, (C_out, C_in / groups, k, k), and the bias, (C_out,)."""
+        (weight,), bias = self.weight(x, z), self.base.bias
+        assert bias is not None
+        return weight, bias
+
     def forward(self, x: Tensor, z: Latent) -> Tensor:
         """(N, inputs, H, W), (N, S, C_z) -> (N, outputs, H, W)."""
         weight, bias = self.weight(x, z), self.base.bias

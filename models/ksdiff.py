@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .backbones import make_backbone
 from .config import ModelConfig
-from .contract import FusionModel, Inputs, ModelError, Stage, Statistics, pad_to_multiple
+from .contract import Core, FusionModel, Inputs, ModelError, Stage, Statistics, pad_to_multiple
 from .denoiser import Denoiser
 from .diffusion import Diffusion
 from .encoder import PLFE1, PLFE2, Entangled
@@ -22,6 +22,7 @@ class KSDiff(FusionModel):
     """The whole method. Stage 1 holds PLFE1 and the network; stage 2 holds PLFE2, the denoiser and the network."""
 
     kind = "ksdiff"
+    trims = True
     config: ModelConfig
     stage: Stage
 
@@ -31,6 +32,8 @@ class KSDiff(FusionModel):
         self.config, self.stage = config, stage
         self.network = make_backbone(config)
         self.multiple, self.margin, self.memory = self.network.multiple, self.network.margin, self.network.memory
+        if self.network.products:
+            self.lossy_devices = ("cuda", "cpu")
         if not config.prior:
             return
         self.multiple = math.lcm(self.multiple, config.patch)
@@ -97,9 +100,11 @@ class KSDiff(FusionModel):
         return self.sample(inputs, (self.noise() if noise is None else noise).to(inputs.P))
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
-        """Fuse: (R, group, H, W) in standardised units, from sides that are multiples of ``multiple``."""
+        """Fuse: (R, group, H, W) in standardised units, from sides that are multiples of ``multiple``; see ``core``."""
         residual: Tensor = self.network(inputs if self.network.shares_images else inputs.apart(), z)
-        return inputs.M + residual
+        if residual.shape[2:] == inputs.M.shape[2:]:
+            residual = inputs.wanted(residual)
+        return inputs.wanted(inputs.M) + residual
 
     @torch.no_grad()
     def kernels(
@@ -128,10 +133,12 @@ class KSDiff(FusionModel):
         latent: Tensor | None = None,
         *,
         kernels: Sequence[Tensor] | None = None,
+        core: Core | None = None,
     ) -> Tensor:
         """See :meth:`FusionModel.fuse`.
 
-        A ``latent``, (1 or R, S, C_z), replaces the one that would be made: zeros, another image's, one edited.
+        A ``latent``, (1 or R, S, C_z), replaces the one that would be made: zeros, another image's, one edited. Of a
+        ``core``, only these rows and columns are made and returned.
 
         Raises:
             ModelError: a latent is given to a network without prior, or one of another shape; or kernels that are not
@@ -145,7 +152,7 @@ class KSDiff(FusionModel):
             out: Tensor = self(inputs, z)
             return out
 
-        return self._fuse_by(network, pan, ms_up, statistics, ratio)
+        return self._fuse_by(network, pan, ms_up, statistics, ratio, core)
 
     def _whole_image_parts(self) -> list[WholeImage]:
         return [part for part in self.network.modules() if isinstance(part, WholeImage)]
@@ -163,7 +170,7 @@ class KSDiff(FusionModel):
                 kernels = [kernel[torch.arange(len(inputs.M)) % bands] for kernel in kernels]
             together: Tensor = self(inputs, Kernels(made=dict(zip(parts, kernels, strict=True))))
             return together
-        fused = torch.empty_like(inputs.M)
+        fused = torch.empty_like(inputs.wanted(inputs.M))
         for band in range(bands):
             images = slice(band, None, bands)
             own = Kernels(made={part: kernel[band, None] for part, kernel in zip(parts, kernels, strict=True)})

@@ -91,11 +91,11 @@ def test_a_window_that_is_too_large_is_fused_in_parts(make_pair: Any, weights: P
 def test_what_was_too_large_once_is_not_tried_again() -> None:
     tried = []
 
-    def fuse(image: Any) -> Any:
+    def fuse(core: Any, image: Any) -> Any:
         tried.append(image.shape[-1])
         if image.shape[-1] > 600:
             raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
-        return image * 2
+        return image[..., *core] * 2
 
     divider, image = Divider(32), torch.rand(1, 1, 1024, 1024)
     for _ in range(2):
@@ -108,9 +108,9 @@ def test_parts_of_any_core_are_all_of_it() -> None:
     images, divider = (torch.rand(1, 1, 700, 1200), torch.rand(1, 3, 700, 1200)), Divider(16)
     divider.side = 320
 
-    def fuse(pan: Any, ms: Any) -> Any:
+    def fuse(core: Any, pan: Any, ms: Any) -> Any:
         assert max(pan.shape[-2:]) <= 320 + 32
-        return ms + pan
+        return (ms + pan)[..., *core]
 
     for core in (Box(16, 32, 700, 1184), Box(0, 0, 100, 1200)):
         made = divider.run(fuse, images, core)
@@ -143,6 +143,7 @@ def test_bfloat16_is_used_where_it_changes_hardly_a_pixel(
     dtype: str, error: float, lossy: bool, make_pair: Any, weights: Path, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fusers_network, "has_bf16", lambda device: True)
+    monkeypatch.setattr(fusers_network, "_LARGE", 0)
     network = Network(weights, "cpu")
     model = network._model
     work, calls = model.fuse, []
@@ -164,15 +165,58 @@ def test_bfloat16_is_used_where_it_changes_hardly_a_pixel(
     assert not model.lossy
 
 
-def test_a_cpu_computes_in_float32_whatever_is_asked(make_pair: Any, weights: Path) -> None:
-    assert not has_bf16(torch.device("cpu"))
+def cpu_says(monkeypatch: pytest.MonkeyPatch, bf16: bool | None) -> None:
+    """Let torch say whether the CPU has instructions for bfloat16; None: be a torch that cannot tell."""
+    name = "_is_avx512_bf16_supported"
+    if bf16 is None:
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, name, lambda: bf16, raising=False)
+
+
+@pytest.mark.parametrize("said, large, lossy", [(True, True, True), (True, False, False), (False, True, False)])
+def test_a_cpu_rounds_products_if_it_has_bfloat16_and_the_scene_is_large(
+    said: bool, large: bool, lossy: bool, make_pair: Any, weights: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu_says(monkeypatch, said)
+    monkeypatch.setattr(fusers_network, "_LARGE", 1 if large else 2)
+    monkeypatch.setattr(fusers_network, "SIDE", 32)
+    monkeypatch.setattr(fusers_network, "_JUDGES", 20)
+    files, network = make_pair(size=(128, 160)), Network(weights, "cpu")  # 20 anchors' pixels
+    made = sharpen(files, network, "out.tif", tile=64)
+    assert network._model.lossy is lossy
+    with rasterio.open(made.output) as out:
+        assert out.tags()["KSDIFF_PRECISION"] == ("bf16" if lossy else "fp32")
+    cpu_says(monkeypatch, False)
+    exact = read(sharpen(files, Network(weights, "cpu"), "exact.tif", tile=64).output).astype(int)
+    assert (np.abs(read(made.output) - exact) > 1).mean() <= 1e-3
+
+
+def test_has_bf16_is_what_torch_says_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said in (True, False, None):
+        cpu_says(monkeypatch, said)
+        assert has_bf16(torch.device("cpu")) is bool(said)
     assert free_memory(torch.device("cpu")) is None
-    files, network = make_pair(), Network(weights, "cpu")
-    with open_pair(scene_of(str(files.pan), [str(files.ms)])) as pair:
-        tile, statistics = pair.read(0, 0, 96, 128), pair.statistics()
-        exact = network.fuse(tile, statistics, 4)
-        network._model.lossy = True
-        assert np.array_equal(network.fuse(tile, statistics, 4), exact)
+
+
+def test_float32_stays_where_rounded_products_show(
+    make_pair: Any, weights: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu_says(monkeypatch, True)
+    monkeypatch.setattr(fusers_network, "_LARGE", 0)
+    network = Network(weights, "cpu")
+    head = network._model.network.head.base.weight
+    with torch.no_grad():  # what the blocks compute reaches the result many times as strong
+        head[:] = torch.randn(head.shape, generator=torch.Generator().manual_seed(0)) * 20
+    made = sharpen(make_pair(size=(128, 160)), network, tile=64)
+    with rasterio.open(made.output) as out:
+        assert out.tags()["KSDIFF_PRECISION"] == "fp32"
+    # and kernels were made without rounding
+    made_before = network._kernels
+    cpu_says(monkeypatch, False)
+    with open_pair(scene_of(str(made.output.parent / "pan.tif"), [str(made.output.parent / "ms.tif")])) as pair:
+        network.prepare(pair, pair.statistics())
+    assert all(torch.equal(a, b) for a, b in zip(made_before, network._kernels, strict=True))
 
 
 def test_nothing_is_copied_on_the_way_to_a_cpu() -> None:

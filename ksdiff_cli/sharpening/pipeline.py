@@ -70,8 +70,10 @@ class Windows:
             image = self._fuse_rows(number, tile, *inside)
             return lambda: image
         if isinstance(self.fuser, Remote):
-            wait = self.fuser.start(tile, self.statistics, ratio, part.moved(-seen.top, -seen.left))
-            return lambda: self._encode(number, wait(), valid)
+            # all of the core, whatever part of it is kept: a network's rounding may hang on the shape that it makes
+            core = plan.tiling.core(number)
+            wait = self.fuser.start(tile, self.statistics, ratio, core.moved(-seen.top, -seen.left))
+            return lambda: self._encode(number, np.ascontiguousarray(wait()[:, *part.within(core)]), valid)
         fused = np.ascontiguousarray(self.fuser.fuse(tile, self.statistics, ratio)[:, *inside])
         return lambda: self._encode(number, fused, valid)
 

@@ -17,7 +17,7 @@ those of `ksdiff sharpen`). Without `--threads` all cores work. Seconds are thos
 median; ratios are taken within each round and given as median (least to most). After the table comes the floor: the
 bytes that must move (inputs, shards there and back, output) at the memory bandwidth measured in this run, and the
 network's floating-point operations at the speed of a matrix product. On a GPU memory, product and both networks are its own;
-``--bf16`` lets the networks run as `ksdiff sharpen` may decide to.
+``--bf16`` lets the networks run as `ksdiff sharpen` may decide to, on CPUs too.
 
 `--folder` keeps the scenes (DIR/SIZE_BANDS/pan.tif, ms.tif) for the next run; they are simulated where they are missing.
 Outputs are removed at once. At 8192 px with 8 bands a scene takes .2 GB there (1.4 GB while it is simulated), a row 2.3 GB
@@ -150,7 +150,12 @@ def make_call(network, bands, device, ratio=4):
     known = Statistics(*(torch.full((1, count), value) for count, value in values)).to(device)
     noise = network.noise()
     kernels = network.kernels(*random_images(128, 128, bands, device), known, ratio, noise)
-    return lambda *images: network.fuse(*images, known, ratio, noise, kernels=kernels)
+
+    def call(pan, ms_up, part=None):
+        core = {"core": part} if part and network.trims else {}
+        return network.fuse(pan, ms_up, known, ratio, noise, kernels=kernels, **core)
+
+    return call
 
 
 def random_images(height, width, bands, device):
@@ -184,10 +189,11 @@ def run_network(options, row):
     call(*random_images(256, 256, bands, options.device))
     wall = cpu = 0.0
     for number in range(len(tiling)):
-        seen = tiling.core(number).grown(margin).meet(tiling.scene)
+        core = tiling.core(number)
+        seen = core.grown(margin).meet(tiling.scene)
         images = random_images(seen.height, seen.width, bands, options.device)
         begin, before = now(options.device), time.process_time()
-        call(*images)
+        call(*images, core.within(seen))
         wall, cpu = wall + now(options.device) - begin, cpu + time.process_time() - before
     return wall, cpu
 
@@ -294,7 +300,7 @@ def main():
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--fusionnet-margin", type=int, help="PAN pixels; default: its own")
     parser.add_argument("--device", default="cpu", help="where networks run")
-    parser.add_argument("--bf16", action="store_true", help="networks in bfloat16, on a GPU")
+    parser.add_argument("--bf16", action="store_true", help="networks in bfloat16, as far as the device can")
     parser.add_argument("--folder", type=Path, help="where the scenes are, or will be; kept")
     parser.add_argument("--alone", choices=ROWS, help=argparse.SUPPRESS)
     parser.add_argument("--scene", type=Path, help=argparse.SUPPRESS)
