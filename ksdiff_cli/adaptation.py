@@ -24,7 +24,7 @@ from ksdiff_cli.patches.prepare import prepare_patches
 from ksdiff_cli.patches.sources import PairSource
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
-from ksdiff_cli.resuming import file_state, lock_folder
+from ksdiff_cli.resuming import empty_folder, file_state, lock_folder, write_note
 from ksdiff_cli.training import TrainingOptions, train_stage
 from ksdiff_cli.training_options import FINE_RATE
 from ksdiff_cli.weights import SHIPPED
@@ -221,11 +221,5 @@ def _clear_other(work: Path, facts: Mapping[str, object]) -> None:
     text = json.dumps(facts, sort_keys=True)
     if note.exists() and note.read_text(encoding="utf-8") == text:
         return
-    for entry in work.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != "lock":
-            entry.unlink()
-    growing = note.with_suffix(".part")
-    growing.write_text(text, encoding="utf-8")
-    growing.replace(note)
+    empty_folder(work)
+    write_note(note, text)

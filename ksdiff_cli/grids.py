@@ -93,12 +93,6 @@ def corner_aligned(ratio: float) -> GridMap:
     return GridMap(axis, axis)
 
 
-def toolbox_aligned(ratio: int) -> GridMap:
-    """Return the map of PanCollection files: MS pixel k sits on PAN pixel r*k + r/2 (4k+2 at ratio 4)."""
-    axis = Axis(1 / ratio, -(ratio // 2) / ratio)
-    return GridMap(axis, axis)
-
-
 def cubic_matrix(coordinates: Array, size: int, start: int = 0) -> csr_array:
     """Return the bicubic interpolation matrix (Keys 1981, a = -1/2) with replicated borders.
 

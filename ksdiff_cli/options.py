@@ -216,3 +216,13 @@ Batch = Annotated[
         "Default: one scene, named by its files.",
     ),
 ]
+Mosaic = Annotated[
+    Path | None,
+    option(
+        CLUSTER,
+        "--mosaic",
+        metavar="FILE.vrt",
+        help="With --batch: a virtual raster that shows all outputs as one, the later ones on top; they must share one "
+        "grid. One that is there is replaced. Default: none.",
+    ),
+]

@@ -26,7 +26,6 @@ class BandStatistics:
             dtype: of the stored values.
             nodata: the value of pixels that do not count; None when there is none. NaN never counts.
         """
-        self._dtype, self._nodata = dtype, nodata
         self._pixels = 0
         exact = dtype.kind in "iu" and dtype.itemsize <= 2
         self._bands: list[_Exact | _Merged] = [

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
-from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.raster import ScenePair
 from ksdiff_cli.raster_cog import new_cog
-from ksdiff_cli.raster_creation import BLOCK
 from ksdiff_cli.raster_format import PixelFormat
 from ksdiff_cli.raster_geotiff import RasterTarget, new_geotiff
 from ksdiff_cli.raster_tiles import check_tiles, new_tiles
@@ -86,25 +84,6 @@ def new_raster(
     if format == "VRT":
         return new_tiles(output, pair, pixels, creation, tags, tile)
     return (new_cog if format == "COG" else new_geotiff)(output, pair, pixels, creation, tags)
-
-
-def write_rows(target: RasterTarget, top: int, values: Array, valid: Array, pixels: PixelFormat) -> None:
-    """Encode and write whole rows, a row of blocks at a time.
-
-    Args:
-        target: open for writing.
-        top: scene row of the first one.
-        values: (bands, rows, width) float32, DN.
-        valid: (rows, width) bool.
-        pixels: how values are stored.
-    """
-    rows, width = valid.shape
-    height = target.block_shapes[0][0]
-    step = -(-BLOCK // height) * height
-    for start in range(0, rows, step):
-        part = slice(start, min(start + step, rows))
-        window = Window(0, top + start, width, part.stop - start)
-        target.write(pixels.encode(values[:, part], valid[part]), window)
 
 
 def space_needed(format: Format, stored: int) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import IO
@@ -53,6 +54,24 @@ def lock_folder(folder: Path, busy: str) -> IO[str]:
             file.flush()
             return file
         file.close()
+
+
+def empty_folder(folder: Path, *keep: str) -> None:
+    """Remove everything in a folder but its lock and entries of the names given."""
+    for entry in list(folder.iterdir()):
+        if entry.name in (LOCK, *keep):
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def write_note(path: Path, text: str) -> None:
+    """Write a small file that a killed process leaves whole, or as it was."""
+    growing = path.with_name(path.name + ".part")
+    growing.write_text(text, encoding="utf-8")
+    growing.replace(path)
 
 
 def file_state(name: str) -> list[str | int]:

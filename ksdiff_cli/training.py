@@ -80,6 +80,8 @@ def hold_run(folder: Path, team: Team = ALONE) -> Iterator[None]:
         return
     busy = f"{folder}: another ksdiff train (process {{owner}}) works there; wait until it ends, or change -o"
     with lock_folder(folder, busy):
+        for left in (*folder.glob(".*.partial"), *folder.glob("pictures/.*.partial")):  # of killed runs
+            left.unlink()
         try:
             yield
         finally:

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from conftest import PairFiles
+from rasterio.windows import Window
 
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import Scene, open_pair
+from ksdiff_cli.raster_creation import BLOCK
 from ksdiff_cli.raster_crop import Crop, crop_pair
 from ksdiff_cli.raster_format import choose_format
-from ksdiff_cli.raster_writer import Format, check_output, new_raster, write_rows
+from ksdiff_cli.raster_writer import Format, check_output, new_raster
 
 SUFFIX: dict[Format, str] = {"GTiff": ".tif", "COG": ".tif", "VRT": ".vrt"}
 TAGS = {"TIFFTAG_SOFTWARE": "ksdiff 1.2.3", "KSDIFF_METHOD": "exp", "KSDIFF_TEXT": "a <b> & \"c\" 'é'"}
@@ -42,8 +44,13 @@ def write_output(
         part = crop_pair(pair, window) if window else pair
         height, width = part.shape
         with new_raster(output, part, pixels, creation or {}, TAGS, format, tile) as target:
+            step = -(-BLOCK // target.block_shapes[0][0]) * target.block_shapes[0][0]
             for row in range(0, height, rows):
                 read: Any = part.read(row, 0, min(rows, height - row), width)
-                write_rows(target, row, read.ms_up, read.valid, pixels)
+                # a row of blocks at a time
+                for top in range(0, len(read.valid), step):
+                    valid = read.valid[top : top + step]
+                    image = pixels.encode(read.ms_up[:, top : top + step], valid)
+                    target.write(image, Window(0, row + top, width, len(valid)))
             target.update_tags(KSDIFF_LATE="yes")
         return Made(output, pixels.nodata, pair.notes)

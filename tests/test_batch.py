@@ -175,3 +175,16 @@ def test_usage(scenes: Path, tmp_path: Path, run: Any) -> None:
         (scenes / "one", "-o", tmp_path / "x.tif", "--workers", 2, "--scheduler", "tcp://x:1"),
     ):
         assert run("sharpen", *arguments).exit_code == 2
+
+
+def test_a_mosaic_of_all_outputs(scenes: Path, tmp_path: Path, run: Any) -> None:
+    (scenes / "bad" / "pan.tif").unlink()
+    words = ("sharpen", "--batch", scenes, "-o", tmp_path / "out", *OPTIONS, "--mosaic")
+    mosaic = tmp_path / "all.vrt"
+    for _ in range(2):  # the second time everything is kept, and the mosaic is written anew
+        assert "all.vrt: 2 outputs as one" in run(*words, mosaic).stderr
+        with rasterio.open(mosaic) as whole, rasterio.open(tmp_path / "out" / "two.tif") as top:
+            assert whole.descriptions == top.descriptions
+            np.testing.assert_array_equal(whole.read(), top.read())
+    refused = run(*words, tmp_path / "all.tif")
+    assert refused.exit_code == 2 and "--mosaic names a .vrt" in refused.stderr

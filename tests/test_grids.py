@@ -13,7 +13,6 @@ from ksdiff_cli.grids import (
     gaussian_matrix,
     mtf_sigma,
     reach,
-    toolbox_aligned,
     upsample,
 )
 
@@ -24,10 +23,6 @@ def test_corner_aligned_grids_share_their_outer_corner() -> None:
     assert axis.to_ms(-0.5) == pytest.approx(-0.5)
     assert axis.to_pan(0) == pytest.approx(1.5)
     assert corner_aligned(4).ratio == 4
-
-
-def test_toolbox_grid_is_4k_plus_2() -> None:
-    assert toolbox_aligned(4).cols.to_pan(np.arange(3)).tolist() == [2, 6, 10]
 
 
 def test_axis_round_trip_and_shift() -> None:

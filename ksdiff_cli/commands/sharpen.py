@@ -82,7 +82,7 @@ def sharpen(
         options.option(
             options.CUTTING,
             "--tile",
-            help="Side of a window in PAN pixels, a multiple of 16 from 64 up. Default: 1024, less if memory is short.",
+            help="Side of a window in PAN pixels, a multiple of 16 from 64 up. Default: 1536, less if memory is short.",
         ),
     ] = None,
     memory: Annotated[
@@ -127,6 +127,7 @@ def sharpen(
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
     batch: options.Batch = None,
+    mosaic: options.Mosaic = None,
     register: options.Register = False,
     no_registration_check: options.NoRegistrationCheck = False,
     device: options.Device = "auto",
@@ -150,6 +151,8 @@ def sharpen(
         )
     if as_json and batch is None:
         raise typer.BadParameter("--json goes with --batch")
+    if mosaic and (batch is None or mosaic.suffix.lower() != ".vrt"):
+        raise typer.BadParameter("--mosaic names a .vrt, and goes with --batch")
     if method != "ksdiff" and checkpoint:
         raise typer.BadParameter(f"--checkpoint goes with --method ksdiff, not {method}")
     if method != "ksdiff" and adapt:
@@ -188,7 +191,7 @@ def sharpen(
     )
     makers = _makers(workers, scheduler, device, threads)
     if batch is not None:
-        _run_batch(batch, sensor, output, workflow, makers, quiet=quiet, as_json=as_json)
+        _run_batch(batch, sensor, output, workflow, makers, mosaic, quiet=quiet, as_json=as_json)
         return
     workflow.check(output, inputs)
     scene = find_scene(inputs, sensor)
@@ -225,12 +228,14 @@ def _run_batch(
     folder: Path,
     workflow: "Workflow",
     makers: "AbstractContextManager[Maker]",
+    mosaic: Path | None,
     *,
     quiet: bool,
     as_json: bool,
 ) -> None:
     """Sharpen many scenes and print what became of them."""
     from ksdiff_cli.batch import SUMMARY, read_sources, run_batch, summarise
+    from ksdiff_cli.raster_vrt import write_vrt
 
     sources = read_sources(place, sensor, folder)
     try:
@@ -259,6 +264,10 @@ def _run_batch(
         _print_outcomes(outcomes)
     counts = ", ".join(f"{summary[status]} {status}" for status in ("made", "kept", "failed"))
     note(f"{folder / SUMMARY}: {counts}", quiet=quiet)
+    there = [Path(one.output) for one in outcomes if one.status != "failed"]
+    if mosaic and there:
+        write_vrt(mosaic, there)
+        note(f"{mosaic}: {len(there)} outputs as one", quiet=quiet)
     if summary["failed"]:
         raise KsdiffError(f"{summary['failed']} of {len(outcomes)} scenes failed; the same command tries them again")
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ksdiff_cli.patches.parts import FileName, Part
 from ksdiff_cli.raster import SceneStatistics
-from ksdiff_cli.resuming import LOCK, lock_folder
+from ksdiff_cli.resuming import empty_folder, lock_folder, write_note
 
 _MANIFEST, _OUT = "manifest.json", "out"
 
@@ -59,12 +59,8 @@ class Workspace:
             return SceneStatistics(pan_mean, pan_std, np.array(ms_mean), np.array(ms_std))
         found = gather()
         values = [found.pan_mean, found.pan_std, found.ms_mean.tolist(), found.ms_std.tolist()]
-        _write(path, json.dumps(values))
+        write_note(path, json.dumps(values))
         return found
-
-    def has_statistics(self, name: str) -> bool:
-        """Say whether an earlier run gathered them."""
-        return (self.folder / f"{name}.json").exists()
 
     def holds_something(self) -> bool:
         """Say whether anything is finished that another run need not make again."""
@@ -133,16 +129,6 @@ def _settle(workspace: Workspace, made_of: str, resume: bool) -> None:
         manifest.unlink()
         earlier = None
     if earlier is None:
-        for entry in workspace.folder.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            elif entry.name != LOCK:
-                entry.unlink()
-        _write(manifest, made_of)
+        empty_folder(workspace.folder)
+        write_note(manifest, made_of)
     workspace.out.mkdir(exist_ok=True)
-
-
-def _write(path: Path, text: str) -> None:
-    growing = path.with_suffix(".tmp")
-    growing.write_text(text)
-    growing.replace(path)

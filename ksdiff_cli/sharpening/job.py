@@ -28,7 +28,7 @@ from ksdiff_cli.raster import ScenePair
 from ksdiff_cli.raster_format import PixelFormat
 from ksdiff_cli.raster_layout import has_geotransform
 from ksdiff_cli.raster_open import first_line
-from ksdiff_cli.resuming import LOCK, lock_folder
+from ksdiff_cli.resuming import empty_folder, lock_folder, write_note
 from ksdiff_cli.sharpening.plan import GB, Plan
 from ksdiff_cli.sharpening.shards import OpenShards
 from ksdiff_cli.tiling import ALIGN, Box
@@ -215,7 +215,7 @@ class Folder:
             output: the file to be.
             how: what it depends on besides the shards.
         """
-        _write(self.path / _ASSEMBLED, json.dumps({"how": how, "replaces": _identity(output)}))
+        write_note(self.path / _ASSEMBLED, json.dumps({"how": how, "replaces": _identity(output)}))
 
     def shards(self) -> int:
         """Count finished windows."""
@@ -226,9 +226,7 @@ class Folder:
         (self.path / _FACTS).unlink(missing_ok=True)
         # without the facts no worker begins to write; one that had begun may name its file between list and removal
         for _ in range(2):
-            for entry in list(os.scandir(self.path)):
-                if entry.name not in (LOCK, _ASSEMBLED):
-                    Path(entry).unlink(missing_ok=True)
+            empty_folder(self.path, _ASSEMBLED)
         (self.path / _ASSEMBLED).unlink(missing_ok=True)
 
 
@@ -277,7 +275,7 @@ def _settle(folder: Folder, output: Path, facts: str, how: str, *, resume: bool)
         if earlier is not None and resume:
             folder.notes.append("an interrupted run with other options or inputs was found: its windows are discarded")
         folder.clear()
-        _write(folder.path / _FACTS, facts)
+        write_note(folder.path / _FACTS, facts)
     (folder.path / _ASSEMBLED).unlink(missing_ok=True)
 
 
@@ -301,12 +299,6 @@ def _identity(path: Path) -> list[int] | None:
 
 def _read(path: Path) -> str | None:
     return path.read_text() if path.exists() else None
-
-
-def _write(path: Path, text: str) -> None:
-    growing = path.with_name(path.name + _GROWING)
-    growing.write_text(text)
-    growing.replace(path)
 
 
 def job_folder(output: Path) -> Path:

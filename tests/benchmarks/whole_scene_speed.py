@@ -206,14 +206,18 @@ def count_operations(options, bands):
     from ksdiff_cli.models import layers
 
     found, side = {}, 256
-    usual, layers._ONEDNN = layers._ONEDNN, False  # the counter does not know oneDNN's own operator
+    # the counter knows neither oneDNN's own operators nor other threads, and would count a kernel's zeros
+    usual, threads = (layers._ONEDNN, layers._LANES), torch.get_num_threads()
+    layers._ONEDNN, layers._LANES = False, 1
+    torch.set_num_threads(1)
     for row, (network, _) in load_networks(options, bands).items():
         call = make_call(network, bands, options.device)
         images = random_images(side, side, bands, options.device)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             call(*images)
         found[row] = counter.get_total_flops() / side**2
-    layers._ONEDNN = usual
+    layers._ONEDNN, layers._LANES = usual
+    torch.set_num_threads(threads)
     return found
 
 
@@ -296,7 +300,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--checkpoint", type=Path, help="weights; default: those shipped")
-    parser.add_argument("--tile", type=int, help="side of a window; default: 1024")
+    parser.add_argument("--tile", type=int, help="side of a window; default: 1536")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--fusionnet-margin", type=int, help="PAN pixels; default: its own")
     parser.add_argument("--device", default="cpu", help="where networks run")
