@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 _QUEUED = 3  # windows on their way for each of the workers' threads: one is made, the others hide the way to it
-_KNOWN = 4096  # windows that the scheduler knows of, made or not, for its dashboard's bar; they take it some MB
+_KNOWN = 4096  # windows that the scheduler knows of, made or not, for its dashboard's bar; they take it some 12 MB
 _PATIENCE = 1.0  # seconds without a window after which the client looks around
 _COUNTED = 2.0  # seconds between two counts of workers
 _SETTLING = 10.0  # seconds that a file server may take to show a finished window
