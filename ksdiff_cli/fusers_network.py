@@ -197,10 +197,9 @@ class Network:
         known = self._statistics(statistics)
 
         def fuse(part: tuple[slice, slice], pan: "Tensor", ms_up: "Tensor") -> "Tensor":
-            if self._model.trims:
-                given["core"] = part
-                return self._model.fuse(pan, ms_up, known, ratio, self._noise, **given)
-            return self._model.fuse(pan, ms_up, known, ratio, self._noise, **given)[..., *part]
+            wanted: dict[str, Any] = {"core": part} if self._model.trims else {}
+            fused = self._model.fuse(pan, ms_up, known, ratio, self._noise, **given, **wanted)
+            return fused if wanted else fused[..., *part]
 
         pan, ms_up = (image[None] for image in self._transfer.receive(tile.images))
         with self._reproducibly():

@@ -70,8 +70,12 @@ def empty_folder(folder: Path, *keep: str) -> None:
 def write_note(path: Path, text: str) -> None:
     """Write a small file that a killed process leaves whole, or as it was."""
     growing = path.with_name(path.name + ".part")
-    growing.write_text(text, encoding="utf-8")
-    growing.replace(path)
+    try:
+        growing.write_text(text, encoding="utf-8")
+        growing.replace(path)
+    except OSError:
+        growing.unlink(missing_ok=True)
+        raise
 
 
 def file_state(name: str) -> list[str | int]:

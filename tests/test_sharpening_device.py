@@ -367,7 +367,7 @@ def test_what_was_found_out_is_told_when_no_window_is_left_to_make(
 ) -> None:
     files = make_pair(size=(300, 600))
     with monkeypatch.context() as patch:
-        patch.setattr("ksdiff_cli.sharpening.assemble", lambda *arguments: 1 / 0)
+        patch.setattr("ksdiff_cli.sharpening.Assembly.finish", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             sharpen(files, OnGpu(0))
     assert len(list(job_folder(files.folder / "out.tif").glob("*.tif"))) == 6

@@ -19,7 +19,7 @@ from ksdiff_cli.raster_format import check_range, choose_format
 from ksdiff_cli.raster_open import BLOCK_CACHE
 from ksdiff_cli.raster_writer import Format, check_output, new_raster, space_needed
 from ksdiff_cli.resuming import file_state
-from ksdiff_cli.sharpening.assembly import Assembly, assemble
+from ksdiff_cli.sharpening.assembly import Assembly
 from ksdiff_cli.sharpening.fidelity import FIDELITY_TAG, measure_output, places
 from ksdiff_cli.sharpening.job import Folder, Job, earlier_tile, is_assembled, job_folder, open_folder, place_of
 from ksdiff_cli.sharpening.pipeline import Maker, Windows, make_windows
@@ -169,7 +169,7 @@ def _make(
         if missing:
             take = assembly.take if assembly.streams else None
             make(Windows(job, pair, fuser, statistics, take, kept), missing, progress)
-        seam = assemble(assembly, progress)
+        seam = assembly.finish(progress)
         fidelity = measure_output(job, pair, statistics, assembly.look) if options.fidelity else None
         target.update_tags(**{SEAM_TAG: str(seam).lower()}, **(fidelity.tags() if fidelity else {}))
         folder.mark_assembled(output, _how(options))

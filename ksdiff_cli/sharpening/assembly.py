@@ -128,11 +128,6 @@ class Assembly:
         self._target.write(image, Window(piece.left - region.left, piece.top - region.top, piece.width, piece.height))
 
 
-def assemble(assembly: Assembly, progress: ProgressCallback = silent) -> float | None:
-    """End an output; see :meth:`Assembly.finish`."""
-    return assembly.finish(progress)
-
-
 def _pieces(region: Box, tile: int, block: tuple[int, int]) -> Iterator[Box]:
     """Cut the region into pieces of whole blocks, about as large as a window."""
     # a file of strips has blocks as wide as itself: then few rows of them
