@@ -369,22 +369,6 @@ def test_a_network_travels_with_its_strides(tmp_path: Path) -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_workers_use_memory_again_though_dask_has_it_returned() -> None:
-    code = """
-import resource
-from ksdiff_cli.sharpening.worker import _reuse_memory
-_reuse_memory()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(100):
-    bytearray(1 << 20)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-    environment = ENVIRONMENT | {"MALLOC_TRIM_THRESHOLD_": "65536"}  # as Dask's nanny sets it
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 2000  # pages; 256 for each allocation without
-
-
 def test_logging_is_as_before() -> None:
     level = logging.getLogger("distributed").level
     with distributed._quiet():

@@ -1,7 +1,6 @@
 """ksdiff evaluate: methods and weights compared over test files."""
 
 import math
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -95,9 +94,9 @@ def evaluate(
     if protocol == "full" and crop is not None:
         raise typer.BadParameter("--crop goes with --protocol reduced")
 
-    # Before torch is loaded: its threads wait for each other after every small step, and waiting busily they take
-    # the cores from whatever else runs; beside two other programs an image then took ten times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from ksdiff_cli.process import wait_quietly
+
+    wait_quietly()  # before torch is loaded
     from ksdiff_cli import api_learning
 
     with progress("evaluate", quiet=quiet) as tell:

@@ -167,6 +167,10 @@ def sharpen(
         raise typer.BadParameter("--window and --bbox both choose a part: leave one out")
     if workers and scheduler:
         raise typer.BadParameter("--workers starts processes here, --scheduler uses those elsewhere: leave one out")
+    from ksdiff_cli.process import reuse_memory, wait_quietly
+
+    reuse_memory()
+    wait_quietly()  # before torch is loaded
     from ksdiff_cli.fusers import make_fuser
     from ksdiff_cli.products import find_scene
     from ksdiff_cli.sharpening import SharpenOptions, job_folder

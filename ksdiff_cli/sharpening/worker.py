@@ -1,14 +1,12 @@
 """What a worker does: it makes one window of a job after another, and knows of it what lies in the job's folder."""
 
-import ctypes
 import hashlib
 import logging
 import signal
 import socket
-import sys
 import threading
 from collections import OrderedDict
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -23,6 +21,7 @@ from rasterio.errors import RasterioError
 from ksdiff_cli import __version__
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers import Fuser
+from ksdiff_cli.process import reuse_memory
 from ksdiff_cli.raster import Scene, SceneStatistics, open_pair
 from ksdiff_cli.raster_open import BLOCK_CACHE
 from ksdiff_cli.resuming import file_state
@@ -32,7 +31,6 @@ from ksdiff_cli.sharpening.pipeline import Windows
 
 Array = NDArray[Any]
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _KEPT = 2  # jobs whose files a worker keeps open
 # below Dask's own logger: lines reach the worker's log and the dashboard
 _log = logging.getLogger("distributed.worker.ksdiff")
@@ -168,19 +166,6 @@ def worker_name() -> str:
     return f"{address} ({socket.gethostname()})"
 
 
-def _reuse_memory() -> None:
-    """Keep freed memory for the next layer, as a process of its own does.
-
-    Dask's nanny sets MALLOC_TRIM_THRESHOLD_ for its workers, with which glibc returns memory to the system at once and
-    maps anew whatever is larger than 128 kB: the pages that the system clears for that take as long as the network.
-    """
-    if sys.platform == "linux":
-        with suppress(AttributeError, OSError):  # another C library
-            allocator = ctypes.CDLL(None)
-            allocator.mallopt(_TRIM_THRESHOLD, 64 << 20)
-            allocator.mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most that glibc itself would grow it to
-
-
 class _Station:
     """A job as one worker has it open; its threads take turns, so that one reads while another one fuses."""
 
@@ -191,7 +176,7 @@ class _Station:
             theirs, ours = (", ".join(map(" ".join, found)) for found in (order.versions, versions()))
             raise KsdiffError(f"has {ours}, but the client {theirs}; install the same versions everywhere")
         order.job.check()
-        _reuse_memory()
+        reuse_memory()
         if order.threads and dict(order.versions)["torch"] != "none":
             import torch
 
