@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics import ergas, sam
 from ksdiff_cli.models.checkpoint import load_model, read_header, save_model, weights_hash
 from ksdiff_cli.models.contract import FusionModel, Stage
+from ksdiff_cli.pan_sharpness import find_reduced_mtf
 from ksdiff_cli.patches.layout import lay_regions
 from ksdiff_cli.patches.plan import PatchOptions
 from ksdiff_cli.patches.prepare import prepare_patches
@@ -36,7 +37,7 @@ _SHARE = 0.5
 """Of the fine-tuned weights in those that are used, the rest being the given ones: what helps at reduced resolution may
 harm one scale up, and the mean of both keeps most of the gain and a third of the harm (figures: CHANGELOG; the way
 of Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022)."""
-_FORMAT = 2  # of what is stored beside the output; another one is not taken up
+_FORMAT = 3  # of what is stored beside the output; another one is not taken up
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,9 @@ def adapt(scene: Scene, output: Path, chosen: Adaptation, progress: ProgressCall
     with _lock(work):
         try:
             _clear_other(work, facts)
-            prepare = PatchOptions((scene,), work / "patches", patch=patch, check_registration=False, seed=chosen.seed)
+            prepare = PatchOptions(
+                (scene,), work / "patches", patch, pan_mtf=facts["pan_mtf"], check_registration=False, seed=chosen.seed
+            )
             if not prepare.output.exists():
                 prepare_patches(prepare, progress=progress)
             options = TrainingOptions(
@@ -166,7 +169,7 @@ def _measure(model: FusionModel, path: Path) -> tuple[float, float]:
     return float(ergas_mean), float(sam_mean)
 
 
-def _facts(pair: ScenePair, start: Path, chosen: Adaptation) -> dict[str, object]:
+def _facts(pair: ScenePair, start: Path, chosen: Adaptation) -> dict[str, Any]:
     """Return all that adapted weights depend on, as JSON values; the time of day aside."""
     scene = pair.scene
     return {
@@ -178,6 +181,7 @@ def _facts(pair: ScenePair, start: Path, chosen: Adaptation) -> dict[str, object
         "bands": [source.band for source in scene.ms],
         "shift": list(scene.shift),
         "sensor": scene.sensor.name,
+        "pan_mtf": find_reduced_mtf(pair),
     }
 
 
