@@ -1,9 +1,10 @@
 """LAGNet: residual blocks of LAGConv, whose kernels change from pixel to pixel (Jin et al., AAAI 2022)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from .backbone import Backbone, start_small
 from .config import ModelConfig
@@ -56,10 +57,7 @@ class LAGConv2d(nn.Module):
     def forward(self, x: Tensor, z: Latent) -> Tensor:
         """(R, inputs, H, W), (R, S, C_z) -> (R, outputs, H, W)."""
         weight = self.shared.weight(x, z)
-        if torch.is_grad_enabled():  # the shifted copies of x are made again on the way back instead of kept
-            y = checkpoint(adaptive_conv2d, x, self.local(x), weight, use_reentrant=False, preserve_rng_state=False)
-        else:
-            y = adaptive_conv2d(x, self.local(x), weight)
+        y = adaptive_conv2d(x, self.local(x), weight)
         bias = self.shared.base.bias
         assert bias is not None
         bias = look(self.harmonic, z, x) + bias  # the last layer's own bias is the convolution's
@@ -70,9 +68,6 @@ class LAGConv2d(nn.Module):
 def adaptive_conv2d(x: Tensor, local: Tensor, weight: Tensor) -> Tensor:
     """Convolve with a kernel a sample, scaled by factors a pixel.
 
-    One batched matrix product a tap, so that memory grows by the features' size and not by k^2 times that, as
-    unfolding them would.
-
     Args:
         x: (N, C_in, H, W).
         local: (N, k^2, H, W), the factors of a pixel's taps in row-major order.
@@ -81,15 +76,52 @@ def adaptive_conv2d(x: Tensor, local: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (N, C_out, H, W), zero padded to the same size.
     """
-    n, (_, outputs, _, side, _), (height, width) = len(x), weight.shape, x.shape[2:]
-    weight = weight.expand(n, *weight.shape[1:])
-    padded = F.pad(x, [side // 2] * 4)
-    out = x.new_zeros(n, outputs, height * width)
-    for tap in range(side * side):
-        row, col = divmod(tap, side)
-        scaled = padded[..., row : row + height, col : col + width] * local[:, tap : tap + 1]
-        out.baddbmm_(weight[..., row, col], scaled.flatten(2))
-    return out.view(n, outputs, height, width)
+    weight = weight.to(x.dtype).expand(len(x), *weight.shape[1:])
+    out: Tensor = _Adaptive.apply(x, local.to(x.dtype), weight)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Adaptive(torch.autograd.Function):
+    """The same with its gradients, one batched matrix product a tap; only the arguments are kept for the way back.
+
+    Unfolding the features would take k^2 times their memory, torch's own gradients of shifted views more time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, local: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, local, weight)
+        n, outputs, (height, width) = len(x), weight.shape[1], x.shape[2:]
+        padded, out = _pad(x, weight), x.new_zeros(n, outputs, height * width)
+        for tap, row, col in _taps(weight):
+            scaled = padded[..., row : row + height, col : col + width] * local[:, tap : tap + 1]
+            out.baddbmm_(weight[..., row, col], scaled.flatten(2))
+        return out.view(n, outputs, height, width)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, local, weight = ctx.saved_tensors
+        height, width = x.shape[2:]
+        padded, gradient = _pad(x, weight), gradients[0].flatten(2)
+        of_padded, of_local, of_weight = torch.zeros_like(padded), torch.empty_like(local), torch.empty_like(weight)
+        for tap, row, col in _taps(weight):
+            place = (..., slice(row, row + height), slice(col, col + width))
+            shifted, factor = padded[place], local[:, tap : tap + 1]
+            of_weight[..., row, col] = gradient @ (shifted * factor).flatten(2).mT
+            of_scaled = (weight[..., row, col].mT @ gradient).view_as(shifted)
+            of_local[:, tap] = (of_scaled * shifted).sum(1)
+            of_padded[place].addcmul_(of_scaled, factor)
+        half = weight.shape[-1] // 2
+        return of_padded[..., half : half + height, half : half + width], of_local, of_weight
+
+
+def _pad(x: Tensor, weight: Tensor) -> Tensor:
+    return F.pad(x, [weight.shape[-1] // 2] * 4)
+
+
+def _taps(weight: Tensor) -> list[tuple[int, int, int]]:
+    """List (number, row, column) of a kernel's taps."""
+    side = weight.shape[-1]
+    return [(tap, *divmod(tap, side)) for tap in range(side * side)]
 
 
 class LAGBlock(nn.Module):

@@ -211,6 +211,14 @@ def test_adaptive_convolution_equals_kernels_made_pixel_by_pixel():
         torch.testing.assert_close(out[image, :, row, col], by_hand, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kernels", [1, 2])
+def test_gradients_of_the_adaptive_convolution(kernels):
+    """One kernel for all samples, or one each."""
+    shapes = (2, 3, 5, 6), (2, 9, 5, 6), (kernels, 4, 3, 3, 3)
+    arguments = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(adaptive_conv2d, arguments)
+
+
 def test_lagconv_with_factors_of_one_is_a_convolution_with_a_bias():
     conv = LAGConv2d(3, 4, ModelConfig(prior=False))
     x = torch.randn(2, 3, 5, 6)
