@@ -43,7 +43,7 @@ class Backbone(nn.Module, ABC):
                 else looks at the image as a whole does so by :func:`~ksdiff_cli.models.kernels.look`.
 
         Returns:
-            (R, group, H, W) residual on the standardised upsampled MS; of ``inputs.core`` alone where that saves work.
+            (R, group, h, w) residual on the standardised upsampled MS, of ``inputs.core`` alone.
         """
 
 

@@ -48,5 +48,4 @@ class FusionNet(Backbone):
         h = F.relu(self.first(stack(inputs.P - inputs.ms), z))
         for block in self.blocks:
             h = block(h, z)
-        out: Tensor = self.last(h, z)
-        return out
+        return inputs.wanted(self.last(h, z))

@@ -161,5 +161,4 @@ class LAGNet(Backbone):
         h = F.relu(self.first(torch.cat((inputs.P, inputs.ms), 1), z))
         for block in self.blocks:
             h = block(h, z)
-        out: Tensor = self.last(h, z)
-        return out
+        return inputs.wanted(self.last(h, z))

@@ -54,5 +54,4 @@ class MSDCNN(Backbone):
         shallow = F.relu(self.shallow_second(F.relu(self.shallow_first(x, z)), z))
         deep = self.deep_wide(F.relu(self.deep_first(x, z)), z)
         deep = self.deep_narrow(F.relu(self.deep_middle(deep, z)), z)
-        out: Tensor = self.shallow_last(shallow, z) + self.deep_last(deep, z)
-        return out
+        return inputs.wanted(self.shallow_last(shallow, z) + self.deep_last(deep, z))

@@ -163,7 +163,8 @@ class PanNeXtU(Backbone):
         for block in self.decode:
             h = block(h, z)
         finished = [self._finish(inputs.strip(pixels_of(s.read, self.patch)), h[:, :, s.read], z) for s in strips]
-        return join([out[:, :, pixels_of(s.keep, self.patch)] for out, s in zip(finished, strips, strict=True)])
+        whole = join([out[:, :, pixels_of(s.keep, self.patch)] for out, s in zip(finished, strips, strict=True)])
+        return inputs.wanted(whole)
 
     def _features(self, inputs: Inputs) -> Tensor:
         """Put together what the network sees, (R, 2 + ms_inputs, H, W)."""

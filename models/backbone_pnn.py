@@ -30,5 +30,4 @@ class PNN(Backbone):
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         """See :meth:`Backbone.forward`."""
         h = F.relu(self.first(stack(inputs.P, inputs.ms), z))
-        out: Tensor = self.last(F.relu(self.second(h, z)), z)
-        return out
+        return inputs.wanted(self.last(F.relu(self.second(h, z)), z))

@@ -104,7 +104,7 @@ class SharedTrunk(Backbone):
         shared = self._share(inputs)
         whole = isinstance(z, Kernels) and not z.fixed  # parts that look at all images look at all at once
         if whole or not by_pieces(inputs.M):
-            return self._inject(inputs.M, shared.of(inputs.image), z)
+            return inputs.wanted(self._inject(inputs.M, shared.of(inputs.image), z))
         core = Part.between(*inputs.core) if inputs.core else Part(0, 0, *inputs.M.shape[2:])
         out = torch.empty_like(core.of(inputs.M))
         images = list(range(len(out))) if inputs.image is None else inputs.image.tolist()

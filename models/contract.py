@@ -278,8 +278,6 @@ class FusionModel(nn.Module, ABC):
         inputs = replace(self.prepare(pan, ms_up, statistics, ratio), core=core)
         with self._rounding(pan.device.type):
             fused = network(inputs)
-        if fused.shape[-2:] == pan.shape[-2:]:
-            fused = inputs.wanted(fused)
         fused = fused.reshape(*ms_up.shape[:2], *fused.shape[-2:])
         return fused.mul(_spread(statistics.ms_std)).add_(statistics.ms_mean[..., None, None])
 

@@ -100,10 +100,8 @@ class KSDiff(FusionModel):
         return self.sample(inputs, (self.noise() if noise is None else noise).to(inputs.P))
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
-        """Fuse: (R, group, H, W) in standardised units, from sides that are multiples of ``multiple``; see ``core``."""
+        """Fuse: (R, group, h, w) of the core in standardised units, from sides that are multiples of ``multiple``."""
         residual: Tensor = self.network(inputs if self.network.shares_images else inputs.apart(), z)
-        if residual.shape[2:] == inputs.M.shape[2:]:
-            residual = inputs.wanted(residual)
         return inputs.wanted(inputs.M) + residual
 
     @torch.no_grad()

@@ -176,4 +176,4 @@ class PixelDiffusion(FusionModel):
     ) -> Tensor:
         """See :meth:`FusionModel.fuse`; there are no kernels to be fixed."""
         seed = self.noise() if noise is None else noise
-        return self._fuse_by(lambda inputs: self.sample(inputs, seed), pan, ms_up, statistics, ratio)
+        return self._fuse_by(lambda inputs: inputs.wanted(self.sample(inputs, seed)), pan, ms_up, statistics, ratio)
