@@ -1,6 +1,7 @@
 """Maps of where an image is good: GeoTIFFs written beside the figures, block by block."""
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -47,10 +48,10 @@ class Maps:
             self._write("q2n_d_lambda", d_lambda_cells(block), rows, cols, CELL)
 
     def drop(self, name: str) -> None:
-        """Close a map and remove it again: its metric turned out to be undefined."""
+        """Close a map that is not to be: its metric turned out to be undefined."""
         if name in self.writers:
             self.writers.pop(name).close()
-            self.paths.pop(name).unlink(missing_ok=True)
+            self.paths.pop(name)
 
     def _write(self, name: str, values: Array, rows: Span, cols: Span, cell: int) -> None:
         window = Window(cols.start // cell, rows.start // cell, values.shape[1], values.shape[0])
@@ -80,19 +81,25 @@ def map_paths(folder: Path | None, names: tuple[str, ...], overwrite: bool) -> d
 def open_maps(paths: dict[str, Path], area: Area) -> Iterator[Maps]:
     """Create maps over an area: ``sam`` one pixel a pixel, the others one pixel a 32-pixel cell.
 
-    If the work fails they are removed again.
+    They get their names at the end; if the work fails nothing of them remains, and maps of an earlier run stay.
     """
+    growing = {name: path.with_name(f".{path.name}.{os.getpid()}.partial") for name, path in paths.items()}
     try:
         with ExitStack() as stack:
             created = {
                 name: stack.enter_context(_create(path, area, 1 if name == "sam" else CELL))
-                for name, path in paths.items()
+                for name, path in growing.items()
             }
-            yield Maps(created, dict(paths))
-    except BaseException:
-        for path in paths.values():
-            path.unlink(missing_ok=True)
-        raise
+            maps = Maps(created, dict(paths))
+            yield maps
+        for name, path in paths.items():
+            if name in maps.paths:
+                growing[name].replace(path)
+            else:
+                path.unlink(missing_ok=True)  # an earlier run's, which would pass for this one's
+    finally:
+        for partial in growing.values():
+            partial.unlink(missing_ok=True)
 
 
 def _create(path: Path, area: Area, cell: int) -> Any:

@@ -171,6 +171,18 @@ def test_maps(folder, images, small_steps):
     with pytest.raises(KsdiffError, match="exists already"):
         measure_against_reference(fused, truth, maps=folder.path / "new" / "maps")
     measure_against_reference(fused, truth, maps=folder.path / "new" / "maps", overwrite=True)
+    assert sorted(path.name for path in (folder.path / "new" / "maps").iterdir()) == ["q2n.tif", "sam.tif"]
+
+
+def test_maps_of_an_earlier_run_survive_one_that_fails(folder, images):
+    truth, fused = (folder.write(f"{name}.tif", images[name]) for name in ("truth", "fused"))
+    empty = folder.write("empty.tif", np.zeros_like(images["fused"]), nodata=0)
+    maps = folder.path / "maps"
+    measure_against_reference(fused, truth, maps=maps)
+    before = {path.name: path.read_bytes() for path in maps.iterdir()}
+    with pytest.raises(KsdiffError, match="every pixel is nodata"):
+        measure_against_reference(empty, truth, maps=maps, overwrite=True)
+    assert {path.name: path.read_bytes() for path in maps.iterdir()} == before
 
 
 def test_unit_range_data_get_no_q2n(folder, images):
