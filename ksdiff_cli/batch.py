@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene
 from ksdiff_cli.raster_open import is_from_gdal
 from ksdiff_cli.sharpening import job_folder
+from ksdiff_cli.whole_file import write_text
 
 SUMMARY = "batch.json"
 """Name of the summary in the outputs' folder."""
@@ -135,7 +135,8 @@ def run_batch(
             taken = {outcome.name for outcome in outcomes}
             outcomes += _run_source(source, folder, sharpen, suffix, overwrite, report, taken)
     finally:
-        _write_summary(folder / SUMMARY, outcomes)
+        text = json.dumps(summarise(outcomes), indent=2, ensure_ascii=False) + "\n"
+        write_text(text, folder / SUMMARY)
     return outcomes
 
 
@@ -255,13 +256,3 @@ def _stem(name: str) -> str:
 
 def _safe(name: str) -> str:
     return name.replace("/", "_").replace("\\", "_")
-
-
-def _write_summary(path: Path, outcomes: Sequence[Outcome]) -> None:
-    growing = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        growing.write_text(json.dumps(summarise(outcomes), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        growing.replace(path)
-    except OSError as error:
-        growing.unlink(missing_ok=True)
-        raise KsdiffError(f"{path}: cannot be written ({error.strerror})") from None

@@ -12,7 +12,7 @@ import numpy as np
 
 from ksdiff_cli.report import Example, Report
 from ksdiff_cli.report.table import mean_of, rank, std_of
-from ksdiff_cli.report.writing import write_text
+from ksdiff_cli.whole_file import write_text
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """PNG files with nothing but NumPy and zlib: they are written on machines without GDAL too."""
 
-import os
 import struct
 import zlib
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ksdiff_cli.whole_file import growing_file
 
 Array = NDArray[Any]
 
@@ -21,12 +22,8 @@ def write_png(image: Array, path: Path) -> None:
         OSError: it cannot be written; nothing of it remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(encode_png(image))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with growing_file(path) as growing:
+        growing.write_bytes(encode_png(image))
 
 
 def encode_png(image: Array) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.whole_file import growing_file
 
 if sys.platform != "win32":
     import fcntl
@@ -69,13 +70,8 @@ def empty_folder(folder: Path, *keep: str) -> None:
 
 def write_note(path: Path, text: str) -> None:
     """Write a small file that a killed process leaves whole, or as it was."""
-    growing = path.with_name(path.name + ".part")
-    try:
+    with growing_file(path) as growing:
         growing.write_text(text, encoding="utf-8")
-        growing.replace(path)
-    except OSError:
-        growing.unlink(missing_ok=True)
-        raise
 
 
 def file_state(name: str) -> list[str | int]:

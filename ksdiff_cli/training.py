@@ -19,6 +19,7 @@ from ksdiff_cli.training_parallel import ALONE, Team
 from ksdiff_cli.training_run import Run
 from ksdiff_cli.training_stopper import Stopper
 from ksdiff_cli.training_validation import IDLE, draw_pictures, validate
+from ksdiff_cli.whole_file import remove_growing
 
 __all__ = ["TrainingOptions", "check_output", "choose_bands", "hold_run", "is_done", "open_data", "train_stage"]
 
@@ -80,8 +81,8 @@ def hold_run(folder: Path, team: Team = ALONE) -> Iterator[None]:
         return
     busy = f"{folder}: another ksdiff train (process {{owner}}) works there; wait until it ends, or change -o"
     with lock_folder(folder, busy):
-        for left in (*folder.glob(".*.partial"), *folder.glob("pictures/.*.partial")):  # of killed runs
-            left.unlink()
+        for place in (folder, folder / "pictures"):
+            remove_growing(place)
         try:
             yield
         finally:
@@ -127,7 +128,6 @@ def train_stage(
         facts = _facts(run, train)
         save_model(run.averaged(), options.file(stage), sensor=_sensors(train), training=facts)
         options.state(stage).unlink(missing_ok=True)
-        options.state(stage).with_suffix(".partial").unlink(missing_ok=True)
     team.wait()  # the next stage reads this one's weights
     return options.file(stage)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ksdiff_cli.png import write_png
 from ksdiff_cli.training_pictures import draw_curves
+from ksdiff_cli.whole_file import growing_file
 
 
 class Log:
@@ -30,9 +31,8 @@ class Log:
         """Drop the stage's lines after ``step``: those of an earlier run, or between the last state and a kill."""
         kept = [line for line in self.lines() if line["stage"] != self._stage or line["step"] <= step]
         if self._path.exists():
-            partial = self._path.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            partial.replace(self._path)
+            with growing_file(self._path) as growing:
+                growing.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def add(self, step: int, facts: dict[str, Any]) -> None:
         """Add a line and draw the curves anew."""

@@ -1,7 +1,6 @@
 """One stage of training, step by step: model, optimiser, averaged weights, resume state."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ksdiff_cli.training_batches import Ahead, TrainingBatches
 from ksdiff_cli.training_losses import Draws, Objective, choose_arithmetic, train_once, train_pixels_once
 from ksdiff_cli.training_options import TrainingOptions
 from ksdiff_cli.training_parallel import ALONE, Team
+from ksdiff_cli.whole_file import growing_file, unwritable
 
 
 class Run:
@@ -140,8 +140,11 @@ class Run:
         return self.losses
 
     def save(self, path: Path) -> None:
-        """Write the resume state beside the target, then rename: a kill at any moment leaves the old one or the new."""
-        partial = path.with_suffix(".partial")
+        """Write the resume state: a kill at any moment leaves the old one or the new.
+
+        Raises:
+            KsdiffError: it cannot be written; the old one stays.
+        """
         state = {
             "step": self.step,
             "elapsed": self.elapsed,
@@ -153,13 +156,17 @@ class Run:
             "scaler": self.arithmetic.scaler.state_dict(),
             "options": json.dumps(self.options.plain(), sort_keys=True),
         }
-        # whoever stops before the first validation finds no folder yet
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            # whoever stops before the first validation finds no folder yet
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with growing_file(path, sync=True) as growing, growing.open("wb") as file:
+                torch.save(state, file)
+        except (OSError, RuntimeError) as error:
+            # at a full disk torch complains of its own position in the file; what the disk said is behind that
+            reason = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(reason, OSError):
+                raise
+            raise KsdiffError(f"{unwritable(path, reason)}; make room there") from None
 
     def restore(self, path: Path) -> None:
         """Read a resume state.

@@ -8,6 +8,7 @@ import pytest
 import rasterio
 import torch
 from test_training import SMALL, options, write_patches
+from test_whole_file import largest_file
 
 from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.errors import KsdiffError
@@ -16,7 +17,7 @@ from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.ksdiff import KSDiff
 from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
 from ksdiff_cli.png import write_png
-from ksdiff_cli.training import train_stage
+from ksdiff_cli.training import open_data, train_stage
 from ksdiff_cli.training_log import Log
 from ksdiff_cli.training_losses import (
     Arithmetic,
@@ -28,6 +29,7 @@ from ksdiff_cli.training_losses import (
 )
 from ksdiff_cli.training_parallel import ALONE, Team, join_team
 from ksdiff_cli.training_pictures import draw_curves, draw_strip
+from ksdiff_cli.training_run import Run
 from ksdiff_cli.training_stopper import Stopper
 from ksdiff_cli.training_validation import validate
 
@@ -203,6 +205,37 @@ def test_the_log_forgets_what_is_done_again(tmp_path):
     found = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["step"]) for line in found] == [(1, 2), (2, 2), (1, 4), (1, 6), (2, 4)]
     assert found[-1]["loss"] == 3.0 and (tmp_path / "curves.png").exists()
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
+def test_a_resume_state_that_finds_no_room_leaves_the_one_before(patches, tmp_path, share):
+    run, path = Run(options(patches, tmp_path), 1, open_data((patches,))[0]), tmp_path / "stage1.state"
+    run.save(path)
+    before = path.read_bytes()
+    run.step = 5
+    full = r"^\S*stage1\.state: cannot be written \(File too large\); make room there$"
+    with largest_file(int(share * len(before))), pytest.raises(KsdiffError, match=full):
+        run.save(path)
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+    run.save(path)
+    run.restore(path)
+    assert run.step == 5
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("torch's own")])
+def test_a_resume_state_that_breaks_off_leaves_the_one_before(patches, tmp_path, monkeypatch, error):
+    def half(_, file):
+        file.write(b"half")
+        raise error
+
+    run, path = Run(options(patches, tmp_path), 1, open_data((patches,))[0]), tmp_path / "stage1.state"
+    run.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(type(error)) as caught:
+        run.save(path)
+    assert caught.value is error
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
 
 
 def test_a_second_request_ends_at_once():

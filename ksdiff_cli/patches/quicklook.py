@@ -16,7 +16,7 @@ from ksdiff_cli.patches.masks import REASONS
 from ksdiff_cli.patches.parts import Cut, FileName
 from ksdiff_cli.patches.plan import Plan
 from ksdiff_cli.patches.sources import PairSource
-from ksdiff_cli.png import encode_png
+from ksdiff_cli.png import write_png
 from ksdiff_cli.report.colours import find_stretch, rgb_bands
 
 Array = NDArray[Any]
@@ -59,10 +59,7 @@ def draw_quicklook(target: Path, plans: list[Plan], lists: Lists, cut: Cut, step
                 panels.append(_panel(sources[0], plan, index, lists, cut, side))
         step()
     if panels:
-        picture = _lay_out(panels, columns, _legend(lists, len(places) - len(shown)))
-        growing = target.with_suffix(".tmp")
-        growing.write_bytes(encode_png(picture))
-        growing.replace(target)
+        write_png(_lay_out(panels, columns, _legend(lists, len(places) - len(shown))), target)
 
 
 def _panel(source: PairSource, plan: Plan, index: int, lists: Lists, cut: Cut, side: int) -> Array:

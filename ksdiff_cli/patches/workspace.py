@@ -16,6 +16,7 @@ import numpy as np
 from ksdiff_cli.patches.parts import FileName, Part
 from ksdiff_cli.raster import SceneStatistics
 from ksdiff_cli.resuming import empty_folder, lock_folder, write_note
+from ksdiff_cli.whole_file import remove_growing
 
 _MANIFEST, _OUT = "manifest.json", "out"
 
@@ -111,8 +112,6 @@ def open_workspace(output: Path, made_of: dict[str, Any], *, resume: bool) -> It
             bad_input = isinstance(error, Exception) and not isinstance(error, OSError | MemoryError)
             if bad_input or not workspace.holds_something():
                 shutil.rmtree(folder, ignore_errors=True)
-            for unfinished in folder.rglob("*.tmp"):
-                unfinished.unlink()
             raise
         shutil.rmtree(folder)
     finally:
@@ -132,3 +131,5 @@ def _settle(workspace: Workspace, made_of: str, resume: bool) -> None:
         empty_folder(workspace.folder)
         write_note(manifest, made_of)
     workspace.out.mkdir(exist_ok=True)
+    for place in (workspace.folder, workspace.out):
+        remove_growing(place)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ksdiff_cli.patches.masks import REASONS
 from ksdiff_cli.raster import SceneStatistics
+from ksdiff_cli.whole_file import growing_file
 
 Array = NDArray[Any]
 FORMAT_VERSION = 1
@@ -64,12 +65,10 @@ class _Sink(io.FileIO):
 @contextmanager
 def _new_file(target: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
     """Open a new HDF5 file that appears under its name when the block ends well; also yield what checks the disk."""
-    growing = target.with_suffix(".tmp")
-    with _Sink(growing, "w+") as sink:
+    with growing_file(target) as growing, _Sink(growing, "w+") as sink:
         with h5py.File(sink, "w") as file:
             yield file, sink.check
         sink.check()
-    growing.replace(target)
 
 
 class PatchWriter:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.report.contents import Report
 from ksdiff_cli.report.page import make_page
+from ksdiff_cli.whole_file import write_text
 
 
 def check_report(path: Path, overwrite: bool) -> None:
@@ -46,19 +47,3 @@ def write_report(report: Report, path: Path, overwrite: bool = False) -> None:
     """
     check_report(path, overwrite)
     write_text(make_page(report), path)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a text file beside ``path`` and rename it when it is whole.
-
-    Raises:
-        KsdiffError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n", errors="backslashreplace")
-        partial.replace(path)
-    except OSError as error:
-        raise KsdiffError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        partial.unlink(missing_ok=True)

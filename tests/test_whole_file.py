@@ -1,0 +1,184 @@
+"""Small files appear whole or not at all, whoever writes them: a full disk, an interrupt, a folder that is not ours."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.patches.writer import new_part
+from ksdiff_cli.png import write_png
+from ksdiff_cli.resuming import write_note
+from ksdiff_cli.training_log import Log
+from ksdiff_cli.whole_file import growing_file, remove_growing, write_text
+
+LONG = "something to say\n" * 1000
+
+
+def write_part(path: Path) -> None:
+    with new_part(path) as part:
+        part.add({"pan": np.ones((2, 1, 64, 64))}, 0, [(0, 0), (0, 16)])
+
+
+def write_image(path: Path) -> None:
+    write_png(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), path)
+
+
+def write_log(path: Path) -> None:
+    log = Log(path.parent, "stage1")
+    log._path = path
+    log.forget_after(10**6)
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "text": lambda path: write_text(LONG, path),
+    "note": lambda path: write_note(path, LONG),
+    "picture": write_image,
+    "patches": write_part,
+    "log": write_log,
+}
+every_writer = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+OLD = "".join(json.dumps({"stage": 2, "step": step}) + "\n" for step in range(1000))
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A file of an earlier run, in a folder of its own; its content would do as a log."""
+    path = tmp_path / "folder" / "target"
+    path.parent.mkdir()
+    path.write_text(OLD)
+    return path
+
+
+def assert_untouched(target: Path) -> None:
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    assert target.read_text() == OLD
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, as a full disk would."""
+    resource = pytest.importorskip("resource")
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@every_writer
+def test_a_file_is_replaced_and_nothing_is_left_beside_it(write: Callable[[Path], None], target: Path) -> None:
+    before = target.stat().st_ino
+    write(target)
+    assert list(target.parent.iterdir()) == [target] and target.stat().st_ino != before
+    written = target.read_bytes()
+    write(target)
+    assert target.read_bytes() == written
+
+
+@every_writer
+@pytest.mark.parametrize("size", [0, 1000])
+def test_a_full_disk_leaves_the_old_file_alone(size: int, write: Callable[[Path], None], target: Path) -> None:
+    with largest_file(size), pytest.raises((OSError, KsdiffError), match="File too large"):
+        write(target)
+    assert_untouched(target)
+
+
+@every_writer
+def test_an_interrupt_leaves_the_old_file_alone(
+    write: Callable[[Path], None], target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown = []
+
+    def interrupt(self: Path, _: Path) -> None:
+        grown.append(self.stat().st_size)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(target)
+    assert grown[0] > 1000
+    assert_untouched(target)
+
+
+@every_writer
+def test_a_folder_that_cannot_be_written_to(write: Callable[[Path], None], target: Path) -> None:
+    target.parent.chmod(0o555)
+    try:
+        if os.access(target.parent, os.W_OK):
+            pytest.skip("this user may write everywhere")
+        with pytest.raises((OSError, KsdiffError), match="Permission denied"):
+            write(target)
+    finally:
+        target.parent.chmod(0o755)
+    assert_untouched(target)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), KsdiffError("bad"), ZeroDivisionError(), OSError(5, "io")])
+def test_what_breaks_off_half_way_comes_through_as_it_is(error: BaseException, target: Path) -> None:
+    with pytest.raises(type(error)) as caught, growing_file(target) as growing:
+        growing.write_text("half")
+        assert growing.parent == target.parent and growing.name.startswith(".")
+        raise error
+    assert caught.value is error
+    assert_untouched(target)
+
+
+def test_a_block_that_writes_nothing_fails(target: Path) -> None:
+    with pytest.raises(FileNotFoundError), growing_file(target):
+        pass
+    assert_untouched(target)
+
+
+def test_what_must_outlive_the_machine_reaches_the_disk_before_it_gets_its_name(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    sync, replace = os.fsync, Path.replace
+
+    def note_sync(file: int) -> None:
+        seen.append(os.fstat(file).st_size)
+        sync(file)
+
+    def note_name(self: Path, path: Path) -> Path:
+        seen.append(path.name)
+        return replace(self, path)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_name)
+    for wanted in (False, True):
+        with growing_file(target, sync=wanted) as growing:
+            growing.write_text("whole")
+    assert seen == ["target", 5, "target"] and target.read_text() == "whole"
+
+
+def test_text_that_cannot_be_written_gets_one_line_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "no" / "a.json"
+    with pytest.raises(KsdiffError) as caught:
+        write_text("text", path)
+    assert str(caught.value) == f"{path}: cannot be written (No such file or directory)"
+
+
+def test_text_is_utf_8_with_plain_line_ends_on_every_system(tmp_path: Path) -> None:
+    write_text("Pléiades\nname \udcff\n", tmp_path / "a.txt")  # a file's name may be no UTF-8
+    assert (tmp_path / "a.txt").read_bytes() == b"Pl\xc3\xa9iades\nname \\udcff\n"
+
+
+def test_only_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    with growing_file(tmp_path / "killed.png") as growing:
+        growing.touch()
+        (tmp_path / "mine.partial").touch()
+        (tmp_path / ".mine").touch()
+        remove_growing(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".mine", "mine.partial"]
+        growing.touch()
+    remove_growing(tmp_path / "no such folder")
