@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from ksdiff_cli.classical import METHODS, Block, Geometry, Setup, fuse, make_setup
 from ksdiff_cli.classical.thinned import ThinSurvey
 from ksdiff_cli.errors import KsdiffError, did_you_mean
+from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.fusers_network import Network
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
+from ksdiff_cli.raster import ScenePair, SceneStatistics, Swath, Tile
 from ksdiff_cli.sensors import Sensor
 from ksdiff_cli.tiling import Box
 
-__all__ = ["Classical", "Fuser", "Network", "Remote", "Surveyor", "Upsampling", "Watcher", "make_fuser"]
+__all__ = ["Classical", "Fuser", "Network", "Upsampling", "make_fuser"]
 
 Array = NDArray[Any]
 
@@ -25,103 +26,14 @@ _BLOCK = 512  # side of the pieces that a classical method surveys, PAN pixels, 
 _LARGE = 1 << 22  # pixels of a scene above which some of them tell enough
 
 
-class Fuser(Protocol):
-    """One way to fuse PAN and MS, arrays in, arrays out; it knows neither files nor windows."""
-
-    def check(self, bands: int, ratio: int) -> None:
-        """Raise if this number of MS bands or this ratio cannot be done; called before any pixel is read."""
-
-    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
-        """Sharpen one tile.
-
-        Args:
-            tile: everything on the PAN grid, (·, H, W).
-            statistics: of the whole scene, not of the tile, so that all tiles are treated alike.
-            ratio: PAN pixels per MS pixel along a side.
-
-        Returns:
-            (bands, H, W) float32, DN. Invalid pixels may hold anything.
-        """
-
-    def bytes_per_pixel(self, bands: int) -> int:
-        """Return the bytes that :meth:`fuse` takes at most for each pixel of a tile, beside the tile itself.
-
-        The result is among them. Measured at float32; for choosing windows that fit into memory.
-        """
-
-    def provenance(self) -> Mapping[str, str]:
-        """Return what a reader of the output needs to make it again, as names and values."""
-
-
-@runtime_checkable
-class Surveyor(Fuser, Protocol):
-    """A fuser that looks at the whole scene first and needs a margin around each window."""
-
-    def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
-        """Look at the scene as a whole; called after :meth:`Fuser.check`, before any window.
-
-        Args:
-            pair: the open scene.
-            statistics: of the scene.
-            progress: told how far it is.
-
-        Raises:
-            KsdiffError: the scene's sensor does not suit the method.
-        """
-
-    def reach(self, ratio: int) -> int:
-        """Return the PAN pixels it looks at on each side of a pixel; windows come with such a margin, then cut off."""
-
-
-@runtime_checkable
-class Remote(Surveyor, Protocol):
-    """A fuser that may work on a device with a memory of its own: tiles and results travel while it is at work.
-
-    Where there is no such device, the same calls copy nothing and wait for nothing.
-    """
-
-    def send(self, tile: Tile) -> Any:
-        """Start a tile's way to the device, in any thread; what it returns keeps the tile's ``valid``."""
-
-    def start(self, tile: Any, statistics: SceneStatistics, ratio: int, core: Box) -> Callable[[], Array]:
-        """Sharpen a tile; this may return before it is done.
-
-        Args:
-            tile: from :meth:`send`.
-            statistics: see :meth:`Fuser.fuse`.
-            ratio: see :meth:`Fuser.fuse`.
-            core: the pixels wanted, in those of the tile.
-
-        Returns:
-            What waits for the result, in any thread, and returns it: (bands, height, width) of the core, float32, DN.
-
-        Raises:
-            KsdiffError: the device's memory does not suffice.
-        """
-
-    def device_memory(self, bands: int) -> tuple[int, int] | None:
-        """Return the device's free memory and what it takes for each pixel of a tile, bytes; None without a device."""
-
-    def findings(self) -> Mapping[str, str]:
-        """Return what :meth:`Surveyor.prepare` found out that belongs to the provenance, as names and values."""
-
-    def notes(self) -> list[str]:
-        """Return what a person should know about the windows made so far."""
-
-
-@runtime_checkable
-class Watcher(Surveyor, Protocol):
-    """A surveyor that sees what it needs of a scene while the statistics are gathered."""
-
-    def watch(self, pair: ScenePair) -> Callable[[Box], None] | None:
-        """Return what :meth:`ScenePair.statistics` calls once before :meth:`Surveyor.prepare`; None if nothing."""
-
-
-class Upsampling:
+class Upsampling(Fuser):
     """``exp``: MS interpolated to the PAN grid and nothing else; what every method must beat."""
 
-    def check(self, bands: int, ratio: int) -> None:
-        """Accept everything."""
+    quick: ClassVar[bool] = True
+
+    def read(self, pair: ScenePair, seen: Box) -> Swath:
+        """See :meth:`Fuser.read`: it looks at one pixel at a time."""
+        return pair.read_swath(seen.top, seen.left, seen.height, seen.width)
 
     def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
         """See :meth:`Fuser.fuse`."""
@@ -136,8 +48,10 @@ class Upsampling:
         return {"METHOD": "exp"}
 
 
-class Classical:
+class Classical(Fuser):
     """A classical method: coefficients from the whole scene, then applied window by window."""
+
+    quick: ClassVar[bool] = True
 
     def __init__(self, name: str) -> None:
         """Take the method called ``name`` in :data:`ksdiff_cli.classical.METHODS`."""
@@ -150,15 +64,12 @@ class Classical:
         """Whether the sensor's MTF gains matter."""
         return self._method.uses_mtf
 
-    def check(self, bands: int, ratio: int) -> None:
-        """Accept everything; the sensor is checked by :meth:`prepare` and :meth:`setup`."""
-
     def reach(self, ratio: int) -> int:
-        """See :meth:`Surveyor.reach`."""
+        """See :meth:`Fuser.reach`."""
         return self._method.apply_reach(ratio)
 
     def watch(self, pair: ScenePair) -> Callable[[Box], None] | None:
-        """See :meth:`Watcher.watch`."""
+        """See :meth:`Fuser.watch`."""
         self._seen, thinned = None, self._method.thinned
         if thinned and pair.shape[0] * pair.shape[1] > _LARGE:
             setup = self.setup(pair.scene.sensor, pair.bands, pair.grid.ratio, "area")
@@ -166,7 +77,7 @@ class Classical:
         return self._seen.watch if self._seen else None
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
-        """See :meth:`Surveyor.prepare`."""
+        """See :meth:`Fuser.prepare`."""
         setup = self.setup(pair.scene.sensor, pair.bands, pair.grid.ratio, "area")
         if (self._seen is None or self._seen.pair is not pair) and (watch := self.watch(pair)):
             pair.statistics(progress, watch)
@@ -176,6 +87,12 @@ class Classical:
             return
         blocks = _survey(pair, self._method.gather_reach(setup.ratio), progress)
         self._prepared = self._method.gather(blocks, setup), setup
+
+    def read(self, pair: ScenePair, seen: Box) -> Any:
+        """See :meth:`Fuser.read`: a swath, if the method looks at one pixel at a time."""
+        if self.reach(pair.grid.ratio):
+            return super().read(pair, seen)
+        return pair.read_swath(seen.top, seen.left, seen.height, seen.width)
 
     def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
         """See :meth:`Fuser.fuse`; only after :meth:`prepare`."""
@@ -208,16 +125,6 @@ def _single(coefficients: Any) -> Any:
     """Return a method's coefficients with their arrays in float32; a float goes with either precision."""
     arrays = {name: value for name, value in vars(coefficients).items() if isinstance(value, np.ndarray)}
     return replace(coefficients, **{name: value.astype(np.float32) for name, value in arrays.items()})
-
-
-def is_quick(fuser: Fuser) -> bool:
-    """Say whether a fuser takes about as long as writing its result does."""
-    return isinstance(fuser, Upsampling | Classical) and not isinstance(fuser, Remote)
-
-
-def fuses_by_rows(fuser: Fuser, ratio: int) -> bool:
-    """Say whether a fuser looks at one pixel at a time, so that a window may be given to it in any pieces."""
-    return is_quick(fuser) and not (isinstance(fuser, Surveyor) and fuser.reach(ratio))
 
 
 def _survey(pair: ScenePair, around: int, progress: ProgressCallback) -> Iterator[Block]:

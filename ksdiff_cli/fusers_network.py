@@ -15,6 +15,7 @@ from ksdiff_cli.anchors import SIDE, count_anchors, read_anchors
 from ksdiff_cli.device_transfer import DeviceTransfer, Sent
 from ksdiff_cli.devices import free_memory, has_bf16
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.fusers_divided import Divider
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
@@ -41,7 +42,7 @@ class SentTile:
     images: Sent
 
 
-class Network:
+class Network(Fuser):
     """``ksdiff``: a network from its checkpoint, through the model contract.
 
     On a GPU tiles and results travel while it computes (:meth:`send`, :meth:`start`), and a window that its memory does
@@ -90,11 +91,11 @@ class Network:
         self._kernels, self._model.lossy, self._divider = None, False, Divider(self._model.margin)
 
     def reach(self, ratio: int) -> int:
-        """See :meth:`Surveyor.reach`."""
+        """See :meth:`Fuser.reach`."""
         return self._model.margin
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
-        """See :meth:`Surveyor.prepare`: the scene's kernels are the mean of those that its anchors would have."""
+        """See :meth:`Fuser.prepare`: the scene's kernels are the mean of those that its anchors would have."""
         known, total, ratio = self._statistics(statistics), count_anchors(pair.shape), pair.grid.ratio
         kept: list[Tile] = []
         # where MS has no whole numbers, nobody knows how much a pixel may change
@@ -180,19 +181,16 @@ class Network:
         returns one, takes the place of that which a tile's kernels would be made from.
         """
         height, width = tile.valid.shape
-        return self._start(self.send(tile), statistics, ratio, Box(0, 0, height, width), latent)()
+        return self.start(self.send(tile), statistics, ratio, Box(0, 0, height, width), latent)()
 
     def send(self, tile: Tile) -> SentTile:
-        """See :meth:`Remote.send`."""
+        """See :meth:`Fuser.send`."""
         return SentTile(tile.valid, self._transfer.send(tile.pan, tile.ms_up))
 
-    def start(self, tile: SentTile, statistics: SceneStatistics, ratio: int, core: Box) -> Callable[[], Array]:
-        """See :meth:`Remote.start`."""
-        return self._start(tile, statistics, ratio, core)
-
-    def _start(
+    def start(
         self, tile: SentTile, statistics: SceneStatistics, ratio: int, core: Box, latent: "Tensor | None" = None
     ) -> Callable[[], Array]:
+        """See :meth:`Fuser.start`, and :meth:`fuse` for ``latent``."""
         given: dict[str, Any] = {"kernels": self._kernels} if latent is None else {"latent": latent}
         known = self._statistics(statistics)
 
@@ -239,7 +237,7 @@ class Network:
         return 8 + 16 * bands if self._device.type == "cuda" else self._model.memory + 14 * bands
 
     def device_memory(self, bands: int) -> tuple[int, int] | None:
-        """See :meth:`Remote.device_memory`.
+        """See :meth:`Fuser.device_memory`.
 
         Counted for all backbones as they run on a GPU, where layers are not worked on by pieces and a trunk that bands
         share has all their branches at once; a quarter is for cuDNN.
@@ -252,11 +250,11 @@ class Network:
         return self._provenance
 
     def findings(self) -> Mapping[str, str]:
-        """See :meth:`Remote.findings`."""
+        """See :meth:`Fuser.findings`."""
         return {"PRECISION": "bf16" if self._model.lossy else "fp32"}
 
     def notes(self) -> list[str]:
-        """See :meth:`Remote.notes`."""
+        """See :meth:`Fuser.notes`."""
         side = self._divider.side
         return [f"the GPU's memory is short: windows were fused in parts of {side} pixels"] if side else []
 

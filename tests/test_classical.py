@@ -17,7 +17,7 @@ from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.degrade import decimate, interp23tap, mtf_filter
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation import evaluate_files
-from ksdiff_cli.fusers import Classical, Surveyor, Upsampling, make_fuser
+from ksdiff_cli.fusers import Classical, Upsampling, make_fuser
 from ksdiff_cli.metrics import ergas, measure_reduced
 from ksdiff_cli.options import MethodName
 from ksdiff_cli.products import make_pair as scene_of
@@ -300,8 +300,7 @@ def test_single_precision_is_enough_for_what_is_stored(name, make_pair):
     scene, _ = scene_pair(make_pair)
     with open_pair(scene) as pair:
         fuser, statistics = make_fuser(name), pair.statistics()
-        if isinstance(fuser, Surveyor):
-            fuser.prepare(pair, statistics)
+        fuser.prepare(pair, statistics)
         tile = pair.read(0, 0, *pair.shape)
         found = fuser.fuse(tile, statistics, 4)
         expected = fuse(METHODS[name], tile.pan, tile.ms_up, Setup(4, (0.3,) * 4, 0.15, "area"))
@@ -342,9 +341,9 @@ def test_windows_do_not_show_beside_holes(name, make_pair, monkeypatch):
 
 
 def test_fusers_by_name():
-    assert isinstance(make_fuser("exp"), Upsampling) and not isinstance(make_fuser("exp"), Surveyor)
     for name in METHODS:
-        assert name == "exp" or isinstance(make_fuser(name), Surveyor)
+        assert isinstance(make_fuser(name), Upsampling if name == "exp" else Classical)
+        assert make_fuser(name).provenance() == {"METHOD": name}
 
 
 def test_progress_tells_of_the_first_pass(make_pair):

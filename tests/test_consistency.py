@@ -22,6 +22,7 @@ from ksdiff_cli.sharpening import Sharpened, SharpenOptions, sharpen_scene
 from ksdiff_cli.sharpening.camera import place_camera
 from ksdiff_cli.sharpening.consistency import STEPS, Consistent, estimate_noise
 from ksdiff_cli.sharpening.fidelity import measure_fidelity
+from ksdiff_cli.sharpening.uncertainty import Spread
 from ksdiff_cli.simulation.camera import simulate_arrays
 from ksdiff_cli.tiling import Box
 
@@ -234,6 +235,27 @@ def test_holes_neither_leak_nor_ring(make_pair):
     near = (distance > 0) & (distance <= 8)
     truth = read(whole.folder / "out.tif")
     assert off[0][near].mean() < 1.2 * np.abs(uncorrected - truth)[0][near].mean()
+
+
+def test_corrections_take_their_time_so_that_windows_are_kept():
+    assert Upsampling().quick and not Consistent(Upsampling()).quick
+
+
+def test_what_the_fuser_says_of_its_device_is_passed_on():
+    class Elsewhere(Upsampling):
+        def device_memory(self, bands):
+            return 10**9, 40 * bands
+
+        def findings(self):
+            return {"PRECISION": "bf16"}
+
+        def notes(self):
+            return ["the GPU's memory is short"]
+
+    for wrapped in (Consistent(Elsewhere()), Spread([Elsewhere(), Elsewhere()])):
+        assert wrapped.device_memory(4) == (10**9, 160)
+        assert wrapped.findings() == {"PRECISION": "bf16"}
+        assert wrapped.notes() == ["the GPU's memory is short"]
 
 
 def test_noise_is_found_on_plains_beside_texture(make_pair):

@@ -17,7 +17,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation import evaluate_files, make_fusers
 from ksdiff_cli.evaluation_cases import make_case, open_files
 from ksdiff_cli.evaluation_results import Evaluation, MethodResult, write_csv
-from ksdiff_cli.fusers import Upsampling
+from ksdiff_cli.fusers import Fuser, Upsampling
 from ksdiff_cli.metrics import ergas, measure_full, psnr, q2n, sam
 from ksdiff_cli.models.checkpoint import save_model
 from ksdiff_cli.models.config import ModelConfig
@@ -41,7 +41,7 @@ def write(path: Path, count=2, bands=4, side=64, ratio=4, gt=True, scale=1.0, **
     return path
 
 
-class Truth:
+class Truth(Fuser):
     """Gives each image's PAN in every band, halved: not good, but its own."""
 
     def __init__(self) -> None:
@@ -54,6 +54,9 @@ class Truth:
     def fuse(self, tile, statistics, ratio):
         self.calls.append((tile.pan.copy(), statistics, ratio))
         return np.repeat(tile.pan, 4, 0) / 2
+
+    def bytes_per_pixel(self, bands: int) -> int:
+        return 8 * bands
 
     def provenance(self):
         return {}

@@ -9,9 +9,10 @@ import pytest
 from ksdiff_cli import anchors
 from ksdiff_cli.anchors import count_anchors, read_anchors, spread_windows
 from ksdiff_cli.classical import METHODS
-from ksdiff_cli.fusers import Network, Surveyor, make_fuser
+from ksdiff_cli.fusers import Fuser, Network, make_fuser
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import open_pair
+from ksdiff_cli.raster import Swath, Tile, open_pair
+from ksdiff_cli.tiling import Box
 
 torch = pytest.importorskip("torch")
 
@@ -138,7 +139,37 @@ def test_every_fuser_says_what_memory_it_takes(name, bands, weights):
     need = fuser.bytes_per_pixel(bands)
     assert isinstance(need, int) and need < 1000
     assert need >= 4 * bands or name == "exp"
-    assert isinstance(fuser, Surveyor) != (name == "exp")
+
+
+@pytest.mark.parametrize("name", [*METHODS, "ksdiff"])
+def test_classical_methods_are_quick_and_those_that_see_one_pixel_at_a_time_read_swaths(name, weights, make_pair):
+    fuser, seen = make_fuser(name, weights() if name == "ksdiff" else None, "cpu"), Box(16, 32, 80, 112)
+    with opened(make_pair(size=(128, 160))) as pair:
+        window, tile = fuser.read(pair, seen), pair.read(16, 32, 64, 80)
+    assert np.array_equal(window.valid, tile.valid)
+    assert isinstance(window, Swath) == (name not in ("mtf-glp-fs", "mtf-glp-hpm-r", "awlp", "ksdiff"))
+    assert fuser.quick == (name != "ksdiff")
+
+
+@pytest.mark.parametrize("core", [Box(8, 16, 40, 56), Box(0, 0, 48, 64)], ids=str)
+def test_a_result_waits_for_being_written_without_its_margin(core):
+    class Plain(Fuser):
+        def fuse(self, tile, statistics, ratio):
+            made.append(tile.ms_up * ratio)
+            return made[0]
+
+        def bytes_per_pixel(self, bands):
+            return 4 * bands
+
+        def provenance(self):
+            return {"METHOD": "plain"}
+
+    made, values = [], np.random.default_rng(0).random((3, 48, 64))
+    wait = Plain().start(Tile(values[:1], values, values[0] > 0), None, 4, core)
+    assert len(made) == 1  # by the thread that fuses
+    expected = made[0][:, core.top : core.bottom, core.left : core.right]
+    np.testing.assert_array_equal(wait(), expected)
+    assert wait().flags.c_contiguous and np.shares_memory(wait(), made[0]) == (core.pixels == 48 * 64)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")

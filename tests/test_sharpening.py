@@ -10,7 +10,7 @@ from rasterio.transform import Affine
 from scipy.ndimage import uniform_filter
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fusers import Upsampling, make_fuser
+from ksdiff_cli.fusers import Fuser, Upsampling, make_fuser
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import SceneStatistics, Tile
 from ksdiff_cli.raster_writer import new_raster
@@ -19,11 +19,8 @@ from ksdiff_cli.sharpening import Sharpened, SharpenOptions, sharpen_scene
 Array = Any
 
 
-class PanDetail:
+class PanDetail(Fuser):
     """A local stand-in for a network: PAN's value in every band, so that any leak of a wrong pixel shows."""
-
-    def check(self, bands: int, ratio: int) -> None:
-        pass
 
     def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
         return np.repeat(tile.pan, len(tile.ms_up), axis=0)
@@ -342,9 +339,6 @@ def test_a_part_of_the_scene_is_that_part_of_the_whole(make_pair: Any) -> None:
 def test_a_margin_wider_than_a_window(tile: int, make_pair: Any) -> None:
     class Wide(PanDetail):
         """Sees 100 pixels around each: the mean of a square."""
-
-        def prepare(self, *arguments: Any) -> None:
-            pass
 
         def reach(self, ratio: int) -> int:
             return 100

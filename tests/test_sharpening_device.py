@@ -15,7 +15,7 @@ from ksdiff_cli import anchors, fusers_divided, fusers_network
 from ksdiff_cli.device_transfer import DeviceTransfer
 from ksdiff_cli.devices import free_memory, has_bf16
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fusers import Network, Remote, Upsampling
+from ksdiff_cli.fusers import Fuser, Network
 from ksdiff_cli.fusers_divided import Divider
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import open_pair
@@ -316,7 +316,7 @@ def test_an_interrupted_runs_windows_are_gone_on_with_on_a_gpu() -> None:
     assert make_plan((9000, 9000), NEED, Box(0, 0, 9000, 9000), earlier=256).tiling.tile == 1536
 
 
-class OnGpu(Upsampling):
+class OnGpu(Fuser):
     """Interpolation that says it runs on a GPU with so much memory free, and may stop after some windows."""
 
     def __init__(self, free: int | None, stop: int | None = None) -> None:
@@ -325,11 +325,8 @@ class OnGpu(Upsampling):
     def prepare(self, *arguments: Any) -> None:
         self.prepared += 1
 
-    def reach(self, ratio: int) -> int:
-        return 0
-
-    def send(self, tile: Any) -> Any:
-        return tile
+    def fuse(self, *arguments: Any) -> Array:
+        raise AssertionError("the engine sends and starts")
 
     def start(self, tile: Any, statistics: Any, ratio: int, core: Box) -> Callable[[], Array]:
         if self.calls == self.stop:
@@ -337,8 +334,14 @@ class OnGpu(Upsampling):
         self.calls += 1
         return lambda: tile.ms_up[:, *core.within(Box(0, 0, *tile.valid.shape))]
 
+    def bytes_per_pixel(self, bands: int) -> int:
+        return 0
+
     def device_memory(self, bands: int) -> tuple[int, int] | None:
         return None if self.free is None else (self.free, 1000)
+
+    def provenance(self) -> Mapping[str, str]:
+        return {"METHOD": "exp"}
 
     def findings(self) -> Mapping[str, str]:
         return {"PRECISION": f"found {self.prepared} times"}
@@ -349,7 +352,6 @@ class OnGpu(Upsampling):
 
 def test_a_run_goes_on_whatever_memory_a_gpu_has_left(make_pair: Any) -> None:
     files = make_pair(size=(300, 600))
-    assert isinstance(OnGpu(0), Remote)
     with pytest.raises(RuntimeError, match="stop"):
         sharpen(files, OnGpu(0, stop=4))
     made = sharpen(files, OnGpu(10**12))

@@ -9,6 +9,7 @@ import pytest
 import rasterio
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.fusers import Fuser
 from ksdiff_cli.raster import SceneStatistics, Tile
 from ksdiff_cli.sharpening import uncertainty
 from ksdiff_cli.sharpening.uncertainty import Spread
@@ -18,14 +19,11 @@ torch = pytest.importorskip("torch")
 Array = Any
 
 
-class Shifted:
+class Shifted(Fuser):
     """A fuser that adds noise of its own to MS."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-
-    def check(self, bands: int, ratio: int) -> None:
-        pass
 
     def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
         return tile.ms_up + np.random.default_rng(self.seed).normal(0, 0.3, tile.ms_up.shape).astype(np.float32)

@@ -9,7 +9,7 @@ from typing import Any
 import rasterio
 
 from ksdiff_cli import __version__
-from ksdiff_cli.fusers import Fuser, Remote, Surveyor, Watcher, is_quick
+from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
@@ -148,21 +148,21 @@ def _make(
     make: Maker,
 ) -> Sharpened:
     """Survey the scene, make the windows that are missing, put them together as they come."""
-    statistics = pair.statistics(progress, fuser.watch(pair) if isinstance(fuser, Watcher) else None)
+    statistics = pair.statistics(progress, fuser.watch(pair))
     pixels = choose_format(pair, statistics.holes, options.dtype)
     if options.dtype:
         check_range(pixels, statistics)
     check_creation(options.format == "COG", options.creation, pixels, pair.bands)
     job = Job(folder.path, plan, pair.bands, pixels, place_of(pair))
     missing, stored = job.missing(), plan.region.pixels * pair.bands * pixels.dtype.itemsize
-    if isinstance(fuser, Surveyor) and (missing or _device(fuser, pair)):  # what a device's network finds out is told
+    if missing or _device(fuser, pair):  # what a device's network finds out is told
         fuser.prepare(pair, statistics, progress)
     tags = _provenance(pair.scene, fuser, plan)
     part = crop_pair(pair, (plan.region.top, plan.region.left, plan.region.height, plan.region.width))
     with new_raster(output, part, pixels, options.creation, tags, options.format, plan.tiling.tile) as target:
         assembly = Assembly(job, target, pair.grid.ratio)
         # what is made again in seconds is not stored on its way
-        kept = not (is_quick(fuser) and assembly.streams and stored <= QUICK and make is make_windows)
+        kept = not (fuser.quick and assembly.streams and stored <= QUICK and make is make_windows)
         job.check_space(missing if kept else [], space_needed(options.format, stored))
         if options.fidelity and not kept:
             assembly.watch(places(plan.region))
@@ -179,7 +179,7 @@ def _make(
         pair.bands,
         pixels.dtype.name,
         pixels.nodata,
-        (*pair.notes, *folder.notes, *(fuser.notes() if isinstance(fuser, Remote) else ())),
+        (*pair.notes, *folder.notes, *fuser.notes()),
         plan.tiling.tile,
         len(plan.numbers),
         len(plan.numbers) - len(missing),
@@ -191,7 +191,7 @@ def _make(
 
 def _device(fuser: Fuser, pair: ScenePair) -> DeviceNeed | None:
     """Return what a fuser asks of a GPU; None where it uses none."""
-    found = fuser.device_memory(pair.bands) if isinstance(fuser, Remote) else None
+    found = fuser.device_memory(pair.bands)
     return None if found is None else DeviceNeed(*found)
 
 
@@ -208,7 +208,7 @@ def plan_scene(pair: ScenePair, output: Path, fuser: Fuser, options: SharpenOpti
         KsdiffError: memory does not suffice, no such tile, or no such part of the scene.
     """
     stored = choose_format(pair, holes=False, dtype=options.dtype).dtype.itemsize
-    margin = fuser.reach(pair.grid.ratio) if isinstance(fuser, Surveyor) else 0
+    margin = fuser.reach(pair.grid.ratio)
     fusing = fuser.bytes_per_pixel(pair.bands)
     base = _BASE_TORCH if "torch" in sys.modules else _BASE
     need = Need(pair.bands, stored, margin, fusing, base, _device(fuser, pair))
@@ -267,7 +267,7 @@ def _provenance(scene: Scene, fuser: Fuser, plan: Plan) -> dict[str, str]:
     facts = {
         "VERSION": __version__,
         **fuser.provenance(),
-        **(fuser.findings() if isinstance(fuser, Remote) else {}),
+        **fuser.findings(),
         "SENSOR": scene.sensor.name,
         "TILE": str(plan.tiling.tile),
     }

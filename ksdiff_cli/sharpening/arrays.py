@@ -15,7 +15,7 @@ from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fusers import Fuser, Surveyor
+from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair
 from ksdiff_cli.raster_format import choose_format
@@ -155,8 +155,7 @@ def _fuse(
         pixels = choose_format(pair, statistics.holes)
         out = np.full((pair.bands, *pair.shape), 0 if pixels.nodata is None else pixels.nodata, pixels.dtype)
         job = Canvas(Path(), plan, pair.bands, pixels, {}, out)
-        if isinstance(fuser, Surveyor):
-            fuser.prepare(pair, statistics, progress)
+        fuser.prepare(pair, statistics, progress)
         make_windows(Windows(job, pair, fuser, statistics), plan.numbers, progress)
         for line in pair.notes if pair.georeferenced else ():
             note(line)

@@ -5,7 +5,7 @@ fused <- fused + upsample(ms - degrade(fused)), a fixed number of times (iterati
 grid, so that the steps are made there: the image is degraded once, and one sum of corrections is added to it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.anchors import spread_windows
-from ksdiff_cli.fusers import Fuser, Surveyor
+from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
 from ksdiff_cli.sharpening.camera import Camera, place_camera
@@ -45,7 +45,7 @@ class PlacedTile(Tile):
     is invalid in part."""
 
 
-class Consistent:
+class Consistent(Fuser):
     """Another fuser, whose results are back-projected; see the module."""
 
     def __init__(self, fuser: Fuser) -> None:
@@ -58,43 +58,40 @@ class Consistent:
         self._fuser.check(bands, ratio)
 
     def reach(self, ratio: int) -> int:
-        """See :meth:`Surveyor.reach`: the fuser's, and what corrections look at; a multiple of 16 as the fuser's is."""
-        own = self._fuser.reach(ratio) if isinstance(self._fuser, Surveyor) else 0
-        return own + -(-_REACH * ratio // ALIGN) * ALIGN
+        """See :meth:`Fuser.reach`: the fuser's, and what corrections look at; a multiple of 16 as the fuser's is."""
+        return self._fuser.reach(ratio) + -(-_REACH * ratio // ALIGN) * ALIGN
+
+    def watch(self, pair: ScenePair) -> Callable[[Box], None] | None:
+        """See :meth:`Fuser.watch`."""
+        return self._fuser.watch(pair)
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
-        """See :meth:`Surveyor.prepare`; notes what the result would differ by without corrections, and MS's noise.
+        """See :meth:`Fuser.prepare`; notes what the result would differ by without corrections, and MS's noise.
 
         Raises:
             KsdiffError: the sensor has other bands than MS, so that their MTF is unknown; or see the fuser's.
         """
         self._gains = pair.scene.sensor.ms_gains(pair.bands)
-        if isinstance(self._fuser, Surveyor):
-            self._fuser.prepare(pair, statistics, progress)
+        self._fuser.prepare(pair, statistics, progress)
         before = self._measure_before(pair, statistics)
         if before is not None:
             pair.notes.append(_say(before, estimate_noise(pair), statistics))
 
-    def read(self, pair: ScenePair, box: Box) -> PlacedTile:
-        """Read what :meth:`fuse` takes.
-
-        Args:
-            pair: the open pair.
-            box: the window with its margin.
-        """
-        tile = pair.read(box.top, box.left, box.height, box.width)
+    def read(self, pair: ScenePair, seen: Box) -> PlacedTile:
+        """See :meth:`Fuser.read`: MS is read besides, as it was before it was upsampled."""
+        tile = pair.read(seen.top, seen.left, seen.height, seen.width)
         gains = self._gains or pair.scene.sensor.ms_gains(pair.bands)
-        camera = place_camera(pair.grid, box, pair.ms_shape, gains)
+        camera = place_camera(pair.grid, seen, pair.ms_shape, gains)
         if camera.ms.empty:
             nothing = np.zeros((pair.bands, 0, 0), np.float32)
-            return PlacedTile(tile.pan, tile.ms_up, tile.valid, box, camera, nothing, nothing[0])
+            return PlacedTile(tile.pan, tile.ms_up, tile.valid, seen, camera, nothing, nothing[0])
         ms, known = pair.read_ms(camera.ms.top, camera.ms.left, camera.ms.height, camera.ms.width)
         weight = known.astype(np.float32)
         if not tile.valid.all():
             weight *= camera.degrade(tile.valid.astype(np.float32), int(np.argmin(gains)))
         if not known.all():
             ms = np.where(known, ms, 0)
-        return PlacedTile(tile.pan, tile.ms_up, tile.valid, box, camera, ms, weight)
+        return PlacedTile(tile.pan, tile.ms_up, tile.valid, seen, camera, ms, weight)
 
     def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
         """See :meth:`Fuser.fuse`; tiles that are not from :meth:`read` are left as the fuser made them."""
@@ -113,9 +110,21 @@ class Consistent:
         """See :meth:`Fuser.bytes_per_pixel`: besides, the corrected image and one band on its way between the grids."""
         return self._fuser.bytes_per_pixel(bands) + 4 * bands + 16
 
+    def device_memory(self, bands: int) -> tuple[int, int] | None:
+        """See :meth:`Fuser.device_memory`; corrections are made on the CPU."""
+        return self._fuser.device_memory(bands)
+
     def provenance(self) -> Mapping[str, str]:
         """See :meth:`Fuser.provenance`."""
         return {**self._fuser.provenance(), "CONSISTENT": f"{STEPS} corrections"}
+
+    def findings(self) -> Mapping[str, str]:
+        """See :meth:`Fuser.findings`."""
+        return self._fuser.findings()
+
+    def notes(self) -> list[str]:
+        """See :meth:`Fuser.notes`."""
+        return self._fuser.notes()
 
     def _measure_before(self, pair: ScenePair, statistics: SceneStatistics) -> Fidelity | None:
         """Measure some windows as the fuser alone makes them, with as much around them as changes the figures."""

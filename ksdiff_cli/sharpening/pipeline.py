@@ -12,11 +12,10 @@ import rasterio
 from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fusers import Fuser, Remote, fuses_by_rows
+from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Swath
 from ksdiff_cli.raster_open import BLOCK_CACHE
-from ksdiff_cli.sharpening.consistency import Consistent
 from ksdiff_cli.sharpening.job import Job
 
 Array = NDArray[Any]
@@ -43,15 +42,8 @@ class Windows:
     """Whether windows are stored."""
 
     def read(self, number: int) -> Any:
-        """Read a window with its margin: a tile, or what the fuser made of one."""
-        seen = self.job.plan.seen(number)
-        place = seen.top, seen.left, seen.height, seen.width
-        if isinstance(self.fuser, Consistent):
-            return self.fuser.read(self.pair, seen)
-        if fuses_by_rows(self.fuser, self.pair.grid.ratio):
-            return self.pair.read_swath(*place)
-        tile = self.pair.read(*place)
-        return self.fuser.send(tile) if isinstance(self.fuser, Remote) else tile
+        """Read a window with its margin, see :meth:`Fuser.read`."""
+        return self.fuser.read(self.pair, self.job.plan.seen(number))
 
     def fuse(self, number: int, tile: Any) -> Made | None:
         """Sharpen a window and cut its margin off.
@@ -59,23 +51,20 @@ class Windows:
         Returns:
             What waits for (bands, height, width) of :meth:`Plan.part`, encoded; None where no pixel is valid.
         """
-        plan, ratio = self.job.plan, self.pair.grid.ratio
+        plan = self.job.plan
         part, seen = plan.part(number), plan.seen(number)
         inside = part.within(seen)
-        # copies, where there is a margin: the next window is fused while this one is written, without it
+        # a copy, where there is a margin: the next window is fused while this one is written, without it
         valid = np.ascontiguousarray(tile.valid[inside])
         if not valid.any():
             return None
         if isinstance(tile, Swath):
             image = self._fuse_rows(number, tile, *inside)
             return lambda: image
-        if isinstance(self.fuser, Remote):
-            # all of the core, whatever part of it is kept: a network's rounding may hang on the shape that it makes
-            core = plan.tiling.core(number)
-            wait = self.fuser.start(tile, self.statistics, ratio, core.moved(-seen.top, -seen.left))
-            return lambda: self._encode(number, np.ascontiguousarray(wait()[:, *part.within(core)]), valid)
-        fused = np.ascontiguousarray(self.fuser.fuse(tile, self.statistics, ratio)[:, *inside])
-        return lambda: self._encode(number, fused, valid)
+        # all of the core, whatever part of it is kept: a network's rounding may hang on the shape that it makes
+        core = plan.tiling.core(number)
+        wait = self.fuser.start(tile, self.statistics, self.pair.grid.ratio, core.moved(-seen.top, -seen.left))
+        return lambda: self._encode(number, np.ascontiguousarray(wait()[:, *part.within(core)]), valid)
 
     def store(self, number: int, made: Made | None) -> None:
         """Wait for a window, encode and finish it.

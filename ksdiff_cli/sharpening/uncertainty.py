@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ksdiff_cli import __version__
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fusers import Fuser, Surveyor, make_fuser
+from ksdiff_cli.fuser import Fuser
+from ksdiff_cli.fusers import make_fuser
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, SceneStatistics, Tile
@@ -62,7 +63,7 @@ class Uncertainty:
         return Spread([make_fuser("ksdiff", path, self.device, self.seed + draw) for draw in range(self.draws)])
 
 
-class Spread:
+class Spread(Fuser):
     """A fuser whose result is the standard deviation of those of several."""
 
     def __init__(self, fusers: Sequence[Fuser]) -> None:
@@ -92,14 +93,13 @@ class Spread:
             )
 
     def reach(self, ratio: int) -> int:
-        """See :meth:`Surveyor.reach`."""
-        return max(fuser.reach(ratio) if isinstance(fuser, Surveyor) else 0 for fuser in self._fusers)
+        """See :meth:`Fuser.reach`."""
+        return max(fuser.reach(ratio) for fuser in self._fusers)
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
-        """See :meth:`Surveyor.prepare`: every draw gets a scene's kernels of its own."""
+        """See :meth:`Fuser.prepare`: every draw gets a scene's kernels of its own."""
         for fuser in self._fusers:
-            if isinstance(fuser, Surveyor):
-                fuser.prepare(pair, statistics, progress)
+            fuser.prepare(pair, statistics, progress)
 
     def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
         """See :meth:`Fuser.fuse`: the standard deviation, divided by one less than the draws; 0 in invalid pixels."""
@@ -123,6 +123,18 @@ class Spread:
         count = len(self._fusers)
         shows = {"SHOWS": f"standard deviation of the results of {count} draws of z_T, DN"}
         return {**self._fusers[0].provenance(), "DRAWS": str(count), **shows}
+
+    def device_memory(self, bands: int) -> tuple[int, int] | None:
+        """See :meth:`Fuser.device_memory`; one draw is made after the other."""
+        return self._fusers[0].device_memory(bands)
+
+    def findings(self) -> Mapping[str, str]:
+        """See :meth:`Fuser.findings`: those of the first draw."""
+        return self._fusers[0].findings()
+
+    def notes(self) -> list[str]:
+        """See :meth:`Fuser.notes`: each said once."""
+        return list(dict.fromkeys(line for fuser in self._fusers for line in fuser.notes()))
 
 
 def sharpen_with_uncertainty(

@@ -1,0 +1,123 @@
+"""What the engine asks of whatever sharpens a window; what does is in :mod:`ksdiff_cli.fusers`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
+from ksdiff_cli.tiling import Box
+
+Array = NDArray[Any]
+
+
+class Fuser(ABC):
+    """One way to fuse PAN and MS, arrays in, arrays out; it knows neither files nor how a scene is cut.
+
+    What is not abstract does nothing, and suits a method that sees no more than the tile it is given and leaves it
+    where it is.
+    """
+
+    quick: ClassVar[bool] = False
+    """Whether it takes about as long as writing its result does."""
+
+    def check(self, bands: int, ratio: int) -> None:  # noqa: B027 - most methods take everything
+        """Raise if this number of MS bands or this ratio cannot be done; called before any pixel is read."""
+
+    def reach(self, ratio: int) -> int:
+        """Return the PAN pixels it looks at on each side of a pixel; windows come with such a margin, then cut off."""
+        return 0
+
+    def watch(self, pair: ScenePair) -> Callable[[Box], None] | None:
+        """Return what :meth:`ScenePair.statistics` calls once before :meth:`prepare`; None if nothing."""
+        return None
+
+    def prepare(  # noqa: B027 - a method may need nothing of the scene
+        self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent
+    ) -> None:
+        """Look at the scene as a whole; called after :meth:`check`, before any window.
+
+        Args:
+            pair: the open scene.
+            statistics: of the scene.
+            progress: told how far it is.
+
+        Raises:
+            KsdiffError: the scene's sensor does not suit the method.
+        """
+
+    def read(self, pair: ScenePair, seen: Box) -> Any:
+        """Read a window, in any thread.
+
+        Args:
+            pair: the open scene.
+            seen: the window with its margin, pixels of the pair's grid.
+
+        Returns:
+            What :meth:`start` takes, with the ``valid`` of a :class:`Tile`; or a :class:`ksdiff_cli.raster.Swath`,
+            whose rows :meth:`fuse` is then given some at a time, as tiles.
+        """
+        return self.send(pair.read(seen.top, seen.left, seen.height, seen.width))
+
+    def send(self, tile: Tile) -> Any:
+        """Start a tile's way to where it is fused, in any thread; what it returns keeps the tile's ``valid``."""
+        return tile
+
+    def start(self, tile: Any, statistics: SceneStatistics, ratio: int, core: Box) -> Callable[[], Array]:
+        """Sharpen a window; this may return before it is done.
+
+        Args:
+            tile: from :meth:`read` or :meth:`send`.
+            statistics: see :meth:`fuse`.
+            ratio: see :meth:`fuse`.
+            core: the pixels wanted, in those of the tile.
+
+        Returns:
+            What waits for the result, in any thread, and returns it: (bands, height, width) of the core, float32, DN.
+
+        Raises:
+            KsdiffError: a device's memory does not suffice.
+        """
+        fused = self.fuse(tile, statistics, ratio)
+        # a copy, where there is a margin: the result waits to be written without it
+        wanted = np.ascontiguousarray(fused[:, *core.within(Box(0, 0, *tile.valid.shape))])
+        return lambda: wanted
+
+    @abstractmethod
+    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+        """Sharpen one tile.
+
+        Args:
+            tile: everything on the PAN grid, (·, H, W).
+            statistics: of the whole scene, not of the tile, so that all tiles are treated alike.
+            ratio: PAN pixels per MS pixel along a side.
+
+        Returns:
+            (bands, H, W) float32, DN. Invalid pixels may hold anything.
+        """
+
+    @abstractmethod
+    def bytes_per_pixel(self, bands: int) -> int:
+        """Return the bytes that :meth:`fuse` takes at most for each pixel of a tile, beside the tile itself.
+
+        The result is among them. Measured at float32; for choosing windows that fit into memory.
+        """
+
+    def device_memory(self, bands: int) -> tuple[int, int] | None:
+        """Return a device's free memory and what it takes for each pixel of a tile, bytes; None without a device."""
+        return None
+
+    @abstractmethod
+    def provenance(self) -> Mapping[str, str]:
+        """Return what a reader of the output needs to make it again, as names and values."""
+
+    def findings(self) -> Mapping[str, str]:
+        """Return what :meth:`prepare` found out that belongs to the provenance, as names and values."""
+        return {}
+
+    def notes(self) -> list[str]:
+        """Return what a person should know about the windows made so far."""
+        return []
