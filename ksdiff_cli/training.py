@@ -1,5 +1,6 @@
 """The two training stages (paper sec. 3.1-3.2): patches in, checkpoints out; they can be killed and resumed."""
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,10 +20,11 @@ from ksdiff_cli.training_parallel import ALONE, Team
 from ksdiff_cli.training_run import Run
 from ksdiff_cli.training_stopper import Stopper
 from ksdiff_cli.training_validation import IDLE, draw_pictures, validate
-from ksdiff_cli.whole_file import remove_growing
+from ksdiff_cli.whole_file import remove_growing, unwritable
 
 __all__ = ["TrainingOptions", "check_output", "choose_bands", "hold_run", "is_done", "open_data", "train_stage"]
 
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 _SAVE_SECONDS = 600  # between resume states where validations are further apart
 _LOOK = 20  # steps between looks at the loss on a GPU, which has to stop for each
 
@@ -111,8 +113,9 @@ def train_stage(
         The stage's checkpoint.
 
     Raises:
-        KsdiffError: no data, data that do not fit each other, no stage 1 for stage 2, a loss that is not finite, or a
-            stop that somebody asked for, after the resume state is written.
+        KsdiffError: no data, data that do not fit each other, no stage 1 for stage 2, a loss that is not finite, a
+            run folder that cannot be written to, or a stop that somebody asked for, after the resume state is written.
+        ModelError: the weights cannot be written.
     """
     train, valid = open_data(options.data)
     run = Run(options, stage, train, team)
@@ -123,11 +126,16 @@ def train_stage(
     team.wait()  # nobody writes before all have read
     if not valid:
         note("no validation file beside the training data: validation is skipped")
-    _loop(run, valid, progress, note)
-    if team.leads:
-        facts = _facts(run, train)
-        save_model(run.averaged(), options.file(stage), sensor=_sensors(train), training=facts)
-        options.state(stage).unlink(missing_ok=True)
+    try:
+        _loop(run, valid, progress, note)
+        if team.leads:
+            facts = _facts(run, train)
+            save_model(run.averaged(), options.file(stage), sensor=_sensors(train), training=facts)
+            options.state(stage).unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:  # HDF5's complaints of damaged data are such errors too
+            raise
+        raise KsdiffError(f"{unwritable(options.run, error)}; make room there, then go on with --resume") from None
     team.wait()  # the next stage reads this one's weights
     return options.file(stage)
 

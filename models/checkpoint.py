@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ def save_model(model: FusionModel, path: Path, *, sensor: Mapping[str, Any], tra
         path: target, ``.safetensors``.
         sensor: full values of the sensor the training data came from.
         training: facts a reader needs to judge the weights (data, steps, seed, losses, version).
+
+    Raises:
+        ModelError: the file cannot be written; what was at ``path`` stays.
     """
     header = {
         "format_version": FORMAT_VERSION,
@@ -40,16 +44,19 @@ def save_model(model: FusionModel, path: Path, *, sensor: Mapping[str, Any], tra
         "training": dict(training),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial, metadata={_KEY: json.dumps(header, sort_keys=True)})
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o666 & ~umask)  # safetensors' files are for their owner alone
         partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: the weights cannot be written ({error})") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def read_header(path: str | Path) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The parts of training: gradients whole and in pieces, precision, instruments, pictures, the log."""
 
+import errno
 import json
+import re
 import signal
 
 import numpy as np
@@ -12,8 +14,9 @@ from test_whole_file import largest_file
 
 from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.models.checkpoint import load_model
+from ksdiff_cli.models.checkpoint import load_model, save_model
 from ksdiff_cli.models.config import ModelConfig
+from ksdiff_cli.models.contract import ModelError
 from ksdiff_cli.models.ksdiff import KSDiff
 from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
 from ksdiff_cli.png import write_png
@@ -236,6 +239,37 @@ def test_a_resume_state_that_breaks_off_leaves_the_one_before(patches, tmp_path,
         run.save(path)
     assert caught.value is error
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+
+
+def test_weights_that_do_not_fit_the_disk_leave_the_ones_before(patches, tmp_path):
+    run, path = Run(options(patches, tmp_path), 1, open_data((patches,))[0]), tmp_path / "stage1.safetensors"
+    save_model(run.averaged(), path, sensor={}, training={})
+    before = path.read_bytes()
+    full = r"stage1\.safetensors: the weights cannot be written"
+    with largest_file(len(before) // 2), pytest.raises(ModelError, match=full):
+        save_model(run.averaged(), path, sensor={}, training={})
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), KsdiffError),
+        (OSError("Can't synchronously read data"), OSError),  # HDF5's own
+    ],
+)
+def test_a_full_disk_while_training_is_one_line(patches, tmp_path, monkeypatch, error, raised):
+    def fail(self, step, facts):
+        raise error
+
+    monkeypatch.setattr(Log, "add", fail)
+    with pytest.raises(raised) as caught:
+        train_stage(options(patches, tmp_path / "run", steps=1), 1)
+    if raised is KsdiffError:
+        assert re.fullmatch(
+            r"\S*run: cannot be written \(No space left on device\); make room there, then go on with --resume",
+            str(caught.value),
+        )
 
 
 def test_a_second_request_ends_at_once():
