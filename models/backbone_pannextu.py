@@ -100,7 +100,45 @@ def _refine(inputs: int, config: ModelConfig) -> "Refine | nn.Sequential":
     )
 
 
-class PanNeXtU(Backbone):
+class CellUNet(Backbone):
+    """A U-Net of blocks on cells of ``patch`` pixels and of twice that, the greater part of two networks."""
+
+    def __init__(self, config: ModelConfig, inputs: int, blocks: ModelConfig) -> None:
+        """Make its layers.
+
+        Args:
+            config: of the whole network.
+            inputs: channels that it sees.
+            blocks: of its blocks, which need not be modulated where the rest is.
+        """
+        super().__init__(config)
+        width, (down, bottom, up) = config.width, config.depths
+        self.multiple = 2 * config.patch
+        self.patch, self.group = config.patch, config.group
+        self.stem = PatchStem(inputs, width, config.patch)
+        self.encode = nn.ModuleList(Block(width, blocks) for _ in range(down))
+        self.down = nn.Sequential(LayerNorm2d(width), nn.Conv2d(width, 2 * width, 2, stride=2))
+        self.bottom = nn.ModuleList(Block(2 * width, blocks) for _ in range(bottom))
+        self.up = nn.Conv2d(2 * width, 4 * width, 1)
+        self.merge = nn.Conv2d(2 * width, width, 1)
+        self.decode = nn.ModuleList(Block(width, blocks) for _ in range(up))
+        self.norm = LayerNorm2d(width)
+
+    def _through(self, h: Tensor, z: Latent) -> Tensor:
+        """Go down and up again: (R, width, h, w) from the stem -> the same shape."""
+        for block in self.encode:
+            h = block(h, z)
+        deep = self.down(h)
+        for block in self.bottom:
+            deep = block(deep, z)
+        deep = F.pixel_shuffle(everywhere(self.up, deep), 2)
+        h = everywhere(self.merge, torch.cat((h, deep), 1))
+        for block in self.decode:
+            h = block(h, z)
+        return h
+
+
+class PanNeXtU(CellUNet):
     """Blocks at 1/4 and 1/8 of the PAN resolution, a thin path at full resolution.
 
     The head predicts, for every PAN pixel, an injection gain for PAN's detail and a correction. It is modulated too:
@@ -112,23 +150,11 @@ class PanNeXtU(Backbone):
 
     def __init__(self, config: ModelConfig) -> None:
         """Make the network."""
-        super().__init__(config)
         inputs = 2 + config.ms_inputs
-        self.multiple = 2 * config.patch
-        width, (down, bottom, up) = config.width, config.depths
-        self.patch = config.patch
-        self.group = config.group
-        self.memory = round(2.5 * width)
-        self.stem = PatchStem(inputs, width, config.patch)
-        self.encode = nn.ModuleList(Block(width, config) for _ in range(down))
-        self.down = nn.Sequential(LayerNorm2d(width), nn.Conv2d(width, 2 * width, 2, stride=2))
-        self.bottom = nn.ModuleList(Block(2 * width, config) for _ in range(bottom))
-        self.up = nn.Conv2d(2 * width, 4 * width, 1)
-        self.merge = nn.Conv2d(2 * width, width, 1)
-        self.decode = nn.ModuleList(Block(width, config) for _ in range(up))
-        self.norm = LayerNorm2d(width)
+        super().__init__(config, inputs, config)
+        self.memory = round(2.5 * config.width)
         cell = config.patch * config.patch
-        self.head = ModulatedConv2d(width, 2 * config.group * cell, 1, config, constant=config.modulate_output)
+        self.head = ModulatedConv2d(config.width, 2 * config.group * cell, 1, config, constant=config.modulate_output)
         self.refine = _refine(inputs + config.group, config)
         self._start_plain()
 
@@ -153,15 +179,7 @@ class PanNeXtU(Backbone):
         rows = inputs.P.shape[2] // self.patch
         strips = strips_of(rows, CELL_ROWS if is_fixed(z) and by_pieces(inputs.P) else rows)
         h = join([self.stem(self._features(inputs.strip(pixels_of(s.read, self.patch))))[:, :, s.keep] for s in strips])
-        for block in self.encode:
-            h = block(h, z)
-        deep = self.down(h)
-        for block in self.bottom:
-            deep = block(deep, z)
-        deep = F.pixel_shuffle(everywhere(self.up, deep), 2)
-        h = everywhere(self.merge, torch.cat((h, deep), 1))
-        for block in self.decode:
-            h = block(h, z)
+        h = self._through(h, z)
         finished = [self._finish(inputs.strip(pixels_of(s.read, self.patch)), h[:, :, s.read], z) for s in strips]
         whole = join([out[:, :, pixels_of(s.keep, self.patch)] for out, s in zip(finished, strips, strict=True)])
         return inputs.wanted(whole)

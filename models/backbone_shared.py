@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import CELL_ROWS, Backbone, everywhere
-from .backbone_pannextu import REFINE_REACH, Block, Refine
+from .backbone import CELL_ROWS, everywhere
+from .backbone_pannextu import REFINE_REACH, Block, CellUNet, Refine
 from .config import ModelConfig
 from .contract import Inputs
 from .kernels import Kernels, Latent, ModulatedConv2d, is_fixed, of_entry
-from .layers import LayerNorm2d, PatchStem, by_pieces, sum_shifted, to_cells
+from .layers import LayerNorm2d, by_pieces, sum_shifted, to_cells
 from .pieces import Part, Sides, side_by_side
 
 _AREA = 9  # side of the areas over which PAN and a band are compared, cells
@@ -47,7 +47,7 @@ class _Shared:
         return _Shared(*(getattr(self, each.name)[image] for each in fields(self)))
 
 
-class SharedTrunk(Backbone):
+class SharedTrunk(CellUNet):
     """The trunk sees PAN, its detail and the bands' mean; it looks like PanNeXt-U and has no kernels of z's.
 
     A branch sees its band in cells, how the band and PAN's low-pass go together around each cell, and the trunk's
@@ -61,21 +61,10 @@ class SharedTrunk(Backbone):
 
     def __init__(self, config: ModelConfig) -> None:
         """Make the network."""
-        super().__init__(config)
-        self.multiple = 2 * config.patch
-        self.patch, self.group = config.patch, config.group
+        super().__init__(config, 2 + (1 if config.bands is None else config.bands), replace(config, prior=False))
         self.memory = round(3.25 * config.width) + 24 * config.group  # four bands at once
-        plain = replace(config, prior=False)
-        width, own, (down, bottom, up) = config.width, config.band_width, config.depths
-        self.stem = PatchStem(2 + (1 if config.bands is None else config.bands), width, config.patch)
-        self.encode = nn.ModuleList(Block(width, plain) for _ in range(down))
-        self.down = nn.Sequential(LayerNorm2d(width), nn.Conv2d(width, 2 * width, 2, stride=2))
-        self.bottom = nn.ModuleList(Block(2 * width, plain) for _ in range(bottom))
-        self.up = nn.Conv2d(2 * width, 4 * width, 1)
-        self.merge = nn.Conv2d(2 * width, width, 1)
-        self.decode = nn.ModuleList(Block(width, plain) for _ in range(up))
-        self.norm = LayerNorm2d(width)
-        self.tell = nn.Conv2d(width, own, 1)
+        own = config.band_width
+        self.tell = nn.Conv2d(config.width, own, 1)
         known = self.group * (config.patch**2 + 1 + 3)
         self.band = ModulatedConv2d(known, own, 3, config, padding_mode="replicate")
         self.blocks = nn.ModuleList(Block(own, config) for _ in range(config.band_blocks))
@@ -119,16 +108,7 @@ class SharedTrunk(Backbone):
     def _share(self, inputs: Inputs) -> _Shared:
         """Run the trunk."""
         known = inputs.context if inputs.context.shape[1] else inputs.M
-        h = self.stem(torch.cat((inputs.detail, inputs.P, known), 1))
-        for block in self.encode:
-            h = block(h, None)
-        deep = self.down(h)
-        for block in self.bottom:
-            deep = block(deep, None)
-        deep = F.pixel_shuffle(everywhere(self.up, deep), 2)
-        h = everywhere(self.merge, torch.cat((h, deep), 1))
-        for block in self.decode:
-            h = block(h, None)
+        h = self._through(self.stem(torch.cat((inputs.detail, inputs.P, known), 1)), None)
         smooth = inputs.P - inputs.detail
         low = F.avg_pool2d(smooth, self.patch)
         features = everywhere(self.tell, self.norm(h))

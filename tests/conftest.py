@@ -1,7 +1,9 @@
 """What all tests share: the command line, tiny rasters, and PAN/MS pairs of a scene known at every point."""
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,3 +223,17 @@ def measure_shift(reference: Array, image: Array, cutoff: float) -> tuple[float,
         slope = np.linalg.lstsq(frequency[alike] * weight[alike, None], phase[alike] * weight[alike], rcond=None)[0]
         shift = shift + slope
     return float(shift[0]), float(shift[1])
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, as a full disk would."""
+    resource = pytest.importorskip("resource")
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import warnings
@@ -12,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import rasterio
-from conftest import PairFiles, write_raster
+from conftest import PairFiles, largest_file, write_raster
 from output_maker import SUFFIX, TAGS, write_output
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
@@ -408,20 +407,13 @@ def test_failures_leave_what_was_there(
 @pytest.mark.parametrize("format", ["COG", "VRT"])
 @pytest.mark.parametrize("share", [0.15, 0.6, 0.999])
 def test_a_full_disk_is_noticed_in_every_format(share: float, format: Format, make_pair: Any, tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource")
     files = make_pair(size=(700, 720))
     whole = write_output(files, tmp_path / f"whole{SUFFIX[format]}", format, tile=1024).output
     largest = tmp_path / "whole_tiles" / "r000000_c000000.tif" if format == "VRT" else whole
     before = names(tmp_path)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest.stat().st_size * share), limits[1]))
-    try:
-        with pytest.raises(KsdiffError, match=r"out.*: cannot be written") as caught:
-            write_output(files, tmp_path / f"out{SUFFIX[format]}", format, tile=1024)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    size = int(largest.stat().st_size * share)
+    with largest_file(size), pytest.raises(KsdiffError, match=r"out.*: cannot be written") as caught:
+        write_output(files, tmp_path / f"out{SUFFIX[format]}", format, tile=1024)
     assert "\n" not in str(caught.value) and "partial" not in str(caught.value)
     assert names(tmp_path) == before
 

@@ -1,6 +1,5 @@
 """The file that sharpening writes: metadata, nodata, rounding, creation options."""
 
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from conftest import PairFiles, write_raster
+from conftest import PairFiles, largest_file, write_raster
 from output_maker import TAGS, Made, write_output
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
@@ -271,16 +270,8 @@ def test_overwriting_removes_what_belonged_to_the_old_file(make_pair: Any) -> No
 @pytest.mark.parametrize("creation", [{}, {"INTERLEAVE": "BAND"}, {"TILED": "NO"}])
 @pytest.mark.parametrize("short", [10, 300, 20000, 300000])
 def test_a_full_disk_is_noticed(short: int, creation: dict[str, str], make_pair: Any, tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource")
     files = make_pair(size=(500, 520))
     whole = sharpen(files, "whole.tif", creation=creation).output.stat().st_size
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (whole - short, limits[1]))
-    try:
-        with pytest.raises(KsdiffError, match="cannot be written"):
-            sharpen(files, creation=creation)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with largest_file(whole - short), pytest.raises(KsdiffError, match="cannot be written"):
+        sharpen(files, creation=creation)
     assert sorted(path.name for path in files.folder.iterdir()) == ["ms.tif", "pan.tif", "whole.tif"]

@@ -3,12 +3,9 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from conftest import PairFiles
+from conftest import PairFiles, largest_file
 from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
@@ -276,20 +273,6 @@ def test_interrupting_tells_how_to_go_on(files: PairFiles, run: Any, monkeypatch
     done = run(*command, "--no-registration-check")
     assert done.exit_code == 0, done.output
     assert "Windows of 64 pixels: 20, 9 of them kept from an interrupted run" in done.stderr
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let no file grow beyond a size, as a full disk would."""
-    resource = pytest.importorskip("resource")
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_disk_that_fills_up_while_shards_are_written(files: PairFiles) -> None:

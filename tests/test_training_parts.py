@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from conftest import largest_file
 from test_training import SMALL, options, write_patches
-from test_whole_file import largest_file
 
 from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.errors import KsdiffError

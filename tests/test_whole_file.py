@@ -2,14 +2,13 @@
 
 import json
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import largest_file
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.patches.writer import new_part
@@ -59,20 +58,6 @@ def target(tmp_path: Path) -> Path:
 def assert_untouched(target: Path) -> None:
     assert [path.name for path in target.parent.iterdir()] == [target.name]
     assert target.read_text() == OLD
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let no file grow beyond a size, as a full disk would."""
-    resource = pytest.importorskip("resource")
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 @every_writer
