@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import torch
@@ -90,13 +90,13 @@ def adapt(scene: Scene, output: Path, chosen: Adaptation, progress: ProgressCall
         facts = _facts(pair, start, chosen)
         if (found := _find(kept, facts)) is not None:
             return replace(found, notes=(*found.notes, f"adapted weights of an earlier run: {kept}"))
-        patch = _choose_patch(pair)
+        patch, pan_mtf = _choose_patch(pair), find_reduced_mtf(pair)
     work = output.with_name(f".{output.name}.adapting")
     with _lock(work):
         try:
             _clear_other(work, facts)
             prepare = PatchOptions(
-                (scene,), work / "patches", patch, pan_mtf=facts["pan_mtf"], check_registration=False, seed=chosen.seed
+                (scene,), work / "patches", patch, pan_mtf=pan_mtf, check_registration=False, seed=chosen.seed
             )
             if not prepare.output.exists():
                 prepare_patches(prepare, progress=progress)
@@ -169,7 +169,7 @@ def _measure(model: FusionModel, path: Path) -> tuple[float, float]:
     return float(ergas_mean), float(sam_mean)
 
 
-def _facts(pair: ScenePair, start: Path, chosen: Adaptation) -> dict[str, Any]:
+def _facts(pair: ScenePair, start: Path, chosen: Adaptation) -> dict[str, object]:
     """Return all that adapted weights depend on, as JSON values; the time of day aside."""
     scene = pair.scene
     return {
@@ -181,7 +181,6 @@ def _facts(pair: ScenePair, start: Path, chosen: Adaptation) -> dict[str, Any]:
         "bands": [source.band for source in scene.ms],
         "shift": list(scene.shift),
         "sensor": scene.sensor.name,
-        "pan_mtf": find_reduced_mtf(pair),
     }
 
 

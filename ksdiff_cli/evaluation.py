@@ -15,7 +15,8 @@ from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.evaluation_cases import Case, Image, Protocol, make_case
 from ksdiff_cli.evaluation_prior import Prior, check_prior, gather_latents, name_with
 from ksdiff_cli.evaluation_results import Evaluation, MethodResult, image_name
-from ksdiff_cli.fusers import Classical, Fuser, make_fuser
+from ksdiff_cli.fuser import Fuser
+from ksdiff_cli.fusers import Classical, make_fuser
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.report import Example, rgb_bands
 from ksdiff_cli.sensors import Sensor, find_sensor

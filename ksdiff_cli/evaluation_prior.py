@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation_cases import Case
-from ksdiff_cli.fusers import Fuser, Network
+from ksdiff_cli.fuser import Fuser
+from ksdiff_cli.fusers import Network
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,7 +18,7 @@ from ksdiff_cli.raster import ScenePair, SceneStatistics, Swath, Tile
 from ksdiff_cli.sensors import Sensor
 from ksdiff_cli.tiling import Box
 
-__all__ = ["Classical", "Fuser", "Network", "Upsampling", "make_fuser"]
+__all__ = ["Classical", "Network", "Upsampling", "make_fuser"]
 
 Array = NDArray[Any]
 

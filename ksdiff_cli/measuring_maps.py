@@ -1,7 +1,6 @@
 """Maps of where an image is good: GeoTIFFs written beside the figures, block by block."""
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from ksdiff_cli.metrics.blocks import CELL, Block, Span
 from ksdiff_cli.metrics.d_lambda import d_lambda_cells
 from ksdiff_cli.metrics.full_blocks import FullBlock
 from ksdiff_cli.metrics.q2n import q2n_cells
+from ksdiff_cli.whole_file import growing_file
 
 Array = NDArray[Any]
 
@@ -83,23 +83,16 @@ def open_maps(paths: dict[str, Path], area: Area) -> Iterator[Maps]:
 
     They get their names at the end; if the work fails nothing of them remains, and maps of an earlier run stay.
     """
-    growing = {name: path.with_name(f".{path.name}.{os.getpid()}.partial") for name, path in paths.items()}
-    try:
-        with ExitStack() as stack:
-            created = {
-                name: stack.enter_context(_create(path, area, 1 if name == "sam" else CELL))
-                for name, path in growing.items()
-            }
-            maps = Maps(created, dict(paths))
-            yield maps
-        for name, path in paths.items():
-            if name in maps.paths:
-                growing[name].replace(path)
-            else:
-                path.unlink(missing_ok=True)  # an earlier run's, which would pass for this one's
-    finally:
-        for partial in growing.values():
-            partial.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        growing = {name: stack.enter_context(growing_file(path)) for name, path in paths.items()}
+        created = {
+            name: stack.enter_context(_create(path, area, 1 if name == "sam" else CELL))
+            for name, path in growing.items()
+        }
+        maps = Maps(created, dict(paths))
+        yield maps
+    for name in paths.keys() - maps.paths.keys():  # an earlier run's goes too: it would pass for this one's
+        paths[name].unlink(missing_ok=True)
 
 
 def _create(path: Path, area: Area, cell: int) -> Any:

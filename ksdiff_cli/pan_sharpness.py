@@ -38,10 +38,10 @@ def find_reduced_mtf(pair: ScenePair) -> float:
     own = _sharpness(images)
     if own is None:
         return known
+    grid = corner_aligned(ratio)
+    shapes = [(image.shape[1] // ratio, image.shape[2] // ratio) for image in images]
     found = {}
     for gain in (known, *(gain for gain in _GAINS if gain > known)):
-        shapes = [(image.shape[1] // ratio, image.shape[2] // ratio) for image in images]
-        grid = corner_aligned(ratio)
         reduced = _sharpness(
             [degrade(image, grid, shape, (gain,)) for image, shape in zip(images, shapes, strict=True)]
         )

@@ -5,7 +5,7 @@ import os
 import sys
 from contextlib import suppress
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8  # of malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of malloc.h
 _SPINS = "2000"  # some microseconds, about what a step between two meetings of a network's threads may differ by
 
 
@@ -20,9 +20,7 @@ def reuse_memory() -> None:
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):  # another C library
             allocator = ctypes.CDLL(None)
-            for name, value in {
-                _TRIM_THRESHOLD: 2**31 - 1, _MMAP_THRESHOLD: 32 << 20, _MMAP_MAX: 0, _ARENA_MAX: 1
-            }.items():  # fmt: skip
+            for name, value in ((_TRIM_THRESHOLD, 2**31 - 1), (_MMAP_MAX, 0), (_ARENA_MAX, 1)):
                 allocator.mallopt(name, value)
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ksdiff_cli.fusers import Fuser, make_fuser
+from ksdiff_cli.fuser import Fuser
+from ksdiff_cli.fusers import make_fuser
 from ksdiff_cli.products import choose_bands
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene

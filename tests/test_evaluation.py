@@ -17,7 +17,8 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation import evaluate_files, make_fusers
 from ksdiff_cli.evaluation_cases import make_case, open_files
 from ksdiff_cli.evaluation_results import Evaluation, MethodResult, write_csv
-from ksdiff_cli.fusers import Fuser, Upsampling
+from ksdiff_cli.fuser import Fuser
+from ksdiff_cli.fusers import Upsampling
 from ksdiff_cli.metrics import ergas, measure_full, psnr, q2n, sam
 from ksdiff_cli.models.checkpoint import save_model
 from ksdiff_cli.models.config import ModelConfig

@@ -9,7 +9,8 @@ import pytest
 from ksdiff_cli import anchors
 from ksdiff_cli.anchors import count_anchors, read_anchors, spread_windows
 from ksdiff_cli.classical import METHODS
-from ksdiff_cli.fusers import Fuser, Network, make_fuser
+from ksdiff_cli.fuser import Fuser
+from ksdiff_cli.fusers import Network, make_fuser
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import Swath, Tile, open_pair
 from ksdiff_cli.tiling import Box

@@ -10,7 +10,8 @@ from rasterio.transform import Affine
 from scipy.ndimage import uniform_filter
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fusers import Fuser, Upsampling, make_fuser
+from ksdiff_cli.fuser import Fuser
+from ksdiff_cli.fusers import Upsampling, make_fuser
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import SceneStatistics, Tile
 from ksdiff_cli.raster_writer import new_raster

@@ -15,7 +15,8 @@ from ksdiff_cli import anchors, fusers_divided, fusers_network
 from ksdiff_cli.device_transfer import DeviceTransfer
 from ksdiff_cli.devices import free_memory, has_bf16
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fusers import Fuser, Network
+from ksdiff_cli.fuser import Fuser
+from ksdiff_cli.fusers import Network
 from ksdiff_cli.fusers_divided import Divider
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import open_pair

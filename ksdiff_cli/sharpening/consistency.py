@@ -32,10 +32,8 @@ _BEFORE_SIDE, _BEFORE_MARGIN, _BEFORE_WINDOWS = 192, 32, 8  # PAN pixels
 
 @dataclass(frozen=True)
 class PlacedTile(Tile):
-    """A tile that knows where it lies, with the MS that it came from."""
+    """A tile with the MS that it came from."""
 
-    box: Box
-    """Its place on the pair's grid."""
     camera: Camera
     """Over it."""
     ms: Array
@@ -84,14 +82,14 @@ class Consistent(Fuser):
         camera = place_camera(pair.grid, seen, pair.ms_shape, gains)
         if camera.ms.empty:
             nothing = np.zeros((pair.bands, 0, 0), np.float32)
-            return PlacedTile(tile.pan, tile.ms_up, tile.valid, seen, camera, nothing, nothing[0])
+            return PlacedTile(tile.pan, tile.ms_up, tile.valid, camera, nothing, nothing[0])
         ms, known = pair.read_ms(camera.ms.top, camera.ms.left, camera.ms.height, camera.ms.width)
         weight = known.astype(np.float32)
         if not tile.valid.all():
             weight *= camera.degrade(tile.valid.astype(np.float32), int(np.argmin(gains)))
         if not known.all():
             ms = np.where(known, ms, 0)
-        return PlacedTile(tile.pan, tile.ms_up, tile.valid, seen, camera, ms, weight)
+        return PlacedTile(tile.pan, tile.ms_up, tile.valid, camera, ms, weight)
 
     def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
         """See :meth:`Fuser.fuse`; tiles that are not from :meth:`read` are left as the fuser made them."""

@@ -20,7 +20,7 @@ from rasterio.errors import RasterioError
 
 from ksdiff_cli import __version__
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fusers import Fuser
+from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.process import reuse_memory
 from ksdiff_cli.raster import Scene, SceneStatistics, open_pair
 from ksdiff_cli.raster_open import BLOCK_CACHE
