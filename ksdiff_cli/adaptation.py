@@ -116,7 +116,12 @@ def adapt(scene: Scene, output: Path, chosen: Adaptation, progress: ProgressCall
             stage: Stage = header["stage"] or 1
             tuned = options.file(stage)
             if not tuned.exists():
-                train_stage(options, stage, lambda done, total, note="": progress(done, total, f"adapting, {note}"))
+                train_stage(
+                    options,
+                    stage,
+                    lambda done, total, note="": progress(done, total, f"adapting, {note}"),
+                    again="the same command goes on from here",
+                )
             return _decide(model, tuned, prepare.output / "valid.h5", kept, facts, header)
         except OSError as error:
             raise KsdiffError(f"{work}: cannot be written ({error.strerror or error}); make room there") from None

@@ -99,6 +99,7 @@ def train_stage(
     progress: ProgressCallback = silent,
     note: Callable[[str], None] = _say_nothing,
     team: Team = ALONE,
+    again: str = "the same command with --resume goes on from here",
 ) -> Path:
     """Train one stage, or go on where a killed run of the same options stopped.
 
@@ -108,6 +109,7 @@ def train_stage(
         progress: told every step, with the live loss.
         note: told what a person should know.
         team: the processes that train together; one of them writes.
+        again: how a person whose run was stopped has it go on, as the end of a sentence.
 
     Returns:
         The stage's checkpoint.
@@ -127,7 +129,7 @@ def train_stage(
     if not valid:
         note("no validation file beside the training data: validation is skipped")
     try:
-        _loop(run, valid, progress, note)
+        _loop(run, valid, progress, note, again)
         if team.leads:
             facts = _facts(run, train)
             save_model(run.averaged(), options.file(stage), sensor=_sensors(train), training=facts)
@@ -135,12 +137,14 @@ def train_stage(
     except OSError as error:
         if error.errno not in _UNWRITABLE:  # HDF5's complaints of damaged data are such errors too
             raise
-        raise KsdiffError(f"{unwritable(options.run, error)}; make room there, then go on with --resume") from None
+        raise KsdiffError(f"{unwritable(options.run, error)}; make room there; {again}") from None
     team.wait()  # the next stage reads this one's weights
     return options.file(stage)
 
 
-def _loop(run: Run, valid: list[PatchFile], progress: ProgressCallback, note: Callable[[str], None]) -> None:
+def _loop(
+    run: Run, valid: list[PatchFile], progress: ProgressCallback, note: Callable[[str], None], again: str
+) -> None:
     """Train until the stage is over; validate, draw and save in between."""
     options, team = run.options, run.team
     log = Log(options.run, options.name(run.stage))
@@ -166,10 +170,7 @@ def _loop(run: Run, valid: list[PatchFile], progress: ProgressCallback, note: Ca
             if stop and not run.finished:
                 if not team.leads:
                     raise SystemExit(1)
-                raise KsdiffError(
-                    f"{options.name(run.stage)}: stopped at step {run.step} of {options.steps}; "
-                    "the same command with --resume goes on from here"
-                )
+                raise KsdiffError(f"{options.name(run.stage)}: stopped at step {run.step} of {options.steps}; {again}")
 
 
 def _report(run: Run, valid: list[PatchFile], log: Log, note: Callable[[str], None]) -> None:

@@ -1,5 +1,6 @@
 """Fine-tuning on the scene at hand: it helps where it can, is not used where it does not, and survives kills."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from ksdiff_cli.models.checkpoint import load_ksdiff, read_header, save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.ksdiff import KSDiff
+from ksdiff_cli.training_log import Log
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -74,7 +76,7 @@ def test_it_helps_on_the_part_held_out_and_its_weights_are_found_again(run, scen
 def test_weights_that_would_be_worse_are_not_used(run, scene, weights, tmp_path, monkeypatch):
     import ksdiff_cli.adaptation as adaptation
 
-    def spoil(options, stage, progress):
+    def spoil(options, stage, progress, again):
         model, header = load_ksdiff(options.init)
         with torch.no_grad():
             for parameter in model.network.parameters():
@@ -124,3 +126,15 @@ def test_a_killed_run_goes_on(scene, weights, tmp_path):
         time.sleep(0.01)
     assert process.returncode == 0 and signs == {0o600}
     assert output.exists() and not work.exists()
+
+
+def test_a_full_disk_while_training_names_no_option_of_another_command(run, scene, weights, tmp_path, monkeypatch):
+    def fail(self, step, facts):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Log, "add", fail)
+    result = run(*command(scene, weights, tmp_path / "out.tif"))
+    assert result.exit_code == 1 and not (tmp_path / "out.tif").exists()
+    told = " ".join(result.stderr.split())
+    assert "(No space left on device); make room there; the same command goes on from here" in told
+    assert "--resume" not in told

@@ -267,7 +267,8 @@ def test_a_full_disk_while_training_is_one_line(patches, tmp_path, monkeypatch, 
         train_stage(options(patches, tmp_path / "run", steps=1), 1)
     if raised is KsdiffError:
         assert re.fullmatch(
-            r"\S*run: cannot be written \(No space left on device\); make room there, then go on with --resume",
+            r"\S*run: cannot be written \(No space left on device\); make room there; "
+            "the same command with --resume goes on from here",
             str(caught.value),
         )
 
