@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli import __version__
-from ksdiff_cli.classical import METHODS, Setup
+from ksdiff_cli.classical import METHODS
 from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.evaluation_cases import Case, Image, Protocol, make_case
 from ksdiff_cli.evaluation_prior import Prior, check_prior, gather_latents, name_with
 from ksdiff_cli.evaluation_results import Evaluation, MethodResult, image_name
 from ksdiff_cli.fuser import Fuser
-from ksdiff_cli.fusers import Classical, make_fuser
+from ksdiff_cli.fusers import make_fuser
 from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster import SceneStatistics, Tile
 from ksdiff_cli.report import Example, rgb_bands
 from ksdiff_cli.sensors import Sensor, find_sensor
 
@@ -177,21 +178,14 @@ def _bind(case: Case, fusers: Mapping[str, Fuser], notes: dict[str, None]) -> di
     steps: dict[str, Callable[[Image], Array]] = {}
     file = case.file
     for name, fuser in fusers.items():
-        if isinstance(fuser, Classical):
-            steps[name] = partial(_fuse_image, fuser, fuser.setup(case.sensor, file.bands, file.ratio, file.geometry))
-            if fuser.uses_mtf and case.sensor == find_sensor(None):
-                notes[f"{file.path}: names no known sensor; classical methods use generic MTF gains"] = None
-        else:
-            steps[name] = partial(_fuse_tile, fuser, file.ratio)
+        steps[name] = partial(_fuse, fuser.for_images(case.sensor, file.bands, file.ratio, file.geometry))
+        if fuser.uses_mtf and case.sensor == find_sensor(None):
+            notes[f"{file.path}: names no known sensor; classical methods use generic MTF gains"] = None
     return steps
 
 
-def _fuse_image(fuser: Classical, setup: Setup, image: Image) -> Array:
-    return fuser.fuse_image(image.tile, setup)
-
-
-def _fuse_tile(fuser: Fuser, ratio: int, image: Image) -> Array:
-    return fuser.fuse(image.tile, image.scene, ratio)
+def _fuse(fuse: Callable[[Tile, SceneStatistics], Array], image: Image) -> Array:
+    return fuse(image.tile, image.scene)
 
 
 def _fuse_with(network: Any, ratio: int, latents: Sequence[Any], image: Image) -> Array:

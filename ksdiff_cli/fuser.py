@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
 from ksdiff_cli.tiling import Box
+
+if TYPE_CHECKING:
+    from ksdiff_cli.classical import Geometry
+    from ksdiff_cli.sensors import Sensor
 
 Array = NDArray[Any]
 
@@ -23,6 +27,8 @@ class Fuser(ABC):
 
     quick: ClassVar[bool] = False
     """Whether it takes about as long as writing its result does."""
+    uses_mtf: bool = False
+    """Whether the sensor's MTF gains matter."""
 
     def check(self, bands: int, ratio: int) -> None:  # noqa: B027 - most methods take everything
         """Raise if this number of MS bands or this ratio cannot be done; called before any pixel is read."""
@@ -98,6 +104,22 @@ class Fuser(ABC):
         Returns:
             (bands, H, W) float32, DN. Invalid pixels may hold anything.
         """
+
+    def for_images(
+        self, sensor: "Sensor", bands: int, ratio: int, geometry: "Geometry"
+    ) -> Callable[[Tile, SceneStatistics], Array]:
+        """Return what sharpens whole images, each by itself, where :meth:`prepare` has seen no scene.
+
+        Args:
+            sensor: that took the images.
+            bands: MS bands.
+            ratio: see :meth:`fuse`.
+            geometry: how the images' PAN and MS lie on each other.
+
+        Returns:
+            Of an image and its statistics: see :meth:`fuse`; float64 where that is how the method computes.
+        """
+        return lambda tile, statistics: self.fuse(tile, statistics, ratio)
 
     @abstractmethod
     def bytes_per_pixel(self, bands: int) -> int:

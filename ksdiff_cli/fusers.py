@@ -56,13 +56,9 @@ class Classical(Fuser):
     def __init__(self, name: str) -> None:
         """Take the method called ``name`` in :data:`ksdiff_cli.classical.METHODS`."""
         self._name, self._method = name, METHODS[name]
+        self.uses_mtf = self._method.uses_mtf
         self._prepared: tuple[Any, Setup] | None = None
         self._seen: ThinSurvey | None = None
-
-    @property
-    def uses_mtf(self) -> bool:
-        """Whether the sensor's MTF gains matter."""
-        return self._method.uses_mtf
 
     def reach(self, ratio: int) -> int:
         """See :meth:`Fuser.reach`."""
@@ -72,13 +68,13 @@ class Classical(Fuser):
         """See :meth:`Fuser.watch`."""
         self._seen, thinned = None, self._method.thinned
         if thinned and pair.shape[0] * pair.shape[1] > _LARGE:
-            setup = self.setup(pair.scene.sensor, pair.bands, pair.grid.ratio, "area")
+            setup = make_setup(self._method, pair.scene.sensor, pair.bands, pair.grid.ratio, "area")
             self._seen = ThinSurvey(pair, thinned.sigmas(setup))
         return self._seen.watch if self._seen else None
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
         """See :meth:`Fuser.prepare`."""
-        setup = self.setup(pair.scene.sensor, pair.bands, pair.grid.ratio, "area")
+        setup = make_setup(self._method, pair.scene.sensor, pair.bands, pair.grid.ratio, "area")
         if (self._seen is None or self._seen.pair is not pair) and (watch := self.watch(pair)):
             pair.statistics(progress, watch)
         seen, self._seen = self._seen, None  # which keeps files open, and cannot go to another process
@@ -104,13 +100,12 @@ class Classical(Fuser):
         block = Block(tile.pan[0], tile.ms_up, tile.valid, tile.valid, tile.valid.size)
         return self._method.apply(block, _single(coefficients), setup)
 
-    def setup(self, sensor: Sensor, bands: int, ratio: int, geometry: Geometry) -> Setup:
-        """Return what :meth:`fuse_image` must know about images; see :func:`ksdiff_cli.classical.make_setup`."""
-        return make_setup(self._method, sensor, bands, ratio, geometry)
-
-    def fuse_image(self, tile: Tile, setup: Setup) -> Array:
-        """Sharpen a whole image with coefficients of its own, (bands, H, W) float64 DN."""
-        return fuse(self._method, tile.pan, tile.ms_up, setup, tile.valid)
+    def for_images(
+        self, sensor: Sensor, bands: int, ratio: int, geometry: Geometry
+    ) -> Callable[[Tile, SceneStatistics], Array]:
+        """See :meth:`Fuser.for_images`: coefficients from each image alone, as the reference has it, in float64."""
+        setup = make_setup(self._method, sensor, bands, ratio, geometry)
+        return lambda tile, statistics: fuse(self._method, tile.pan, tile.ms_up, setup, tile.valid)
 
     def bytes_per_pixel(self, bands: int) -> int:
         """See :meth:`Fuser.bytes_per_pixel`: that of the method that takes most, a handful of float64 images."""
