@@ -87,7 +87,7 @@ def sharpen_scene(
         format: ``GTiff``, ``COG`` or ``VRT``.
         creation: GDAL creation options.
         quicklook: PNG to draw PAN, MS and the result in.
-        tile: side of a window in PAN pixels, a multiple of 16 from 64 up; None chooses by memory, 1536 at most.
+        tile: side of a window in PAN pixels, a multiple of 16 from 64 up; None chooses by memory, 1280 at most.
         memory: GB that the process may take; None takes 2.
         resume: go on with the windows that a killed run of the same call finished.
         overwrite: replace an existing output.

@@ -82,7 +82,7 @@ def sharpen(
         options.option(
             options.CUTTING,
             "--tile",
-            help="Side of a window in PAN pixels, a multiple of 16 from 64 up. Default: 1536, less if memory is short.",
+            help="Side of a window in PAN pixels, a multiple of 16 from 64 up. Default: 1280, less if memory is short.",
         ),
     ] = None,
     memory: Annotated[

@@ -39,7 +39,7 @@ class SharpenOptions:
     """How a scene is cut and how the output is stored."""
 
     tile: int | None = None
-    """Side of a window, in PAN pixels, a multiple of 16; None takes 1536, or less where memory asks for it. Another
+    """Side of a window, in PAN pixels, a multiple of 16; None takes 1280, or less where memory asks for it. Another
     side may change a pixel by rounding."""
     memory: float | None = None
     """GB that the whole process may take; None takes 2. Pixels depend on it as far as they depend on ``tile``."""

@@ -6,7 +6,7 @@ from functools import cached_property
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.tiling import Box, Tiling
 
-TILES = (1536, 1024, 512, 256)
+TILES = (1280, 1024, 512, 256)
 """Sides of a core that are tried when none is asked for, PAN pixels."""
 DEFAULT_MEMORY = 2.0
 """GB for the whole process."""

@@ -306,7 +306,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--checkpoint", type=Path, help="weights; default: those shipped")
-    parser.add_argument("--tile", type=int, help="side of a window; default: 1536")
+    parser.add_argument("--tile", type=int, help="side of a window; default: 1280")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--fusionnet-margin", type=int, help="PAN pixels; default: its own")
     parser.add_argument("--device", default="cpu", help="where networks run")
