@@ -185,7 +185,7 @@ def _facts(pair: ScenePair, start: Path, chosen: Adaptation) -> dict[str, object
         "inputs": [file_state(source.path) for source in (scene.pan, *scene.ms)],
         "bands": [source.band for source in scene.ms],
         "shift": list(scene.shift),
-        "sensor": scene.sensor.name,
+        "sensor": json.loads(json.dumps(scene.sensor.to_dict())),  # tuples would not be what is read again
     }
 
 

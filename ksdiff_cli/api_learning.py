@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from ksdiff_cli.progress import ProgressCallback, silent
 
 if TYPE_CHECKING:
+    from ksdiff_cli.dataset import PatchFile
     from ksdiff_cli.evaluation_cases import Protocol
     from ksdiff_cli.evaluation_prior import Prior
     from ksdiff_cli.evaluation_results import Evaluation
@@ -193,11 +194,12 @@ def train(
         torch.set_num_threads(threads)
     paths = tuple(map(Path, data)) or (Path("patches"),)
     files, _ = open_data(paths)
+    settings = replace(config or ModelConfig(), bands=choose_bands(files, universal))
     with join_team(device) as team, hold_run(Path(output), team):
         options = TrainingOptions(
             data=paths,
             run=Path(output),
-            steps=steps or (epochs * sum(map(len, files)) // batch + 1 if epochs else 1000),
+            steps=steps or (_steps_of(epochs, files, settings.bands, batch) if epochs else 1000),
             batch=batch,
             accumulate=accumulate,
             precision=precision,
@@ -210,7 +212,7 @@ def train(
             fine_tune=fine_tune,
             seed=seed,
             device=str(team.device),
-            config=replace(config or ModelConfig(), bands=choose_bands(files, universal)),
+            config=settings,
         )
         chosen: dict[str, tuple[Stage, ...]] = {"1": (1,), "2": (2,), "all": (1, 2)}
         stages = chosen[stage] if isinstance(options.config, ModelConfig) else (1,)
@@ -230,6 +232,12 @@ def train(
 
             made.append(train_stage(options, number, report, note, team))
     return made
+
+
+def _steps_of(epochs: int, files: "Sequence[PatchFile]", bands: int | None, batch: int) -> int:
+    """Return the steps of so many passes over the patches; over image-band pairs where all bands share a network."""
+    passed = sum(len(file) * (file.bands if bands is None else 1) for file in files)
+    return -(-epochs * passed // batch)
 
 
 def evaluate(

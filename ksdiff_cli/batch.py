@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
-from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.errors import KsdiffError, StoppedError
 from ksdiff_cli.products import find_scenes, make_pair, names_scenes
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene
@@ -186,6 +186,8 @@ def _attempt(outcome: Outcome, work: Callable[[], Any]) -> Outcome:
     start = perf_counter()
     try:
         work()
+    except StoppedError:
+        raise
     except Exception as error:
         expected = isinstance(error, KsdiffError) or is_from_gdal(error) or type(error).__name__ == "ModelError"
         text = str(error) if expected else f"{type(error).__name__}: {error}"

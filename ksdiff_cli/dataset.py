@@ -3,6 +3,7 @@
 It runs on a machine with torch, h5py and numpy alone: no rasterio here.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,12 +130,21 @@ class PatchFile:
         sensor: dict[str, Any] = json.loads(text)
         return sensor
 
-    @property
-    def scene_names(self) -> list[str]:
-        """Names of the scenes that the images come from; [] if the file does not say."""
-        text = self._text("scenes")
-        names: list[str] = json.loads(text) if text.startswith("[") else []
-        return names
+    @cached_property
+    def identity(self) -> str:
+        """What tells these images from others, wherever the file lies: a digest of what it states and of three images.
+
+        Sixteen hexadecimal digits.
+        """
+        digest = hashlib.sha256()
+        for name, value in sorted(self._file.attrs.items()):
+            digest.update(f"{name} {value}\n".encode())
+        for name in ("pan", "ms"):
+            images = self._file[name]
+            digest.update(f"{name} {images.shape} {images.dtype}\n".encode())
+            for index in sorted({0, len(images) // 2, len(images) - 1} & set(range(len(images)))):
+                digest.update(images[index].tobytes())
+        return digest.hexdigest()[:16]
 
     def image(self, index: int) -> dict[str, Array]:
         """Return one image as float32 DN: pan (1, H, W), lms (C, H, W), ms (C, h, w) and, if there, gt (C, H, W)."""

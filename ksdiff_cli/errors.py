@@ -12,6 +12,10 @@ class KsdiffError(Exception):
     """
 
 
+class StoppedError(KsdiffError):
+    """Somebody asked long work to stop, and it has stored how far it is; whoever works through a list stops too."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``; did you mean …?`` with the nearest known name, in any case; "" where none is near."""
     lower = {one.lower(): one for one in known if one}

@@ -17,6 +17,7 @@ from ksdiff_cli.grids import Axis
 from ksdiff_cli.metrics.blocks import Span
 from ksdiff_cli.metrics.full_blocks import FullBlock
 from ksdiff_cli.raster import ScenePair, first_line
+from ksdiff_cli.raster_bands import mask_by_alpha
 from ksdiff_cli.raster_layout import georeferenced
 from ksdiff_cli.raster_values import erode
 
@@ -55,6 +56,8 @@ class Area:
             data_only = [MaskFlags.all_valid, *([MaskFlags.alpha] if self.alpha_is_data else [])]
             if not all(any(flag in data_only for flag in band) for band in flags):
                 valid = (self.dataset.read_masks(self.bands, window=window) > 0).all(0)
+            if not self.alpha_is_data:
+                mask_by_alpha(self.dataset, self.bands, window, valid)
         except RasterioError as error:
             raise KsdiffError(
                 f"{self.dataset.name}: cannot be read ({first_line(error)}); the file is damaged"

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from ksdiff_cli.seeds import LARGEST as LARGEST_SEED
+
 INPUTS = "Inputs"
 OUTPUT = "Output"
 SCENE = "Scene"
@@ -60,7 +62,13 @@ Device = Annotated[
 ]
 Seed = Annotated[
     int,
-    option(RUNNING, "--seed", help="Seed of every random number, from 0; the same seed gives the same bytes."),
+    option(
+        RUNNING,
+        "--seed",
+        min=0,
+        max=LARGEST_SEED,
+        help="Seed of every random number; the same seed gives the same bytes.",
+    ),
 ]
 Threads = Annotated[
     int | None,

@@ -86,7 +86,8 @@ def read_bands(datasets: Sequence[Any], sources: Sequence[BandSource], window: W
                 with np.errstate(over="ignore"):
                     band[...] = stored
                 _mask(dataset, source, stored, window, valid)
-            _mask_by_alpha(dataset, chosen[0], window, valid)
+            if not chosen[0].alpha_is_data:
+                mask_by_alpha(dataset, [chosen[0].band], window, valid)
             whole &= read.dtype.kind in "iu"
         except RasterioError as error:
             raise unreadable(chosen[0].path, error) from None
@@ -120,12 +121,19 @@ def _mask(dataset: Any, source: BandSource, stored: Array, window: Window, valid
     valid &= dataset.read_masks(source.band, window=window) > 0
 
 
-def _mask_by_alpha(dataset: Any, source: BandSource, window: Window, valid: Array) -> None:
-    """Take transparent pixels out of ``valid`` where GDAL does not: it knows alpha of files of 2 and of 4 bands."""
-    if source.alpha_is_data or isinstance(dataset, WarpedVRT) or ColorInterp.alpha not in dataset.colorinterp:
+def mask_by_alpha(dataset: Any, bands: Sequence[int], window: Window, valid: Array) -> None:
+    """Take transparent pixels out of ``valid`` where GDAL does not: it knows alpha of files of 2 and of 4 bands.
+
+    Args:
+        dataset: whose alpha is no data.
+        bands: that are read, numbers from 1; alpha masks others, not itself.
+        window: that is read.
+        valid: (h, w) bool, changed in place.
+    """
+    if isinstance(dataset, WarpedVRT) or ColorInterp.alpha not in dataset.colorinterp:
         return
     alpha = dataset.colorinterp.index(ColorInterp.alpha) + 1
-    if alpha != source.band and MaskFlags.alpha not in dataset.mask_flag_enums[source.band - 1]:
+    if alpha not in bands and MaskFlags.alpha not in dataset.mask_flag_enums[bands[0] - 1]:
         valid &= dataset.read(alpha, window=window) > 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ksdiff_cli import __version__
 from ksdiff_cli.dataset import PatchFile
-from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.errors import KsdiffError, StoppedError
 from ksdiff_cli.models.checkpoint import read_header, save_model, weights_hash
 from ksdiff_cli.models.contract import Stage
 from ksdiff_cli.progress import ProgressCallback, silent
@@ -53,7 +53,7 @@ def is_done(options: TrainingOptions, stage: Stage) -> bool:
     """Tell whether a run that is resumed had finished this stage already.
 
     Raises:
-        KsdiffError: the stage's weights are there but come from other options or another stage 1.
+        KsdiffError: the stage's weights are there but come from other options, other patches or another stage 1.
         ModelError: they cannot be read.
     """
     done = options.file(stage)
@@ -65,6 +65,8 @@ def is_done(options: TrainingOptions, stage: Stage) -> bool:
         raise KsdiffError(
             f"{done}: was made with other values of {', '.join(changed)}; choose another folder with -o, or --overwrite"
         )
+    if training.get("patches") != [file.identity for file in open_data(options.data)[0]]:
+        raise KsdiffError(f"{done}: was made from other patches; choose another folder with -o, or --overwrite")
     first = options.file(1)
     if stage == 2 and not options.fine_tune and first.exists() and training.get("stage1") != weights_hash(first):
         raise KsdiffError(f"{done}: was made from another {first}; train --stage 2 --overwrite")
@@ -122,10 +124,13 @@ def train_stage(
     train, valid = open_data(options.data)
     run = Run(options, stage, train, team)
     _check_sizes(train + valid, run)
-    if options.state(stage).exists():
+    begun = options.state(stage).exists()
+    if begun:
         run.restore(options.state(stage))
         note(f"going on at step {run.step} of {options.steps}")
     team.wait()  # nobody writes before all have read
+    if not begun and team.leads and options.file(stage).exists():
+        run.save(options.state(stage))  # whoever resumes knows that the weights there are of an earlier run
     if not valid:
         note("no validation file beside the training data: validation is skipped")
     try:
@@ -158,19 +163,20 @@ def _loop(
             losses = run.advance(batches.get(run.step))
             run.elapsed, stop = team.agree(before + time.monotonic() - started, stopper.asked)
             due = run.step % options.validate_every == 0 or run.finished
-            if run.step % every == 0 or due or stop:
+            save = due or stop or time.monotonic() - saved > _SAVE_SECONDS
+            if run.step % every == 0 or save:  # no state of lost weights is stored
                 run.look(losses)
             scale = (run.step, options.steps) if options.time_limit is None else (round(1000 * run.part), 1000)
             progress(*scale, f"loss {run.losses.get('loss', 0):.4f}")
             if due and team.leads:
                 _report(run, valid, log, note)
-            if team.leads and (due or stop or time.monotonic() - saved > _SAVE_SECONDS):
+            if team.leads and save:
                 run.save(options.state(run.stage))
                 saved = time.monotonic()
             if stop and not run.finished:
                 if not team.leads:
                     raise SystemExit(1)
-                raise KsdiffError(f"{options.name(run.stage)}: stopped at step {run.step} of {options.steps}; {again}")
+                raise StoppedError(f"{options.name(run.stage)}: stopped at step {run.step} of {options.steps}; {again}")
 
 
 def _report(run: Run, valid: list[PatchFile], log: Log, note: Callable[[str], None]) -> None:
@@ -199,6 +205,7 @@ def _facts(run: Run, train: list[PatchFile]) -> dict[str, Any]:
         "ksdiff_version": __version__,
         "losses": run.losses,
         "images": sum(map(len, train)),
+        "patches": run.patches,
     }
     return facts if run.origin is None else facts | {"stage1": run.origin}
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import Stage
 from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
+from ksdiff_cli.seeds import check_seed
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Recipe = Literal["chain", "random-t"]
@@ -65,6 +66,10 @@ class TrainingOptions:
     seed: int = 0
     device: str = "cpu"
     config: ModelConfig | PixelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse a seed that cannot be."""
+        check_seed(self.seed)
 
     def name(self, stage: Stage) -> str:
         """Return what a stage is called in files and logs; pixel diffusion has no stages."""

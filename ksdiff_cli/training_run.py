@@ -29,10 +29,12 @@ class Run:
         """Build the model of the stage, from given weights or stage 1's where there are some, and its optimiser.
 
         Raises:
-            KsdiffError: no stage 1 for stage 2, nothing to fine-tune, weights of another kind, or patches of a size the
-                network cannot take.
+            KsdiffError: fewer images a step than processes, no stage 1 for stage 2, nothing to fine-tune, weights of
+                another kind, or patches of a size the network cannot take.
             ModelError: weights for other bands.
         """
+        if options.batch < team.size:
+            raise KsdiffError(f"--batch {options.batch}: {team.size} processes need an image each; give more")
         self.options, self.stage, self.team = options, stage, team
         self.step, self.elapsed = 0, 0.0
         self.losses: dict[str, float] = {}
@@ -42,6 +44,7 @@ class Run:
         self.target: KSDiff | None = None
         self.origin: str | None = None
         """Hash of the stage 1 that stage 2 starts from."""
+        self.patches = [file.identity for file in train]
         if stage == 2 and not options.fine_tune:
             self.target, self.origin = _load_stage1(options)
             self.target.to(self.device).eval().requires_grad_(False)
@@ -150,6 +153,7 @@ class Run:
             "elapsed": self.elapsed,
             "losses": self.losses,
             "origin": self.origin,
+            "patches": self.patches,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -172,7 +176,7 @@ class Run:
         """Read a resume state.
 
         Raises:
-            KsdiffError: the state is damaged or comes from a run with other options or another stage 1.
+            KsdiffError: the state is damaged or comes from a run with other options, other patches or another stage 1.
         """
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
@@ -187,6 +191,8 @@ class Run:
             )
         if state["origin"] != self.origin:
             raise KsdiffError(f"{path}: was begun from another {self.options.file(1)}; start anew with --overwrite")
+        if state.get("patches") != self.patches:
+            raise KsdiffError(f"{path}: was begun with other patches; bring them back, or start anew with --overwrite")
         self.step, self.elapsed, self.losses = state["step"], state["elapsed"], state["losses"]
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])

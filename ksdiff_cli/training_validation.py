@@ -33,8 +33,8 @@ def validate(model: FusionModel, files: Sequence[PatchFile], device: torch.devic
     Returns:
         ``valid``: L1 in standardised units; ``shuffle_cost``: share by which it grows when every entry gets the z of
         another one, from another file if there are several; ``z_spread``: standard deviation of the token mean of z
-        between entries. Pixel diffusion has ``valid`` alone, its own loss at steps that stay the same. {} without
-        files.
+        between entries; neither of a single entry. Pixel diffusion has ``valid`` alone, its own loss at steps that stay
+        the same. {} without files.
     """
     model.eval()
     batches = [_prepare(model, batch.to(device)) for batch in _first_patches(files)]
@@ -49,8 +49,8 @@ def validate(model: FusionModel, files: Sequence[PatchFile], device: torch.devic
     valid = _mean_loss(model, batches, latents)
     facts = {"valid": round(valid, 6)}
     known = [z for z in latents if z is not None]
-    if known:
-        every = torch.cat(known)
+    every = torch.cat(known) if known else torch.empty(0)
+    if len(every) > 1:  # a single entry has no other one
         others = torch.split(every.roll(max(1, len(every) // 2), 0), [len(z) for z in known])
         facts["shuffle_cost"] = round(_mean_loss(model, batches, list(others)) / valid - 1, 5)
         facts["z_spread"] = round(every.mean(1).std(0).mean().item(), 5)
@@ -96,7 +96,7 @@ def _prepare(model: FusionModel, batch: Batch) -> Inputs:
 
 def _mean_loss(model: KSDiff, batches: list[Inputs], latents: Sequence[Tensor | None]) -> float:
     losses = [regression_loss(inputs, model(inputs, z)).item() for inputs, z in zip(batches, latents, strict=True)]
-    return sum(losses) / len(losses)
+    return float(np.average(losses, weights=[len(inputs.M) for inputs in batches]))
 
 
 def _first_patches(files: Sequence[PatchFile], images: int = 12, most: int = 24) -> Iterator[Batch]:

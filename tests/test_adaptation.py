@@ -73,6 +73,19 @@ def test_it_helps_on_the_part_held_out_and_its_weights_are_found_again(run, scen
     assert "earlier run" not in other.stderr and kept.read_bytes() != stored
 
 
+def test_weights_for_other_gains_are_not_found_again(run, scene, weights, tmp_path):
+    sensor, output = tmp_path / "sensor.toml", tmp_path / "out.tif"
+    text = (ROOT / "sample_data" / "sensor.toml").read_text()
+    sensor.write_text(text)
+    given = command(scene, weights, output, "--overwrite", "--sensor", sensor)
+    assert run(*given).exit_code == 0
+    assert "earlier run" in run(*given).stderr
+    sensor.write_text(text.replace("mtf_pan = 0.15", "mtf_pan = 0.2"))
+    done = run(*given)
+    assert done.exit_code == 0, done.stderr
+    assert "earlier run" not in done.stderr
+
+
 def test_weights_that_would_be_worse_are_not_used(run, scene, weights, tmp_path, monkeypatch):
     import ksdiff_cli.adaptation as adaptation
 

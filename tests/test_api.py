@@ -132,6 +132,8 @@ def test_a_mask_of_pan(make_pair: Any) -> None:
         ({"method": "gssa"}, "did you mean gsa?"),
         ({"sensor": "WV33"}, "did you mean WV3?"),
         ({"tile": 7}, "multiple of 16"),
+        ({"ms": np.ones((4, 24, 32), "uint16"), "nodata": -9999}, "nodata: -9999 is no value of type uint16"),
+        ({"ms": np.ones((4, 24, 32), "uint16"), "nodata": 0.5}, "nodata: 0.5 is no value of type uint16"),
     ],
 )
 def test_wrong_arrays(change: dict[str, Any], words: str) -> None:

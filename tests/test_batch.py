@@ -12,7 +12,7 @@ from conftest import PairFiles
 
 from ksdiff_cli import batch
 from ksdiff_cli.batch import Source, read_sources, run_batch, summarise
-from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.errors import KsdiffError, StoppedError
 
 OPTIONS = ("--method", "exp", "--no-registration-check", "--tile", 64)
 
@@ -146,12 +146,13 @@ def test_what_nobody_foresaw_is_the_scenes_too(scenes: Path, tmp_path: Path) -> 
     assert summarise(outcomes) == summary(tmp_path / "out")
 
 
-def test_an_interrupted_batch_leaves_a_summary(scenes: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, StoppedError])
+def test_an_interrupted_batch_leaves_a_summary(scenes: Path, tmp_path: Path, error: type[BaseException]) -> None:
     def stop(scene: Any, output: Path, progress: Any) -> None:
         if output.stem == "two":
-            raise KeyboardInterrupt
+            raise error
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         run_batch(read_sources(scenes)[1:], tmp_path / "out", stop)
     assert [one["name"] for one in summary(tmp_path / "out")["scenes"]] == ["one"]
 

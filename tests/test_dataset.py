@@ -72,7 +72,7 @@ def test_each_image_gets_the_statistics_of_its_scene(tmp_path) -> None:
     sensor = {"name": "QB", "bits": 11}
     path = write(tmp_path / "a.h5", content, sensor=json.dumps(sensor), geometry="area", scenes=json.dumps(["x", "y"]))
     file = PatchFile(path)
-    assert file.geometry == "area" and file.sensor == sensor and file.scene_names == ["x", "y"]
+    assert file.geometry == "area" and file.sensor == sensor
     statistics = file.batch([1, 2]).statistics
     assert statistics.pan_mean.tolist() == [[10], [20]] and statistics.pan_std.tolist() == [[1], [2]]
     assert statistics.ms_mean.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
@@ -146,6 +147,18 @@ def test_a_real_alpha_band_masks_and_is_no_band(folder):
     path, plain = folder.write("rgba.tif", np.concatenate([truth, alpha])), folder.write("rgb.tif", truth)
     found = measure_against_reference(path, plain)
     assert found.bands == 3 and found.left_out == 9 * 64
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_alpha_masks_whatever_the_number_of_bands(folder, bands):
+    truth = np.random.default_rng(8).integers(1, 2000, (bands, 64, 64), dtype=np.uint16)
+    alpha = np.full((1, 64, 64), 65535, np.uint16)
+    alpha[0, :9] = 0
+    path, plain = folder.write("with.tif", np.concatenate([truth, alpha])), folder.write("without.tif", truth)
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp.gray] * bands + [ColorInterp.alpha]
+    found = measure_against_reference(path, plain)
+    assert found.bands == bands and found.left_out == 9 * 64
 
 
 def test_all_nodata_is_an_error(folder, images):

@@ -365,15 +365,16 @@ def test_a_run_goes_on_whatever_memory_a_gpu_has_left(make_pair: Any) -> None:
     assert on_cpu.resumed == 0 and "other options" in on_cpu.notes[0]
 
 
+@pytest.mark.parametrize("free", [0, None])
 def test_what_was_found_out_is_told_when_no_window_is_left_to_make(
-    make_pair: Any, monkeypatch: pytest.MonkeyPatch
+    make_pair: Any, monkeypatch: pytest.MonkeyPatch, free: int | None
 ) -> None:
     files = make_pair(size=(300, 600))
     with monkeypatch.context() as patch:
         patch.setattr("ksdiff_cli.sharpening.Assembly.finish", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            sharpen(files, OnGpu(0))
+            sharpen(files, OnGpu(free), tile=256)
     assert len(list(job_folder(files.folder / "out.tif").glob("*.tif"))) == 6
-    made = sharpen(files, OnGpu(0))
+    made = sharpen(files, OnGpu(free), tile=256)
     with rasterio.open(made.output) as out:
         assert out.tags()["KSDIFF_PRECISION"] == "found 1 times"

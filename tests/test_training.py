@@ -255,6 +255,41 @@ def test_resume_with_other_options_is_refused(patches, tmp_path, monkeypatch):
         train_stage(options(patches, tmp_path, rate=0.5), 1)
 
 
+def test_resume_with_other_patches_is_refused(tmp_path, monkeypatch):
+    chosen = options(write_patches(tmp_path / "patches"), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("ksdiff_cli.training.save_model", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train_stage(chosen, 1)
+    write_patches(tmp_path / "patches", seed=1)  # as many, of the same size, in the same place
+    with pytest.raises(KsdiffError, match=r"stage1\.state: was begun with other patches"):
+        train_stage(chosen, 1)
+    write_patches(tmp_path / "patches")
+    train_stage(chosen, 1)
+    assert is_done(chosen, 1)
+    write_patches(tmp_path / "patches", seed=1)
+    with pytest.raises(KsdiffError, match=r"stage1\.safetensors: was made from other patches"):
+        is_done(chosen, 1)
+
+
+def test_a_run_that_replaces_another_is_not_taken_for_it(patches, tmp_path, monkeypatch):
+    chosen = options(patches, tmp_path)
+    train_stage(chosen, 1)
+    check_output(chosen, 1, resume=False, overwrite=True)
+    monkeypatch.setattr("ksdiff_cli.training_run.Run.advance", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train_stage(chosen, 1)
+    assert chosen.file(1).exists() and not is_done(chosen, 1)
+
+
+@pytest.mark.parametrize(("universal", "steps"), [(False, 8), (True, 32)])
+def test_epochs_are_passes_over_patches_or_over_their_bands(run, patches, tmp_path, universal, steps):
+    words = ("--data", patches, "-o", tmp_path / "run", "--stage", 1, "--epochs", 2, "--batch", 3, "--width", 8, "-q")
+    done = run("train", *words, *(["--universal"] if universal else []))
+    assert done.exit_code == 0, done.stderr
+    assert load_model(tmp_path / "run" / "stage1.safetensors")[1]["training"]["steps"] == steps
+
+
 def test_a_finished_stage_is_known_by_its_options_and_its_stage_1(patches, tmp_path):
     chosen = options(patches, tmp_path)
     assert not is_done(chosen, 1)

@@ -5,6 +5,7 @@ import json
 import re
 import signal
 
+import h5py
 import numpy as np
 import pytest
 import rasterio
@@ -271,6 +272,42 @@ def test_a_full_disk_while_training_is_one_line(patches, tmp_path, monkeypatch, 
             "the same command with --resume goes on from here",
             str(caught.value),
         )
+
+
+def test_every_process_needs_an_image(patches, tmp_path):
+    train, _ = open_data((patches,))
+    with pytest.raises(KsdiffError, match="--batch 1: 2 processes need an image each"):
+        Run(options(patches, tmp_path, batch=1), 1, train, Team(1, 2))
+
+
+def test_a_single_validation_image_says_nothing_of_the_prior(tmp_path):
+    folder = write_patches(tmp_path / "patches")
+    with h5py.File(folder / "valid.h5", "r+") as file:
+        for key in list(file):
+            first = file[key][:1]
+            del file[key]
+            file[key] = first
+    notes = []
+    train_stage(options(folder, tmp_path / "run", steps=2), 1, note=notes.append)
+    assert notes and not any("idle" in line or "another image's z" in line for line in notes)
+    facts = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert all("valid" in one and "z_spread" not in one for one in facts)
+
+
+def test_lost_weights_are_not_stored(patches, tmp_path, monkeypatch):
+    lose = Run.advance
+
+    def advance(self, batch):
+        losses = lose(self, batch)
+        return {name: value * float("nan") for name, value in losses.items()} if self.step == 3 else losses
+
+    monkeypatch.setattr(Run, "advance", advance)
+    monkeypatch.setattr("ksdiff_cli.training._SAVE_SECONDS", -1)  # a state after every step
+    monkeypatch.setattr("ksdiff_cli.training._LOOK", 1000)
+    chosen = options(patches, tmp_path, steps=5, validate_every=100)
+    with pytest.raises(KsdiffError, match="not finite"):
+        train_stage(chosen, 1)
+    assert torch.load(chosen.state(1), weights_only=True)["step"] == 2
 
 
 def test_a_second_request_ends_at_once():

@@ -120,6 +120,9 @@ def test_what_has_no_spread_is_refused_before_any_work(fails, run, weights, file
     given = ("sharpen", files.pan, files.ms, "-o", files.folder / "out.tif", "--no-registration-check")
     line = fails(*given, "--uncertainty", files.folder / "std.tif", "--checkpoint", weights(prior=False))
     assert "no prior" in line and "--checkpoint" in line
+    assert "for 2 MS bands" in fails(
+        *given, "--uncertainty", files.folder / "std.tif", "--checkpoint", weights(bands=2)
+    )
     same = fails(*given, "--uncertainty", files.folder / "out.tif")
     assert "two files" in same
     there = files.folder / "there.tif"

@@ -251,6 +251,14 @@ add(
     "--stage 1",
 )
 add("train: steps and epochs", lambda p: ("train", "--steps", 1, "--epochs", 1), "not both", code=2)
+add("train: a seed beyond all seeds", lambda p: ("train", "--seed", 2**24), "16777215", code=2)
+add(
+    "prepare-data: a negative seed",
+    lambda p: ("prepare-data", p / "product", "--seed", -1),
+    "--seed",
+    "greater than or equal to 0",
+    code=2,
+)
 add("train: a misspelt backbone", lambda p: ("train", "--backbone", "panext"), "did you mean pannextu?", code=2)
 add("train: a rank of two", lambda p: ("train", "--rank", "4,4"), "--rank 4,4", "four whole numbers", code=2)
 add("train: weights for other bands", lambda p: (

@@ -126,8 +126,6 @@ class Metric(ABC):
     """Pixels of context needed above and left of a block's core."""
     after: int = 0
     """Pixels of context needed below and right of it."""
-    left_out: int = 0
-    """Units (pixels, windows or 32-pixel cells) left out so far because they hold nodata."""
 
     @abstractmethod
     def update(self, block: Block) -> None:
@@ -163,7 +161,6 @@ class WindowIndex(Metric):
         for x, y in zip(block.reference, block.fused, strict=True):
             index = self.index(x, y)
             if complete is not None:
-                self.left_out += int(np.count_nonzero(~complete))
                 index = index[complete]
             self.total += float(index.sum())
             self.count += index.size

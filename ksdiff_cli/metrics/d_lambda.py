@@ -15,7 +15,6 @@ class DLambda(FullMetric):
     def update(self, block: FullBlock) -> None:
         """Take one block in."""
         self.q2n.update(make_block(block.ms_up, block.fused_blurred, block.valid))
-        self.left_out = self.q2n.left_out
 
     def result(self) -> float:
         """Return the distortion.

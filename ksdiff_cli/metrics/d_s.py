@@ -21,7 +21,6 @@ class DS(FullMetric):
         low = quality_cells(block.ms_up, block.pan_low[None])
         valid = cells(block.valid).all(-1)
         defined = (np.isfinite(high) & np.isfinite(low)).all(0)
-        self.left_out += int(np.count_nonzero(~valid))
         self.constant += int(np.count_nonzero(valid & ~defined))
         good = valid & defined
         self.high = self.high + high[:, good].sum(-1)

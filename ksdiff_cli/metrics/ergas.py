@@ -23,7 +23,6 @@ class Ergas(Metric):
         self.squares = self.squares + np.einsum("bhw,bhw->b", error, error)
         self.sums = self.sums + block.reference.sum((1, 2))
         self.count += int(np.count_nonzero(block.valid))
-        self.left_out += int(np.count_nonzero(~block.valid))
 
     def result(self) -> float:
         """Return ERGAS."""

@@ -31,8 +31,6 @@ class FullBlock:
 class FullMetric(ABC):
     """A number at full resolution, gathered block by block."""
 
-    left_out: int = 0
-    """32-pixel cells left out so far because they hold nodata."""
     constant: int = 0
     """32-pixel cells left out so far because U is undefined there (0/0: two bands that are both constant)."""
 

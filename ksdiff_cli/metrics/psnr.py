@@ -22,7 +22,6 @@ class Psnr(Metric):
         error = block.reference - block.fused
         self.squares += float(np.einsum("bhw,bhw->", error, error))
         self.count += int(np.count_nonzero(block.valid)) * len(error)
-        self.left_out += int(np.count_nonzero(~block.valid))
 
     def result(self) -> float:
         """Return the ratio in dB."""

@@ -33,7 +33,6 @@ class Q2n(Metric):
         core = block.view(0, 0)
         values = q2n_cells(core)
         good = np.isfinite(values)
-        self.left_out += int(np.count_nonzero(~good))
         self.total += float(values[good].sum())
         self.count += int(np.count_nonzero(good))
         self.peak = max(self.peak, float(np.abs(core.reference).max(initial=0)))

@@ -29,7 +29,6 @@ class PairDLambda(FullMetric):
         )
         valid = cells(block.valid).all(-1)
         defined = (np.isfinite(fused) & np.isfinite(ms)).all(0)
-        self.left_out += int(np.count_nonzero(~valid))
         self.constant += int(np.count_nonzero(valid & ~defined))
         good = valid & defined
         self.fused = self.fused + fused[:, good].sum(-1)

@@ -18,7 +18,6 @@ class Sam(Metric):
         block = block.view(0, 0)
         angles = sam_map(block.reference, block.fused)
         angles = angles[block.valid & np.isfinite(angles)]
-        self.left_out += int(np.count_nonzero(~block.valid))
         self.total += float(angles.sum())
         self.count += angles.size
 

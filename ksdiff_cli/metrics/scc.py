@@ -23,7 +23,6 @@ class Scc(Metric):
             rows, cols = (size - 2 for size in block.valid.shape)
             near = [block.valid[i : i + rows, j : j + cols] for i in range(3) for j in range(3)]
             complete = np.all(near, axis=0)
-            self.left_out += int(np.count_nonzero(~complete))
         for reference, fused in zip(block.reference, block.fused, strict=True):
             edges_r, edges_f = _edges(reference, block), _edges(fused, block)
             if complete is not None:

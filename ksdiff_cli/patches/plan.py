@@ -16,6 +16,7 @@ from ksdiff_cli.products import find_scenes
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.raster import Scene, open_pair
 from ksdiff_cli.registration import guard
+from ksdiff_cli.seeds import check_seed
 from ksdiff_cli.sensors import Sensor
 
 _TILES_RATIO = 4  # of PanCollection's sensors
@@ -50,7 +51,11 @@ class PatchOptions:
     check_registration: bool = True
     """Whether that shift is measured, and refused if it is large."""
     seed: int = 0
-    """Of the split."""
+    """Of the split; see :func:`ksdiff_cli.seeds.check_seed`."""
+
+    def __post_init__(self) -> None:
+        """Refuse a seed that cannot be."""
+        check_seed(self.seed)
 
     @property
     def rule(self) -> Rule:

@@ -155,7 +155,7 @@ def _make(
     check_creation(options.format == "COG", options.creation, pixels, pair.bands)
     job = Job(folder.path, plan, pair.bands, pixels, place_of(pair))
     missing, stored = job.missing(), plan.region.pixels * pair.bands * pixels.dtype.itemsize
-    if missing or _device(fuser, pair):  # what a device's network finds out is told
+    if missing or not fuser.quick:  # what a network finds out is told, on its windows too that an earlier run made
         fuser.prepare(pair, statistics, progress)
     tags = _provenance(pair.scene, fuser, plan)
     part = crop_pair(pair, (plan.region.top, plan.region.left, plan.region.height, plan.region.width))

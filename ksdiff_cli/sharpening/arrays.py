@@ -81,11 +81,21 @@ def sharpen_arrays(
             f"{_PAN}: has {len(first.values)} bands, PAN has one; are PAN and MS swapped? PAN comes first, then MS"
         )
     if nodata is not None:
+        if not _holds(last.values.dtype, nodata):
+            raise KsdiffError(f"nodata: {nodata:g} is no value of type {last.values.dtype}; give one that ms can hold")
         last = replace(last, nodata=nodata)
     elif last.nodata is None and last.values.dtype.kind == "f":
         last = replace(last, nodata=float("nan"))
     made = fuse_images(first, last, valid, fuser, options, progress, note)
     return write_labelled(made, ms) if labelled[1] else made.values
+
+
+def _holds(dtype: Any, value: float) -> bool:
+    """Say whether a data type has a value."""
+    if dtype.kind == "f":
+        return True
+    limits = np.iinfo(dtype)
+    return float(value).is_integer() and int(limits.min) <= value <= int(limits.max)
 
 
 def _checked(image: Image, name: str, dimensions: tuple[int, ...]) -> Image:

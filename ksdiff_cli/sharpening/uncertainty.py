@@ -32,7 +32,7 @@ Array = NDArray[Any]
 
 DRAWS = 8
 """Of z_T, unless another number is asked for."""
-_SIDE = 64  # of the image on which draws are tried, pixels
+_SIDE, _RATIO = 64, 4  # of the image on which draws are tried: pixels, and PAN pixels in one of MS
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,15 @@ class Spread(Fuser):
 
         Raises:
             KsdiffError: they do; a network without prior has nothing to draw.
+            ModelError: they are for other bands.
         """
+        self.check(bands, _RATIO)
         rows, cols = np.mgrid[:_SIDE, :_SIDE].astype(np.float32)
         pan = 300 + 100 * np.sin(0.7 * rows) * np.cos(0.3 * cols)
         ones = np.ones(bands)
         tile = Tile(pan[None], np.repeat(pan[None], bands, 0), np.ones(pan.shape, bool))
         statistics = SceneStatistics(300.0, 50.0, 300 * ones, 50 * ones)
-        first, second = (fuser.fuse(tile, statistics, 4) for fuser in self._fusers[:2])
+        first, second = (fuser.fuse(tile, statistics, _RATIO) for fuser in self._fusers[:2])
         if np.array_equal(first, second):
             raise KsdiffError(
                 "--uncertainty: these weights make the same image of every draw, they have no prior; give others with "
