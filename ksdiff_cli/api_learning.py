@@ -123,7 +123,7 @@ def train(
     precision: "Precision" = "auto",
     rate: float | None = None,
     recipe: "Recipe" = "chain",
-    warm_up: float = 0.2,
+    warm_up: float = 0.0,
     validate_every: int = 200,
     init: Name | None = None,
     fine_tune: bool = False,

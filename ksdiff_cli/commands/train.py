@@ -119,7 +119,7 @@ def train(
             min=0,
             max=1,
             metavar="SHARE",
-            help="Share of stage 2 that trains the diffusion alone, before the network joins. Default: 0.2",
+            help="Share of stage 2 that trains the diffusion alone, before the network joins. Default: 0",
         ),
     ] = None,
     separate: Annotated[
@@ -256,7 +256,7 @@ def train(
             precision=precision,
             rate=rate,
             recipe=recipe,
-            warm_up=1.0 if separate else 0.2 if warm_up is None else warm_up,
+            warm_up=1.0 if separate else warm_up or 0.0,
             validate_every=validate_every,
             init=init,
             fine_tune=fine_tune,

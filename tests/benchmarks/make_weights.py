@@ -13,7 +13,7 @@ licensed scenes, the only real imagery in training. Everything else is simulated
 
 The same arguments give the same bytes. About ten minutes of one core. Then:
 
-    ksdiff train --universal --backbone shared --stage all --steps 6000 --batch 32 --validate-every 500 \
+    ksdiff train --universal --backbone shared --stage all --steps 6000 --warm-up 0.2 --batch 32 --validate-every 500 \
         --data OUTPUT/wald --data OUTPUT/cameras -o RUN --seed 0 --threads 1
 """
 

@@ -28,7 +28,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "mlp": ("--structure", "mlp"),
     "separate": ("--separate",),
     "random-t": ("--recipe", "random-t"),
-    "no warm-up": ("--warm-up", "0"),
+    "warm-up": ("--warm-up", "0.2"),
     **{f"rank {rank}": ("--rank", rank) for rank in ("4,4,1,1", "8,8,1,1", "8,8,2,2", "16,16,1,1", "16,16,2,2")},
     "pixel-diffusion": ("--model", "pixel-diffusion"),
 }
