@@ -1,14 +1,13 @@
 """Classical methods: against the reference's outputs where they are at hand, by their properties, and on scenes."""
 
 import json
-import os
-from pathlib import Path
 from typing import get_args
 
 import h5py
 import numpy as np
 import pytest
 import rasterio
+from reference_values import EXPECTED, load_reference
 
 from ksdiff_cli.classical import METHODS, Setup, fuse, gsa, make_block, make_setup
 from ksdiff_cli.classical.filters import atrous, mtf_low
@@ -25,9 +24,6 @@ from ksdiff_cli.raster import open_pair
 from ksdiff_cli.sensors import SENSORS, find_sensor
 from ksdiff_cli.sharpening import SharpenOptions, sharpen_scene
 
-SHARED = Path(os.environ.get("KSDIFF_SHARED") or Path(__file__).resolve().parents[2] / "shared")
-GOLDEN = SHARED / "golden"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the reference's numbers are not beside the repository")
 REFERENCE = {
     "exp": "exp",
     "gsa": "GSA",
@@ -40,11 +36,6 @@ REFERENCE = {
 }
 every_method = pytest.mark.parametrize("name", METHODS)
 both_geometries = pytest.mark.parametrize("geometry", ["toolbox", "area"])
-
-
-def load(name):
-    with np.load(GOLDEN / f"{name}.npz") as file:
-        return {key: file[key] for key in file}
 
 
 def bands_first(image):
@@ -71,20 +62,20 @@ def images(bands=4, ratio=4, size=(64, 80), seed=0):
     return pan, interp23tap(ms, ratio), truth
 
 
-@needs_golden
 @pytest.mark.parametrize("name", REFERENCE)
 def test_golden_outputs(name):
-    golden, pan = load("methods_m_wv3"), load("inputs/m_wv3")["pan"][None]
+    golden, pan = load_reference("methods_m_wv3"), load_reference("inputs/m_wv3")["pan"][None]
     setup = make_setup(METHODS[name], SENSORS["WV3"], 8, 4, "toolbox")
     found = fuse(METHODS[name], pan, interp23tap(bands_first(golden["ms_lr"]), 4), setup)
     np.testing.assert_allclose(found, bands_first(golden[REFERENCE[name]]), rtol=tolerance(name))
 
 
-@needs_golden
-@pytest.mark.parametrize("name", ["exp", "bdsd-pc", "mtf-glp-fs", "bt-h"])
-def test_golden_figures(name):
-    inputs = load("inputs/rr_wv3")
-    wanted = json.loads((GOLDEN / "metrics.json").read_text())["methods"]["rr_wv3"][REFERENCE[name]]["full"]
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [(name, case) for case, known in EXPECTED["methods"].items() for name in REFERENCE if REFERENCE[name] in known],
+)
+def test_golden_figures(name, case):
+    inputs, wanted = load_reference(f"inputs/{case}"), EXPECTED["methods"][case][REFERENCE[name]]["full"]
     gt = bands_first(inputs["gt"])
     ms = decimate(mtf_filter(gt, SENSORS["WV3"].mtf_ms, 4), 4)
     setup = make_setup(METHODS[name], SENSORS["WV3"], 8, 4, "toolbox")
@@ -92,9 +83,8 @@ def test_golden_figures(name):
     assert {metric: values[metric] for metric in wanted} == pytest.approx(wanted, rel=tolerance(name))
 
 
-@needs_golden
 def test_golden_low_pass():
-    golden, pan = load("methods_m_wv3"), load("inputs/m_wv3")["pan"][None]
+    golden, pan = load_reference("methods_m_wv3"), load_reference("inputs/m_wv3")["pan"][None]
     block = make_block(pan, np.zeros((8, *pan.shape[1:])))
     np.testing.assert_allclose(atrous(block, setup_of(8)), golden["pan_atrous"], rtol=1e-12)
 

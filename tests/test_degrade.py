@@ -1,10 +1,8 @@
 """The reference toolbox's filters: against its own numbers where they are at hand, and by their properties."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
+from reference_values import load_reference
 from scipy.ndimage import correlate as direct_correlate
 
 from ksdiff_cli.degrade import (
@@ -21,20 +19,11 @@ from ksdiff_cli.degrade import (
 )
 from ksdiff_cli.sensors import SENSORS
 
-GOLDEN = Path(os.environ.get("KSDIFF_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "golden"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the reference's numbers are not beside the repository")
-
-
-def load(name):
-    with np.load(GOLDEN / f"{name}.npz") as file:
-        return {key: file[key] for key in file}
-
 
 def bands_first(image):
     return np.moveaxis(image, -1, 0)
 
 
-@needs_golden
 @pytest.mark.parametrize(
     ("key", "sensor", "ratio"),
     [
@@ -49,26 +38,23 @@ def bands_first(image):
     ],
 )
 def test_golden_ms_kernels(key, sensor, ratio):
-    expected = bands_first(load("filters")[key])
+    expected = bands_first(load_reference("filters")[key])
     kernels = [mtf_kernel(gain, ratio) for gain in SENSORS[sensor].ms_gains(len(expected))]
     np.testing.assert_allclose(kernels, expected, rtol=1e-9, atol=1e-15)
 
 
-@needs_golden
 @pytest.mark.parametrize("key", ["QB", "IKONOS", "GeoEye1", "WV4", "WV2", "WV3", "none"])
 def test_golden_pan_kernels(key):
     sensor = {"GeoEye1": "GE1", "none": "generic"}.get(key, key)
     np.testing.assert_allclose(
-        mtf_kernel(SENSORS[sensor].mtf_pan, 4), load("filters")[f"pan_{key}"], rtol=1e-9, atol=1e-15
+        mtf_kernel(SENSORS[sensor].mtf_pan, 4), load_reference("filters")[f"pan_{key}"], rtol=1e-9, atol=1e-15
     )
 
 
-@needs_golden
 def test_golden_ideal_kernel():
-    np.testing.assert_allclose(ideal_kernel(4), load("filters")["lpgauss"], rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(ideal_kernel(4), load_reference("filters")["lpgauss"], rtol=1e-9, atol=1e-15)
 
 
-@needs_golden
 @pytest.mark.parametrize(
     ("key", "resample", "repeats"),
     [
@@ -81,14 +67,13 @@ def test_golden_ideal_kernel():
     ],
 )
 def test_golden_resampling(key, resample, repeats):
-    golden = load("resample")
+    golden = load_reference("resample")
     image = np.tile(bands_first(golden["A"]), (1, repeats, repeats))
     np.testing.assert_allclose(resample(image), bands_first(golden[key]), rtol=1e-12)
 
 
-@needs_golden
 def test_golden_scene():
-    inputs, golden = load("inputs/fr_wv3"), load("fr_wv3")
+    inputs, golden = load_reference("inputs/fr_wv3"), load_reference("fr_wv3")
     gains = SENSORS["WV3"].ms_gains(8)
     blurred = mtf_filter(bands_first(inputs["fused"]), gains, 4)
     np.testing.assert_allclose(blurred, bands_first(golden["fused_mtf"]), rtol=1e-12)
@@ -97,9 +82,8 @@ def test_golden_scene():
     np.testing.assert_allclose(low, golden["pan_filt"], rtol=1e-12)
 
 
-@needs_golden
 def test_golden_wald_degrade():
-    inputs, golden = load("inputs/m_wv3"), load("methods_m_wv3")
+    inputs, golden = load_reference("inputs/m_wv3"), load_reference("methods_m_wv3")
     blurred = mtf_filter(bands_first(inputs["gt"]), SENSORS["WV3"].ms_gains(8), 4)
     np.testing.assert_allclose(blurred, bands_first(golden["gt_mtf"]), rtol=1e-12)
     np.testing.assert_allclose(decimate(blurred, 4), bands_first(golden["ms_lr"]), rtol=1e-12)

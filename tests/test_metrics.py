@@ -1,12 +1,10 @@
 """The metrics: equal to the reference toolbox, streamed or not, and with a defined answer to degenerate input."""
 
-import json
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+from reference_values import EXPECTED, has_reference, load_reference
 
 from ksdiff_cli import metrics
 from ksdiff_cli.degrade import decimate, interp23tap, mtf_filter
@@ -19,10 +17,6 @@ from ksdiff_cli.metrics.full_blocks import FullBlock, quality_cells
 from ksdiff_cli.metrics.qnr import PairDLambda
 from ksdiff_cli.sensors import SENSORS
 
-GOLDEN = Path(os.environ.get("KSDIFF_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "golden"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="the reference's numbers are not beside the repository")
-EXPECTED = json.loads((GOLDEN / "metrics.json").read_text()) if GOLDEN.is_dir() else {"rr": {}, "fr": {}, "methods": {}}
-
 AGAINST_REFERENCE = {
     "SAM": metrics.sam,
     "ERGAS": metrics.ergas,
@@ -34,8 +28,8 @@ AGAINST_REFERENCE = {
 
 def load(name):
     """The file's arrays, bands first."""
-    with np.load(GOLDEN / f"{name}.npz") as file:
-        return {key: np.moveaxis(file[key], -1, 0) if file[key].ndim == 3 else file[key] for key in file}
+    arrays = load_reference(name)
+    return {key: np.moveaxis(value, -1, 0) if value.ndim == 3 else value for key, value in arrays.items()}
 
 
 def assert_equal(value, expected, where):
@@ -56,7 +50,6 @@ def assert_quality(reference, fused, expected, where):
 # ---- the reference's numbers
 
 
-@needs_golden
 @pytest.mark.parametrize("case", EXPECTED["rr"])
 def test_golden_against_reference(case):
     images, protocols = load(f"inputs/{case}"), dict(EXPECTED["rr"][case])
@@ -80,7 +73,6 @@ def full_images(case, inputs, intermediates):
     }
 
 
-@needs_golden
 @pytest.mark.parametrize("case", EXPECTED["fr"])
 def test_golden_full_resolution(case):
     inputs, intermediates = load(f"inputs/{case}"), load(case)
@@ -101,7 +93,6 @@ def test_golden_full_resolution(case):
         assert_equal(metrics.qnr(pairs, spatial), values["QNR"], f"{case} {image} QNR")
 
 
-@needs_golden
 @pytest.mark.parametrize("case", EXPECTED["fr"])
 def test_golden_full_resolution_intermediates(case):
     inputs, golden = load(f"inputs/{case}"), load(case)
@@ -113,7 +104,6 @@ def test_golden_full_resolution_intermediates(case):
     np.testing.assert_allclose(q2n_map(block.ms_up, block.fused_blurred), golden["q2n_map"], rtol=1e-9)
 
 
-@needs_golden
 @pytest.mark.parametrize("method", EXPECTED["methods"].get("m_wv3", {}))
 def test_golden_methods(method):
     """The metrics on the stored outputs of the classical methods."""
@@ -130,7 +120,6 @@ def test_golden_methods(method):
         assert_equal(values[name], expected["fr"][key], f"{method} {name}")
 
 
-@needs_golden
 def test_golden_exp_from_the_start():
     """Degrade by Wald's protocol, upsample, measure: the whole chain."""
     expected, inputs = EXPECTED["methods"]["rr_wv3"]["exp"], load("inputs/rr_wv3")
@@ -144,12 +133,11 @@ def test_golden_exp_from_the_start():
     assert_equal(values["D_s"], expected["fr"]["D_s"], "exp D_s")
 
 
-@needs_golden
 def test_golden_maps():
     maps, seen = load("maps"), 0
     for key, expected in maps.items():
         case, kind = key.split(".")
-        if not (GOLDEN / "inputs" / f"{case}.npz").exists():
+        if not has_reference(f"inputs/{case}"):
             continue
         seen += 1
         images = load(f"inputs/{case}")
@@ -161,7 +149,6 @@ def test_golden_maps():
     assert seen >= 20
 
 
-@needs_golden
 def test_constant_cells_are_counted_where_the_reference_gives_nan():
     inputs, golden = load("inputs/fr_edge_const"), load("fr_edge_const")
     gains = SENSORS["QB"].ms_gains(4)
