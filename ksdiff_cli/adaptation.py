@@ -22,7 +22,7 @@ from ksdiff_cli.pan_sharpness import find_reduced_mtf
 from ksdiff_cli.patches.layout import lay_regions
 from ksdiff_cli.patches.plan import PatchOptions
 from ksdiff_cli.patches.prepare import prepare_patches
-from ksdiff_cli.patches.sources import PairSource
+from ksdiff_cli.patches.sources import NothingFitError, PairSource
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
 from ksdiff_cli.resuming import empty_folder, file_state, lock_folder, write_note
@@ -99,7 +99,7 @@ def adapt(scene: Scene, output: Path, chosen: Adaptation, progress: ProgressCall
                 (scene,), work / "patches", patch, pan_mtf=pan_mtf, check_registration=False, seed=chosen.seed
             )
             if not prepare.output.exists():
-                prepare_patches(prepare, progress=progress)
+                _prepare(prepare, progress)
             options = TrainingOptions(
                 data=(prepare.output,),
                 run=work,
@@ -125,6 +125,16 @@ def adapt(scene: Scene, output: Path, chosen: Adaptation, progress: ProgressCall
             return _decide(model, tuned, prepare.output / "valid.h5", kept, facts, header)
         except OSError as error:
             raise KsdiffError(f"{work}: cannot be written ({error.strerror or error}); make room there") from None
+
+
+def _prepare(options: PatchOptions, progress: ProgressCallback) -> None:
+    try:
+        prepare_patches(options, progress=progress)
+    except NothingFitError as error:
+        shutil.rmtree(options.output.parent, ignore_errors=True)
+        (scene,) = options.scenes
+        name = scene.name if isinstance(scene, Scene) else scene
+        raise KsdiffError(f"{name}: --adapt has nothing to train on, {error.reason}; sharpen without it") from None
 
 
 def _decide(

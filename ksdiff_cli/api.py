@@ -243,7 +243,7 @@ def measure(
     from ksdiff_cli.report import check_report, write_report
 
     if report is not None:
-        check_report(Path(report), overwrite)
+        check_report(Path(report), overwrite, [Path(name) for name in (fused, reference, pan, ms) if name is not None])
     more: dict[str, Any] = {"maps": None if maps is None else Path(maps), "pictures": report is not None}
     more |= {"overwrite": overwrite, "progress": progress}
     if reference is not None and pan is None and ms is None:

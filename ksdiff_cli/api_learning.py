@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.progress import ProgressCallback, silent
 
 if TYPE_CHECKING:
@@ -289,10 +290,13 @@ def evaluate(
     from ksdiff_cli.report.writing import check_text
     from ksdiff_cli.sensors import find_sensor
 
+    inputs = [Path(path) for path in (*data, *checkpoints)]
     if csv is not None:
-        check_text(Path(csv), overwrite)
+        check_text(Path(csv), overwrite, inputs)
     if report is not None:
-        check_report(Path(report), overwrite)
+        check_report(Path(report), overwrite, inputs)
+        if csv is not None and Path(csv).absolute() == Path(report).absolute():
+            raise KsdiffError(f"{csv}: cannot hold the values and the report; name two files")
     known = find_sensor(sensor) if isinstance(sensor, str) else sensor
     files = open_files([Path(path) for path in data], protocol)
     fusers = make_fusers(list(methods), [Path(path) for path in checkpoints], device, seed, prior)

@@ -14,7 +14,7 @@ from ksdiff_cli.errors import KsdiffError, StoppedError
 from ksdiff_cli.products import find_scenes, make_pair, names_scenes
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene
-from ksdiff_cli.raster_open import is_from_gdal
+from ksdiff_cli.raster_open import is_from_gdal, open_raster
 from ksdiff_cli.sharpening import job_folder
 from ksdiff_cli.whole_file import write_text
 
@@ -160,6 +160,9 @@ def _run_source(
     if source.name in taken:
         yield replace(first, status="failed", error=f"{first.output}: another scene of this list has that name")
         return
+    if any(_same(first.output, one) for one in source.inputs):
+        yield replace(first, status="failed", error=f"{first.output}: is one of the inputs; choose another folder")
+        return
     if _is_done(Path(first.output)) and not overwrite:
         yield first
         return
@@ -196,6 +199,38 @@ def _attempt(outcome: Outcome, work: Callable[[], Any]) -> Outcome:
     return replace(outcome, seconds=round(perf_counter() - start, 2))
 
 
+def check_mosaic(mosaic: Path, sources: Sequence[Source], folder: Path, suffix: str, *, overwrite: bool) -> None:
+    """Refuse a mosaic of all outputs that could not be written in the end, before any work.
+
+    Args:
+        mosaic: the virtual raster to be; one of outputs in the same folder may take its place, as after another run.
+        sources: see :func:`read_sources`.
+        folder: of the outputs.
+        suffix: of the outputs.
+        overwrite: whether anything else may.
+
+    Raises:
+        KsdiffError: it is an input or an output, exists, or its folder does not exist.
+    """
+    if mosaic.parent.absolute() != folder.absolute() and not mosaic.parent.is_dir():
+        raise KsdiffError(f"{mosaic}: the folder {mosaic.parent} does not exist; make it first")
+    if mosaic.is_dir():
+        raise KsdiffError(f"{mosaic}: is a folder; name the file to write")
+    if any(_same(mosaic, one) for source in sources for one in source.inputs):
+        raise KsdiffError(f"{mosaic}: is one of the inputs; choose another name")
+    if any((folder / f"{source.name}{suffix}").absolute() == mosaic.absolute() for source in sources):
+        raise KsdiffError(f"{mosaic}: is the name of one of the outputs; choose another one")
+    if mosaic.exists() and not overwrite:
+        with open_raster(mosaic) as there:
+            own = all(Path(file).absolute().is_relative_to(folder.absolute()) for file in there.files[1:])
+        if not own:
+            raise KsdiffError(f"{mosaic}: exists already; choose another name or give --overwrite")
+
+
+def _same(output: Path | str, given: str) -> bool:
+    return Path(output).exists() and Path(given).exists() and Path(output).samefile(given)
+
+
 def _is_done(output: Path) -> bool:
     """Say whether an output is there and nothing of the way to it."""
     return output.exists() and not job_folder(output).exists()
@@ -224,6 +259,11 @@ def _read_csv(path: Path, sensor: str | None) -> Iterator[Source]:
             if unknown := sorted(set(columns) - set(_COLUMNS)):
                 raise KsdiffError(f"{path}: knows no column {', '.join(unknown)}; columns are {', '.join(_COLUMNS)}")
             for row in reader:
+                if None in row:
+                    raise KsdiffError(
+                        f"{path}, line {reader.line_num}: has more cells than the first line names; several MS files "
+                        f"go into one cell, with {_BETWEEN} between them"
+                    )
                 cells = {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)}
                 if any(cells.values()):
                     yield _read_row(path, reader.line_num, cells, sensor)

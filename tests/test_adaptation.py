@@ -111,6 +111,17 @@ def test_too_small_a_scene_is_refused_in_one_line(fails, make_pair, weights, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scene", "start.safetensors"]
 
 
+@pytest.mark.parametrize("step", [5, 40])
+def test_a_scene_full_of_holes_is_refused_in_the_words_of_this_command(fails, make_pair, weights, tmp_path, step):
+    def dig(pan, ms):
+        ms[:, ::step, ::step] = 0
+
+    holed = make_pair(size=(512, 512), edit=dig, ms_profile={"nodata": 0})
+    line = fails(*command(holed, weights, tmp_path / "out.tif", "-q"))
+    assert "--adapt has nothing to train on" in line and "without it" in line and "--patch" not in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scene", "start.safetensors"]
+
+
 def test_it_goes_with_the_network_only(run, scene, tmp_path):
     result = run("sharpen", scene.pan, scene.ms, "-o", tmp_path / "o.tif", "--method", "gsa", "--adapt", "1")
     assert result.exit_code == 2 and "--adapt goes with --method ksdiff" in result.stderr.replace("\n", " ")

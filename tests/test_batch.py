@@ -13,6 +13,7 @@ from conftest import PairFiles
 from ksdiff_cli import batch
 from ksdiff_cli.batch import Source, read_sources, run_batch, summarise
 from ksdiff_cli.errors import KsdiffError, StoppedError
+from ksdiff_cli.raster_vrt import write_vrt
 
 OPTIONS = ("--method", "exp", "--no-registration-check", "--tile", 64)
 
@@ -100,6 +101,10 @@ def test_a_list_with_names_and_several_ms_files(scenes: Path, tmp_path: Path, ru
         ("scene,colour\none,red\n", "knows no column colour"),
         ("scene,pan,ms\none,one/pan.tif,one/ms.tif\n", "line 2: give either a scene, or PAN and MS"),
         ("pan,ms\none/pan.tif,\n", "line 2: give either"),
+        (
+            "pan,ms\none/pan.tif,a.tif,b.tif\n",
+            "line 2: has more cells than the first line names",
+        ),
         ("scene,name\none,a/b\n", "line 2: 'a/b' cannot be a file's name"),
         ("scene,name\none,x\ntwo,X\n", "would both be called X"),
     ],
@@ -189,3 +194,33 @@ def test_a_mosaic_of_all_outputs(scenes: Path, tmp_path: Path, run: Any) -> None
             np.testing.assert_array_equal(whole.read(), top.read())
     refused = run(*words, tmp_path / "all.tif")
     assert refused.exit_code == 2 and "--mosaic names a .vrt" in refused.stderr
+
+
+def test_a_mosaic_takes_nobodys_place(scenes: Path, tmp_path: Path, run: Any, fails: Any) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text("pan,ms\nscenes/one/pan.tif,scenes/one/ms.tif\n")
+    words = ("sharpen", "--batch", listed, "-o", tmp_path / "out", *OPTIONS, "--mosaic")
+    assert "is the name of one of the outputs" in fails(*words, tmp_path / "out" / "pan.vrt", "-f", "VRT")
+    assert "nofolder does not exist" in fails(*words, tmp_path / "nofolder" / "m.vrt")
+    (tmp_path / "folder.vrt").mkdir()
+    assert "is a folder" in fails(*words, tmp_path / "folder.vrt")
+    seen = tmp_path / "seen.vrt"
+    write_vrt(seen, [scenes / "one" / "pan.tif"])
+    before = seen.read_bytes()
+    assert "exists already" in fails(*words, seen)
+    listed.write_text("pan,ms,name\nseen.vrt,scenes/one/ms.tif,one\n")
+    assert "is one of the inputs" in fails(*words, seen, "--overwrite")
+    assert seen.read_bytes() == before and not (tmp_path / "out").exists()
+    inside = tmp_path / "out" / "all.vrt"  # whose folder the batch makes
+    assert run(*words, inside).exit_code == 0 and inside.exists()
+
+
+def test_an_output_is_never_an_input(scenes: Path, run: Any) -> None:
+    listed = scenes / "list.csv"
+    listed.write_text("pan,ms\none/pan.tif,one/ms.tif\n")
+    before = (scenes / "one" / "pan.tif").read_bytes()
+    done = run("sharpen", "--batch", listed, "-o", scenes / "one", *OPTIONS, "--json")
+    assert done.exit_code == 1
+    (one,) = json.loads(done.stdout)["scenes"]
+    assert one["status"] == "failed" and "is one of the inputs" in one["error"]
+    assert (scenes / "one" / "pan.tif").read_bytes() == before

@@ -278,3 +278,15 @@ def test_the_command_prints_json_or_a_table(tmp_path, checkpoint) -> None:
         again = CliRunner().invoke(app, [*arguments, *outputs[0 if name == "csv" else 2 :]])
         assert isinstance(again.exception, KsdiffError) and "exists already" in str(again.exception)
     assert CliRunner().invoke(app, [data, "--protocol", "full", "--crop", "cut21"]).exit_code == 2
+
+
+def test_an_output_takes_no_inputs_place(tmp_path, fails) -> None:
+    test = write(tmp_path / "test.h5")
+    before = test.read_bytes()
+    words = ("evaluate", test, "--method", "exp", "--overwrite")
+    assert "is one of the inputs" in fails(*words, "--csv", test)
+    page = tmp_path / "page.html"
+    page.write_bytes(before)
+    assert "is one of the inputs" in fails("evaluate", page, "--method", "exp", "--overwrite", "--report", page)
+    assert "name two files" in fails(*words, "--csv", tmp_path / "a.html", "--report", tmp_path / "a.html")
+    assert test.read_bytes() == before and sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "test.h5"]

@@ -197,7 +197,7 @@ def sharpen(
     if batch is not None:
         _run_batch(batch, sensor, output, workflow, makers, mosaic, quiet=quiet, as_json=as_json)
         return
-    workflow.check(output, inputs)
+    workflow.check(output, [*inputs, *([str(checkpoint)] if checkpoint else [])])
     scene = find_scene(inputs, sensor)
     try:
         with progress("sharpen", quiet=quiet) as report, makers as make:
@@ -238,10 +238,13 @@ def _run_batch(
     as_json: bool,
 ) -> None:
     """Sharpen many scenes and print what became of them."""
-    from ksdiff_cli.batch import SUMMARY, read_sources, run_batch, summarise
+    from ksdiff_cli.batch import SUMMARY, check_mosaic, read_sources, run_batch, summarise
     from ksdiff_cli.raster_vrt import write_vrt
 
     sources = read_sources(place, sensor, folder)
+    suffix = ".vrt" if workflow.options.format == "VRT" else ".tif"
+    if mosaic:
+        check_mosaic(mosaic, sources, folder, suffix, overwrite=workflow.options.overwrite)
     try:
         with progress("batch", quiet=quiet) as report, makers as make:
 
@@ -253,7 +256,7 @@ def _run_batch(
                 sources,
                 folder,
                 sharpen_one,
-                suffix=".vrt" if workflow.options.format == "VRT" else ".tif",
+                suffix=suffix,
                 overwrite=workflow.options.overwrite,
                 check=getattr(make, "check", lambda: None),
                 progress=report,

@@ -25,7 +25,7 @@ from ksdiff_cli.patches.masks import REASONS
 from ksdiff_cli.patches.parts import FILES, Cut, FileName, Part, choose_cut, lay_parts
 from ksdiff_cli.patches.plan import PatchOptions, Plan, plan_patches
 from ksdiff_cli.patches.quicklook import QUICKLOOK, draw_quicklook
-from ksdiff_cli.patches.sources import PairSource, Source, reduced_statistics, statistics_blocks
+from ksdiff_cli.patches.sources import NothingFitError, PairSource, Source, reduced_statistics, statistics_blocks
 from ksdiff_cli.patches.workspace import Workspace, open_workspace, workspace_folder
 from ksdiff_cli.patches.writer import FORMAT_VERSION, gather_lists, join_parts, new_part
 from ksdiff_cli.progress import ProgressCallback, silent
@@ -226,10 +226,8 @@ def _check_counts(prepared: Prepared, options: PatchOptions) -> None:
                 "--max-saturated",
             }[most]
             shares = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
-            raise KsdiffError(
-                f"{', '.join(prepared.scenes[:3])}: no {split} patch of {prepared.sides[split]} px is fit "
-                f"(left out: {shares}); nearly every one {advice}"
-            )
+            reason = f"no {split} patch of {prepared.sides[split]} px is fit (left out: {shares})"
+            raise NothingFitError(f"{', '.join(prepared.scenes[:3])}: {reason}; nearly every one {advice}", reason)
 
 
 def _made_of(options: PatchOptions, plans: list[Plan]) -> dict[str, Any]:

@@ -25,6 +25,15 @@ GEOMETRIES: dict[Geometry, "Wald"] = {"area": area, "toolbox": toolbox}
 _STATISTICS_SIDE = 512  # MS pixels, about; keeps a block and its halo far under 1 GB at any band count
 
 
+class NothingFitError(KsdiffError):
+    """A scene has nothing to make patches of."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        """Say it in one line; ``reason`` is the part of it that names no option."""
+        super().__init__(message)
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Block:
     """A window of a scene at reduced resolution: what Wald's protocol makes of it."""
@@ -241,7 +250,7 @@ def reduced_statistics(name: str, sources: Sequence[Source], step: Callable[[], 
         step: called after every block.
 
     Raises:
-        KsdiffError: no clean pixel at all.
+        NothingFitError: no clean pixel at all.
     """
     pan, ms = Moments(1), Moments(sources[0].bands)
     for source in sources:
@@ -252,7 +261,8 @@ def reduced_statistics(name: str, sources: Sequence[Source], step: Callable[[], 
             ms.add(block.ms[:, block.clean.reshape(height, source.ratio, width, source.ratio).all((1, 3))])
             step()
     if not pan.count or not ms.count:
-        raise KsdiffError(f"{name}: no area without nodata is large enough to be degraded")
+        reason = "no area without nodata is large enough to be degraded"
+        raise NothingFitError(f"{name}: {reason}; take another scene", reason)
     (pan_mean, pan_std), (ms_mean, ms_std) = pan.result(), ms.result()
     return SceneStatistics(float(pan_mean[0]), float(pan_std[0]), ms_mean, ms_std)
 

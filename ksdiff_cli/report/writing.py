@@ -1,6 +1,7 @@
 """Writing the page: refuse early, write beside the target, rename at the end."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from ksdiff_cli.errors import KsdiffError
@@ -9,22 +10,28 @@ from ksdiff_cli.report.page import make_page
 from ksdiff_cli.whole_file import write_text
 
 
-def check_report(path: Path, overwrite: bool) -> None:
-    """Refuse a report that could not be written in the end, before any work.
+def check_report(path: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+    """Refuse a report that could not be written in the end, before any work; see :func:`check_text`.
 
     Raises:
         KsdiffError: it is no HTML file by its name; or see :func:`check_text`.
     """
     if path.suffix.lower() not in {".html", ".htm"}:
         raise KsdiffError(f"{path}: the report is a web page; let its name end in .html")
-    check_text(path, overwrite)
+    check_text(path, overwrite, inputs)
 
 
-def check_text(path: Path, overwrite: bool) -> None:
+def check_text(path: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
     """Refuse a text file that could not be written in the end.
 
+    Args:
+        path: the file to be.
+        overwrite: whether it may take another one's place.
+        inputs: whose place it may not take.
+
     Raises:
-        KsdiffError: it exists (without ``overwrite``), or its folder does not exist or cannot be written.
+        KsdiffError: it exists (without ``overwrite``), is one of the inputs, or its folder does not exist or cannot be
+            written.
     """
     folder = path.parent
     if not folder.is_dir():
@@ -33,6 +40,8 @@ def check_text(path: Path, overwrite: bool) -> None:
         raise KsdiffError(f"{path}: the folder {folder} cannot be written to; choose another")
     if path.is_dir():
         raise KsdiffError(f"{path}: is a folder; name the file to write")
+    if any(other.exists() and path.exists() and path.samefile(other) for other in inputs):
+        raise KsdiffError(f"{path}: is one of the inputs; choose another name")
     if path.exists() and not overwrite:
         raise KsdiffError(f"{path}: exists already; choose another name or give --overwrite")
 
