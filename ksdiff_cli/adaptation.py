@@ -12,6 +12,7 @@ from typing import IO
 import numpy as np
 import torch
 
+from ksdiff_cli.checks import check_number
 from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.devices import pick_device
 from ksdiff_cli.errors import KsdiffError
@@ -50,6 +51,10 @@ class Adaptation:
     """How long to train."""
     seed: int = 0
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse a time that trains nothing, or never ends."""
+        check_number("adapt", self.minutes, 0.01)
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,24 @@ one name. :func:`measure` is what the command ``ksdiff metrics`` does with files
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from ksdiff_cli.checks import Registration, check_choice, check_method, check_number
 from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.seeds import check_seed
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from ksdiff_cli.fuser import Fuser
     from ksdiff_cli.measuring_results import Measurement
+    from ksdiff_cli.metrics import CropName
     from ksdiff_cli.raster_writer import Format
     from ksdiff_cli.sensors import Sensor
     from ksdiff_cli.sharpening import Sharpened
 
 Name = str | PathLike[str]
 """A path; where it says so also anything else that GDAL opens, such as ``https://…`` or ``s3://…``."""
-Registration = Literal["check", "correct", "skip"]
 Note = Callable[[str], None]
 """Takes a line that a person should read."""
 
@@ -50,7 +55,7 @@ def sharpen_scene(
     window: tuple[int, int, int, int] | None = None,
     bounds: tuple[float, float, float, float] | None = None,
     bounds_crs: str = "",
-    dtype: str | None = None,
+    dtype: "DTypeLike | None" = None,
     format: "Format" = "GTiff",
     creation: Mapping[str, str] | None = None,
     quicklook: Name | None = None,
@@ -83,7 +88,7 @@ def sharpen_scene(
         window: (row, column, height, width), the part to make in PAN pixels; None makes all.
         bounds: (xmin, ymin, xmax, ymax), the part to make in the units of ``bounds_crs``.
         bounds_crs: CRS of ``bounds``; "" is PAN's.
-        dtype: of the output; None takes that of MS.
+        dtype: of the output, see :data:`ksdiff_cli.checks.Dtype`, or NumPy's type; None takes that of MS.
         format: ``GTiff``, ``COG`` or ``VRT``.
         creation: GDAL creation options.
         quicklook: PNG to draw PAN, MS and the result in.
@@ -100,10 +105,10 @@ def sharpen_scene(
         What was made: path, shape (height, width), bands, dtype, nodata, notes and the seam score.
 
     Raises:
-        KsdiffError: inputs that cannot be read or do not fit each other, an output that cannot be written.
+        KsdiffError: inputs that cannot be read or do not fit each other, an output that cannot be written, a value out
+            of its range, or what only ``ksdiff`` has a use for with another method.
         ModelError: weights that cannot be used, or do not fit the scene.
     """
-    from ksdiff_cli.fusers import make_fuser
     from ksdiff_cli.products import find_scene
     from ksdiff_cli.sharpening import SharpenOptions
     from ksdiff_cli.sharpening.uncertainty import Uncertainty
@@ -115,9 +120,12 @@ def sharpen_scene(
         from ksdiff_cli.adaptation import Adaptation
 
         adaptation = Adaptation(weights, adapt, seed, device)
+    kind: Any = dtype if dtype is None else str(getattr(dtype, "__name__", dtype))
+    options = SharpenOptions(tile, memory, resume, kind, format, dict(creation or {}), overwrite, threads=threads)
+    check_number("draws", draws, 2, 64, whole=True)
     workflow = Workflow(
-        make_fuser(method, weights, device, seed, threads),
-        SharpenOptions(tile, memory, resume, dtype, format, dict(creation or {}), overwrite, threads=threads),
+        _make_fuser(method, weights, device, seed, threads, {"adapt": adapt, "uncertainty": uncertainty}),
+        options,
         bands=bands,
         warp=warp,
         registration=registration,
@@ -132,6 +140,24 @@ def sharpen_scene(
     names = [str(name) for name in inputs]
     workflow.check(Path(output), names)
     return workflow.run(find_scene(names, sensor), Path(output), progress)
+
+
+def _make_fuser(
+    method: str,
+    checkpoint: Path | None,
+    device: str,
+    seed: int,
+    threads: int | None,
+    given: Mapping[str, object] | None = None,
+) -> "Fuser":
+    """Return what sharpens, once all that concerns it is checked; ``given`` is what goes with the network only."""
+    from ksdiff_cli.fusers import make_fuser
+
+    check_seed(seed)
+    check_number("threads", threads, 1, whole=True, optional=True)
+    fuser = make_fuser(method, checkpoint, device, seed, threads)  # it knows which methods there are
+    check_method(method, {"checkpoint": checkpoint, **(given or {})})
+    return fuser
 
 
 def sharpen_array(
@@ -155,7 +181,8 @@ def sharpen_array(
 ) -> Any:
     """Sharpen arrays: the same pixels as :func:`sharpen_scene` makes of the same values in files, without files.
 
-    NumPy arrays lie on each other by their upper left corners, and their sizes give the ratio. Of two xarray DataArrays
+    NumPy arrays lie on each other by their upper left corners, and their sizes give the ratio; what a masked array
+    (``rasterio``'s ``read(masked=True)``) masks, in PAN or in any band of MS, is invalid. Of two xarray DataArrays
     rioxarray's georeference counts (``pip install "ksdiff[xarray]"``): offsets, other extents and any ratio are
     honoured, and the result, on PAN's grid over the common area, carries CRS, transform and nodata.
 
@@ -166,10 +193,11 @@ def sharpen_array(
         method: ``ksdiff``, or a classical method by name, see :data:`ksdiff_cli.classical.METHODS`.
         checkpoint: weights for ``ksdiff``; None takes those shipped with the package.
         sensor: a sensor, its name or its file; None is the generic one.
-        valid: (H, W) or (h, w) bool, on PAN's or on MS's grid; False where pixels hold no data. None: all do, but
-            ``nodata`` and, in float arrays, NaN.
-        nodata: DN that stands for "no data" in MS, and in the result. None: what a DataArray says; else NaN for floats,
-            and for integers none, unless some pixel is invalid: then 0.
+        valid: (H, W) or (h, w) bool, on PAN's or on MS's grid; False where pixels hold no data. None: all do, but what
+            is masked, ``nodata`` and, in float arrays, NaN; these are invalid whatever it says.
+        nodata: DN that stands for "no data" in MS, and in the result. None: what a DataArray says, or a masked
+            array (MS, else PAN) by its ``fill_value`` if nothing else lies under its mask; else NaN for floats, and for
+            integers none, unless some pixel is invalid: then 0.
         registration: see :func:`sharpen_scene`.
         tile: see :func:`sharpen_scene`.
         memory: GB that the engine may take besides the arrays; the inputs are copied once. None takes 2.
@@ -181,19 +209,19 @@ def sharpen_array(
 
     Returns:
         (bands, H, W) of MS's data type, rounded half to even and clipped to it; invalid pixels hold nodata, and valid
-        ones never do. A DataArray if DataArrays were given.
+        ones never do. A DataArray if DataArrays were given, never a masked array.
 
     Raises:
-        KsdiffError: shapes, types or grids that do not fit, nothing valid, MS shifted against PAN by over one pixel.
+        KsdiffError: shapes, types or grids that do not fit, nothing valid, MS shifted against PAN by over one pixel, a
+            value out of its range, or a checkpoint for another method than ``ksdiff``.
         ModelError: weights that cannot be used, or do not fit the bands.
     """
-    from ksdiff_cli.fusers import make_fuser
     from ksdiff_cli.sensors import find_sensor
     from ksdiff_cli.sharpening.arrays import ArrayOptions, sharpen_arrays
 
     known = find_sensor(sensor) if sensor is None or isinstance(sensor, str) else sensor
-    fuser = make_fuser(method, None if checkpoint is None else Path(checkpoint), device, seed, threads)
     options = ArrayOptions(known, ratio, registration, tile, memory)
+    fuser = _make_fuser(method, None if checkpoint is None else Path(checkpoint), device, seed, threads)
     return sharpen_arrays(pan, ms, valid, nodata, fuser, options, progress, note)
 
 
@@ -205,7 +233,7 @@ def measure(
     ms: Name | None = None,
     ratio: float | None = None,
     sensor: str | None = None,
-    crop: Literal["full", "cut21", "cut30"] = "full",
+    crop: "CropName" = "full",
     warp: bool = False,
     maps: Name | None = None,
     report: Name | None = None,
@@ -222,7 +250,7 @@ def measure(
         reference: the truth, on the same grid (reduced resolution).
         pan: PAN that it was made from; with ``ms``, in place of ``reference`` (full resolution).
         ms: MS that it was made from.
-        ratio: PAN pixels per MS pixel, for ERGAS against a reference; None takes the sensor's, or 4.
+        ratio: PAN pixels per MS pixel, at least 1, for ERGAS against a reference; None takes the sensor's, or 4.
         sensor: a sensor's name or file: bit depth, MTF gains.
         crop: against a reference: leave out a border of 21 or 30 pixels.
         warp: full resolution: warp MS onto PAN's axes.
@@ -236,12 +264,16 @@ def measure(
         The figures: ``result.values["SAM"]``, ``result.notes``, ``result.to_dict()``.
 
     Raises:
-        KsdiffError: not exactly one of reference, and PAN with MS; files that cannot be read or do not fit.
+        KsdiffError: not exactly one of reference, and PAN with MS; files that cannot be read or do not fit; no such
+            ratio or crop.
     """
     from ksdiff_cli.errors import KsdiffError
     from ksdiff_cli.measuring import measure_against_reference, measure_at_full_resolution
+    from ksdiff_cli.metrics import CropName
     from ksdiff_cli.report import check_report, write_report
 
+    check_number("ratio", ratio, 1, optional=True)
+    check_choice("crop", crop, CropName)
     if report is not None:
         check_report(Path(report), overwrite, [Path(name) for name in (fused, reference, pan, ms) if name is not None])
     more: dict[str, Any] = {"maps": None if maps is None else Path(maps), "pictures": report is not None}

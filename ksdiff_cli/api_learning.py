@@ -8,18 +8,22 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ksdiff_cli.checks import Registration, check_choice, check_number
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.seeds import check_seed
 
 if TYPE_CHECKING:
     from ksdiff_cli.dataset import PatchFile
     from ksdiff_cli.evaluation_cases import Protocol
     from ksdiff_cli.evaluation_prior import Prior
     from ksdiff_cli.evaluation_results import Evaluation
+    from ksdiff_cli.metrics import CropName
     from ksdiff_cli.models.config import ModelConfig
     from ksdiff_cli.models.contract import Stage
     from ksdiff_cli.models.pixel_diffusion import PixelConfig
     from ksdiff_cli.patches.prepare import Prepared
+    from ksdiff_cli.patches.sources import Geometry
     from ksdiff_cli.sensors import Sensor
     from ksdiff_cli.training_options import Precision, Recipe
 
@@ -28,6 +32,7 @@ _EXAMPLES = 3  # images shown in a report; its pictures grow with them
 Name = str | PathLike[str]
 Note = Callable[[str], None]
 """Takes a line that a person should read."""
+Stages = Literal["1", "2", "all"]
 
 
 def _drop(line: str) -> None:
@@ -41,11 +46,11 @@ def prepare_patches(
     sensor: str | None = None,
     ratio: int | None = None,
     pan_mtf: float | None = None,
-    geometry: Literal["area", "toolbox"] = "area",
+    geometry: "Geometry" = "area",
     max_cloud: float = 5.0,
     max_saturated: float = 5.0,
     warp: bool = False,
-    registration: Literal["check", "correct", "skip"] = "check",
+    registration: Registration = "check",
     seed: int = 0,
     overwrite: bool = False,
     resume: bool = True,
@@ -76,11 +81,13 @@ def prepare_patches(
         What came out: images and their side by file, windows left out by reason, notes.
 
     Raises:
-        KsdiffError: no scene, scenes that do not go into one file, too small a scene, an output that exists.
+        KsdiffError: no scene, scenes that do not go into one file, too small a scene, an output that exists, or a value
+            out of its range.
     """
     from ksdiff_cli.patches import prepare
     from ksdiff_cli.patches.plan import PatchOptions
 
+    check_choice("registration", registration, Registration)
     options = PatchOptions(
         tuple(map(Path, scenes)),
         Path(output),
@@ -113,7 +120,7 @@ def _weights(name: Name | None) -> Path | None:
 def train(
     *data: Name,
     output: Name = "runs",
-    stage: Literal["1", "2", "all"] = "all",
+    stage: "Stages | Stage" = "all",
     config: "ModelConfig | PixelConfig | None" = None,
     universal: bool = False,
     steps: int | None = None,
@@ -142,8 +149,8 @@ def train(
         data: folders made by :func:`prepare_patches`, folders of such folders, or PanCollection's ``train_*.h5``; none
             stands for ``patches``.
         output: folder of the run: weights, log, curves, resume state.
-        stage: ``1`` (encoder and network), ``2`` (diffusion, from the run's stage 1) or ``all``; pixel diffusion has
-            only one.
+        stage: 1 (encoder and network), 2 (diffusion, from the run's stage 1), as numbers or strings, or ``all``; pixel
+            diffusion has only one.
         config: the network; its ``bands`` are replaced by those of the data. None takes KSDiff's defaults.
         universal: one network for any number of bands, even if all data have one number.
         steps: optimiser steps of a stage; None takes ``epochs``, or 1000.
@@ -152,7 +159,7 @@ def train(
         batch: images a step.
         accumulate: pieces in which the network sees a batch; saves memory.
         precision: arithmetic on a GPU.
-        rate: peak learning rate; None takes 1e-3, 2e-4 to fine-tune.
+        rate: peak learning rate, up to 1; None takes 1e-3, 2e-4 to fine-tune.
         recipe: stage 2's diffusion: the whole chain with gradients, or one prediction from a random step.
         warm_up: share of stage 2, 0 to 1, that trains the diffusion alone; 1 leaves the network as stage 1 made it.
         validate_every: steps between validations, which save the resume state.
@@ -170,8 +177,8 @@ def train(
         The checkpoints, in the order of the stages.
 
     Raises:
-        KsdiffError: nothing to train on, data that do not fit, no stage 1 for stage 2, an earlier run in ``output``, or
-            one that works there now.
+        KsdiffError: nothing to train on, data that do not fit, no stage 1 for stage 2, an earlier run in ``output``,
+            one that works there now, or a value out of its range.
         ModelError: weights or a configuration that cannot be used.
     """
     from dataclasses import replace
@@ -191,32 +198,39 @@ def train(
     from ksdiff_cli.training_options import FINE_RATE, RATE
     from ksdiff_cli.training_parallel import join_team
 
+    check_choice("stage", str(stage), Stages)
+    check_number("threads", threads, 1, whole=True, optional=True)
+    check_number("epochs", epochs, 1, whole=True, optional=True)
+    if steps is not None and epochs is not None:
+        raise KsdiffError("give steps or epochs, not both; epochs are passes over the patches")
     if threads:
         torch.set_num_threads(threads)
     paths = tuple(map(Path, data)) or (Path("patches"),)
     files, _ = open_data(paths)
     settings = replace(config or ModelConfig(), bands=choose_bands(files, universal))
+    options = TrainingOptions(
+        data=paths,
+        run=Path(output),
+        steps=TrainingOptions.steps if steps is None else steps,
+        batch=batch,
+        accumulate=accumulate,
+        precision=precision,
+        rate=(FINE_RATE if fine_tune else RATE) if rate is None else rate,
+        recipe=recipe,
+        warm_up=warm_up,
+        time_limit=time_limit,
+        validate_every=validate_every,
+        init=_weights("shipped" if fine_tune and init is None else init),
+        fine_tune=fine_tune,
+        seed=seed,
+        config=settings,
+    )
+    if epochs is not None:
+        options = replace(options, steps=_steps_of(epochs, files, settings.bands, batch))
     with join_team(device) as team, hold_run(Path(output), team):
-        options = TrainingOptions(
-            data=paths,
-            run=Path(output),
-            steps=steps or (_steps_of(epochs, files, settings.bands, batch) if epochs else 1000),
-            batch=batch,
-            accumulate=accumulate,
-            precision=precision,
-            rate=rate or (FINE_RATE if fine_tune else RATE),
-            recipe=recipe,
-            warm_up=warm_up,
-            time_limit=time_limit,
-            validate_every=validate_every,
-            init=_weights("shipped" if fine_tune and init is None else init),
-            fine_tune=fine_tune,
-            seed=seed,
-            device=str(team.device),
-            config=settings,
-        )
+        options = replace(options, device=str(team.device))
         chosen: dict[str, tuple[Stage, ...]] = {"1": (1,), "2": (2,), "all": (1, 2)}
-        stages = chosen[stage] if isinstance(options.config, ModelConfig) else (1,)
+        stages = chosen[str(stage)] if isinstance(options.config, ModelConfig) else (1,)
         stages = (2,) if fine_tune else stages
         for number in stages:
             check_output(options, number, resume=resume, overwrite=overwrite)
@@ -246,7 +260,7 @@ def evaluate(
     methods: Sequence[str] = (),
     checkpoints: Sequence[Name] = (),
     protocol: "Protocol" = "reduced",
-    crop: Literal["full", "cut21", "cut30"] = "full",
+    crop: "CropName" = "full",
     sensor: "str | Sensor | None" = None,
     prior: "Prior" = "own",
     csv: Name | None = None,
@@ -280,16 +294,24 @@ def evaluate(
         Values by method and image: ``result.methods["gsa"].mean("ERGAS")``, ``result.to_dict()``.
 
     Raises:
-        KsdiffError: no such file or method, or images that do not suit the protocol.
+        KsdiffError: no data, no such file, method, protocol, crop or prior, or images that do not suit the protocol.
         ModelError: weights that cannot be used, or do not fit the images.
     """
     from ksdiff_cli.evaluation import evaluate_files, make_fusers
-    from ksdiff_cli.evaluation_cases import open_files
+    from ksdiff_cli.evaluation_cases import Protocol, open_files
+    from ksdiff_cli.evaluation_prior import Prior
     from ksdiff_cli.evaluation_results import write_csv
+    from ksdiff_cli.metrics import CropName
     from ksdiff_cli.report import check_report, write_report
     from ksdiff_cli.report.writing import check_text
     from ksdiff_cli.sensors import find_sensor
 
+    if not data:
+        raise KsdiffError("no data: name patch files, or folders that prepare-data made")
+    check_choice("protocol", protocol, Protocol)
+    check_choice("crop", crop, CropName)
+    check_choice("prior", prior, Prior)
+    check_seed(seed)
     inputs = [Path(path) for path in (*data, *checkpoints)]
     if csv is not None:
         check_text(Path(csv), overwrite, inputs)

@@ -1,5 +1,6 @@
 """The ksdiff program: registers the commands and turns expected failures into one line."""
 
+import errno
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ def _border(command: Callable[[], str]) -> Iterator[None]:
             message, code = explain(error, command()), 2
         elif _is_expected(error):
             message, code = str(error), 1
+        elif isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # wherever a path is first looked at
+            message, code = f"{error.filename}: is too long for a file's name; check the path", 1
         else:
             raise
     # a path may hold anything, a line end too

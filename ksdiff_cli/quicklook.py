@@ -20,7 +20,7 @@ from ksdiff_cli.raster import Scene, ScenePair, open_pair
 from ksdiff_cli.raster_crop import Crop, crop_pair
 from ksdiff_cli.raster_ground import pixel_metres
 from ksdiff_cli.raster_open import BLOCK_CACHE, open_raster, unreadable
-from ksdiff_cli.raster_writer import check_place
+from ksdiff_cli.raster_writer import check_location, check_place
 from ksdiff_cli.report.colours import Stretch, find_stretch, rgb_bands
 from ksdiff_cli.report.scale import ScaleBar, choose_bar
 
@@ -43,6 +43,7 @@ def check_quicklook(path: Path, inputs: list[str], overwrite: bool) -> None:
     Raises:
         KsdiffError: it is not called .png, or see :func:`raster_writer.check_place`.
     """
+    check_location(path)
     if path.suffix.lower() != ".png":
         raise KsdiffError(f"{path}: the quicklook is a PNG; let its name end in .png")
     check_place(path, inputs, overwrite)

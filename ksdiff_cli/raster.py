@@ -213,6 +213,17 @@ class ScenePair:
             valid &= ms_valid[np.ix_(rows, cols)]
         return pan, valid, ms, (top, left)
 
+    def _meet(self, row: int, col: int, height: int, width: int) -> bool:
+        """Say whether both images are valid in some pixel of a window of the output grid."""
+        _, valid = self.read_pan(row, col, height, width)
+        if not valid.any():
+            return False
+        (top, bottom), (left, right) = self._ms_area((row, col), (height, width))
+        _, ms_valid = self.read_ms(top, left, bottom - top, right - left)
+        rows = nearest(self.grid.rows, height, top, bottom, row)
+        cols = nearest(self.grid.cols, width, left, right, col)
+        return bool((valid & ms_valid[np.ix_(rows, cols)]).any())
+
     def statistics(
         self, progress: ProgressCallback = silent, watch: Callable[[Box], None] | None = None
     ) -> SceneStatistics:
@@ -224,7 +235,7 @@ class ScenePair:
                 decoded anew.
 
         Raises:
-            KsdiffError: no valid pixel at all.
+            KsdiffError: no valid pixel at all, or none that both images have.
         """
         pan, ms = Moments(1), Moments(self.bands)
         (top, bottom), (left, right) = self._ms_area((0, 0), self.shape)
@@ -242,9 +253,14 @@ class ScenePair:
         if pan.count == 0 or ms.count == 0:
             which = self.scene.pan.path if pan.count == 0 else self.scene.ms[0].path
             raise KsdiffError(f"{which}: every pixel is nodata; nothing to sharpen")
-        holes = pan.count < self.shape[0] * self.shape[1] or ms.count < height * width
+        pan_holes, ms_holes = pan.count < self.shape[0] * self.shape[1], ms.count < height * width
+        if pan_holes and ms_holes and not any(self._meet(*block) for block in _blocks(self.pan, 0, 0, *self.shape)):
+            raise KsdiffError(
+                f"{self.scene.pan.path}: is nodata wherever {self.scene.ms[0].path} holds data, so nothing can be "
+                "sharpened; give images whose valid parts overlap"
+            )
         (pan_mean, pan_std), (ms_mean, ms_std) = pan.result(), ms.result()
-        self.fill = SceneStatistics(float(pan_mean[0]), float(pan_std[0]), ms_mean, ms_std, holes)
+        self.fill = SceneStatistics(float(pan_mean[0]), float(pan_std[0]), ms_mean, ms_std, pan_holes or ms_holes)
         return self.fill
 
     def _filled_pan(self, row: int, col: int, height: int, width: int) -> Array:

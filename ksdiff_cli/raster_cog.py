@@ -1,5 +1,6 @@
 """Cloud optimized GeoTIFFs: GDAL makes one out of a finished GeoTIFF, with overviews."""
 
+import glob
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,8 @@ def new_cog(
         with growing(output) as partial:
             copy_cog(whole, partial, creation)
     finally:
-        whole.unlink(missing_ok=True)
+        for left in whole.parent.glob(glob.escape(whole.name) + "*"):
+            left.unlink(missing_ok=True)
 
 
 def copy_cog(source: Path, path: Path, creation: Mapping[str, str]) -> None:

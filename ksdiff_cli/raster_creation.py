@@ -1,6 +1,7 @@
 """Creation options of the files we write: defaults by measurement, checked against this build of GDAL."""
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ def geotiff_options(pixels: PixelFormat, creation: Mapping[str, str]) -> dict[st
         options |= {"BLOCKXSIZE": str(BLOCK), "BLOCKYSIZE": str(BLOCK)}
     # the fastest levels: on real scenes the default ones take three times as long for 2 to 5 % fewer bytes
     options |= {"DEFLATE": {"ZLEVEL": "1"}, "ZSTD": {"ZSTD_LEVEL": "1"}}.get(codec, {})
-    if codec in _WITH_PREDICTOR:  # differences of neighbours compress better
+    if codec in _WITH_PREDICTOR and "NBITS" not in given:  # differences of neighbours compress better
         options["PREDICTOR"] = "3" if pixels.dtype.kind == "f" else "2"
     return options | given
 
@@ -40,10 +41,10 @@ def cog_options(creation: Mapping[str, str]) -> dict[str, str]:
     given = {name.upper(): value for name, value in creation.items()}
     codec = given.get("COMPRESS", default_codec()).upper()
     options = {"COMPRESS": codec, "BIGTIFF": "IF_SAFER", "NUM_THREADS": _threads(), "OVERVIEW_RESAMPLING": "AVERAGE"}
-    if codec in _WITH_PREDICTOR:
-        options |= {"PREDICTOR": "YES", "LEVEL": "1"}
-    if codec == "LZW":
-        del options["LEVEL"]
+    if codec in _WITH_PREDICTOR - {"LZW"}:
+        options["LEVEL"] = "1"
+    if codec in _WITH_PREDICTOR and "NBITS" not in given:
+        options["PREDICTOR"] = "YES"
     return options | given
 
 
@@ -61,21 +62,36 @@ def check_creation(cog: bool, creation: Mapping[str, str], pixels: PixelFormat, 
     """
     if not creation:
         return
+    given = " ".join(f"{name}={value}" for name, value in creation.items())
+    why = _complaint(cog, creation, pixels, bands)
+    if why is not None:
+        why = re.sub(r"^\S*\.tif(, band \d+)?: ", "", why).removesuffix(".")  # without the file in memory
+        raise KsdiffError(
+            f"--co {given}: {why} (the output has {bands} bands of {pixels.dtype.name}); see GDAL's page of the driver"
+        )
+
+
+def _complaint(cog: bool, creation: Mapping[str, str], pixels: PixelFormat, bands: int) -> str | None:
+    """Write a small raster as :func:`check_creation` says, and return what GDAL complains about, in its own words."""
     shape = {"width": 32, "height": 32, "count": bands, "dtype": pixels.dtype.name, "nodata": pixels.nodata}
+    # what fails in a thread of GDAL's own is printed by GDAL and not told to us
+    options = {} if cog else geotiff_options(pixels, creation) | {"NUM_THREADS": "1"}
+    image = (np.indices((bands, 32, 32)).sum(0) % 2).astype(pixels.dtype)  # fits any type; zeros may be left out
     try:
-        with warnings.catch_warnings(), creation_warnings() as complaints, MemoryFile() as memory:
+        with warnings.catch_warnings(), creation_warnings(every=True) as complaints, MemoryFile() as memory:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with memory.open(driver="GTiff", **shape, **({} if cog else geotiff_options(pixels, creation))) as file:
-                file.write(np.zeros((bands, 32, 32), pixels.dtype))
+            with memory.open(driver="GTiff", **shape, **options) as file:
+                file.write(image)
             if cog:
+                options = cog_options(creation) | {"NUM_THREADS": "1"}
                 with MemoryFile(ext=".tif") as copy:
-                    rasterio.shutil.copy(memory.name, copy.name, driver="COG", **cog_options(creation))
+                    rasterio.shutil.copy(memory.name, copy.name, driver="COG", **options)
     except Exception as error:
         if not is_from_gdal(error):
             raise
-        raise KsdiffError(f"--co: {first_line(error)}; see GDAL's page of the driver") from None
-    if complaints:
-        raise KsdiffError(f"--co: {complaints[0].removesuffix('.')}; see GDAL's page of the driver")
+        return first_line(error)
+    # with NBITS GDAL looks at what lies in a block beyond the image, too
+    return next((text for text in complaints if "pixels clipped" not in text), None)
 
 
 @lru_cache
@@ -95,14 +111,18 @@ def default_codec() -> str:
 
 
 @contextmanager
-def creation_warnings() -> Iterator[list[str]]:
-    """Collect GDAL's complaints about creation options, which rasterio only logs."""
+def creation_warnings(every: bool = False) -> Iterator[list[str]]:
+    """Collect GDAL's complaints about creation options, which rasterio only logs.
+
+    Args:
+        every: take whatever it complains about.
+    """
     complaints: list[str] = []
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             message = record.getMessage()
-            if "creation option" in message or "COMPRESS" in message:
+            if every or "creation option" in message or "COMPRESS" in message:
                 complaints.append(message.partition(" in ")[2] or message)
 
     handler, logger = Collector(logging.WARNING), logging.getLogger("rasterio._env")

@@ -21,6 +21,8 @@ class PixelFormat:
     dtype: np.dtype[Any]
     nodata: float | None
     """Value of invalid pixels; None when the file declares none."""
+    differences: bool = False
+    """Whether values are differences of DN, such as deviations, which MS's offset does not apply to."""
 
     def encode(self, values: Array, valid: Array, out: Array | None = None) -> Array:
         """Turn fused values into stored ones: rounded, clipped, and never the nodata value where they are valid.

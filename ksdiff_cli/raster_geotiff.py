@@ -25,7 +25,8 @@ from ksdiff_cli.raster_statistics import BandStatistics
 
 Array = NDArray[Any]
 
-_SIDECARS = (".aux.xml", ".ovr", ".msk")
+_SIDECARS = (".aux.xml", ".ovr", ".msk")  # behind the file's name
+_BESIDE = (".tfw", ".RPB", "_RPC.TXT")  # in place of its suffix: --co TFW, RPB, RPCTXT, and PROFILE without RPCs inside
 
 
 class RasterTarget(Protocol):
@@ -34,6 +35,10 @@ class RasterTarget(Protocol):
     @property
     def block_shapes(self) -> Sequence[tuple[int, int]]:
         """(height, width) of every band's blocks: pieces are best made of whole ones, so that each is written once."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether none of the pixels written so far is valid."""
 
     def write(self, stored: Array, window: Window) -> None:
         """Write (bands, h, w) stored values, nodata where invalid, at a window of the output."""
@@ -54,6 +59,11 @@ class GeoTiff:
     def block_shapes(self) -> Sequence[tuple[int, int]]:
         """See :class:`RasterTarget`."""
         return [(int(height), int(width)) for height, width in self.dataset.block_shapes]
+
+    @property
+    def empty(self) -> bool:
+        """See :class:`RasterTarget`."""
+        return self.statistics.empty
 
     def write(self, stored: Array, window: Window) -> None:
         """See :class:`RasterTarget`."""
@@ -78,7 +88,7 @@ def new_geotiff(
         with dataset:
             if complaints:
                 raise KsdiffError(f"--co: {complaints[0]}")
-            write_metadata(dataset, pair, tags)
+            write_metadata(dataset, pair, pixels, tags)
             target = GeoTiff(dataset, pixels.nodata)
             yield target
             write_statistics(dataset, target.statistics)
@@ -108,9 +118,13 @@ def growing(output: Path) -> Iterator[Path]:
             output.with_name(output.name + suffix).unlink(missing_ok=True)  # of the file that is replaced
             if (sidecar := partial.with_name(partial.name + suffix)).exists():
                 sidecar.replace(output.with_name(output.name + suffix))
+        for suffix in _BESIDE:
+            if (sidecar := partial.with_name(partial.stem + suffix)).exists():
+                sidecar.replace(output.with_name(output.stem + suffix))
         partial.replace(output)
     finally:
-        for left in partial.parent.glob(glob.escape(partial.name) + "*"):
+        beside = [partial.with_name(partial.stem + suffix) for suffix in _BESIDE]
+        for left in [*partial.parent.glob(glob.escape(partial.name) + "*"), *beside]:
             left.unlink(missing_ok=True)
 
 

@@ -14,6 +14,7 @@ from ksdiff_cli.raster_layout import has_geotransform
 _COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}
 STALE_TAGS = ("TIFFTAG_", "STATISTICS_", "KSDIFF_", "AREA_OR_POINT", "METADATATYPE")
 """How tags begin that are facts of one file and not true of another made from it."""
+_UNWRITABLE = {"bidx", "ns"}  # rasterio takes them for arguments of its own and has no other way to write tags
 
 
 def grid_profile(pair: ScenePair, pixels: PixelFormat) -> dict[str, Any]:
@@ -32,12 +33,13 @@ def grid_profile(pair: ScenePair, pixels: PixelFormat) -> dict[str, Any]:
     return profile
 
 
-def write_metadata(dataset: Any, pair: ScenePair, tags: Mapping[str, str]) -> None:
+def write_metadata(dataset: Any, pair: ScenePair, pixels: PixelFormat, tags: Mapping[str, str]) -> None:
     """Carry over to a raster open for writing what is still true of it.
 
     Args:
         dataset: on the pair's output grid.
-        pair: whose PAN gives geometry and whose MS gives names, colours, scales, units and tags.
+        pair: whose PAN gives geometry and whose MS gives names, colours, scales, offsets, units and tags.
+        pixels: what is stored; differences of DN have MS's scale, but no offset.
         tags: further ones.
     """
     bands = ms_bands(pair)
@@ -47,18 +49,30 @@ def write_metadata(dataset: Any, pair: ScenePair, tags: Mapping[str, str]) -> No
     # GDAL moves the GCPs of a file whose pixels are points by a pixel, each time that it writes them
     if point and not _only_gcps(pair):
         kept["AREA_OR_POINT"] = point
-    dataset.update_tags(**kept, **tags)
+    update_tags(dataset, {**kept, **tags})
     dataset.descriptions = tuple(
         source.descriptions[band - 1] or named.name or None
         for (source, band), named in zip(bands, pair.scene.ms, strict=True)
     )
     dataset.colorinterp = _colours(pair)
     dataset.scales = tuple(source.scales[band - 1] for source, band in bands)
-    dataset.offsets = tuple(source.offsets[band - 1] for source, band in bands)
+    dataset.offsets = tuple(0.0 if pixels.differences else source.offsets[band - 1] for source, band in bands)
     dataset.units = tuple(source.units[band - 1] or "" for source, band in bands)
     for number, (source, band) in enumerate(bands, start=1):
-        dataset.update_tags(number, **{k: v for k, v in source.tags(band).items() if not k.startswith(STALE_TAGS)})
+        own = {name: value for name, value in source.tags(band).items() if not name.startswith(STALE_TAGS)}
+        update_tags(dataset, own, number)
     _write_sensor_geometry(dataset, pair)
+
+
+def update_tags(dataset: Any, tags: Mapping[str, str], band: int = 0) -> None:
+    """Add tags of any names, as an input may have them, but for ``bidx`` and ``ns``: these are left out.
+
+    Args:
+        dataset: open for writing.
+        tags: to add.
+        band: whose, from 1; 0 is the dataset itself.
+    """
+    dataset.update_tags(band, **{name: value for name, value in tags.items() if name not in _UNWRITABLE})
 
 
 def _write_sensor_geometry(dataset: Any, pair: ScenePair) -> None:

@@ -49,7 +49,7 @@ def open_raster(path: str | Path) -> Any:
             raise KsdiffError(
                 f"{path}: cannot be fetched as a raster ({first_line(error)}); check the address, or download it first"
             ) from None
-        if not Path(path).exists() and not _is_virtual(path):
+        if not is_there(path) and not _is_virtual(path):
             raise KsdiffError(f"{path}: no such file; check the path") from None
         if Path(path).is_dir():
             raise KsdiffError(f"{path}: is a folder, not a raster file; name the file inside it") from None
@@ -73,6 +73,14 @@ def is_remote(path: str | Path) -> bool:
     return any(f"/vsi{kind}" in name for kind in ("curl", "s3", "gs", "az", "adls", "oss", "swift", "hdfs", "webhdfs"))
 
 
+def is_there(path: str | Path) -> bool:
+    """Say whether there is such a file or folder; nothing has a name that is longer than the system takes."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
+
+
 def _is_virtual(path: str | Path) -> bool:
     return "://" in str(path) or str(path).startswith("/vsi")
 
@@ -93,7 +101,8 @@ def data_bands(dataset: Any) -> list[int]:
 def alpha_is_data(dataset: Any) -> bool:
     """Say whether the band called alpha holds data: GDAL calls the fourth band of every plain 8-bit file alpha.
 
-    A real alpha band is transparent or opaque; anything between, on a sample of the band, is an image.
+    A real alpha band is transparent or opaque, whatever number says so (255 in 16-bit files, too); a band of more
+    values, on a sample of it, is an image.
     """
     colours = [colour.name for colour in dataset.colorinterp]
     if "alpha" not in colours:
@@ -103,7 +112,12 @@ def alpha_is_data(dataset: Any) -> bool:
         sample = dataset.read(colours.index("alpha") + 1, out_shape=shape)
     except RasterioError as error:
         raise unreadable(dataset.name, error) from None
-    return bool(((sample != 0) & (sample != np.iinfo(sample.dtype).max)).any()) if sample.dtype.kind in "iu" else False
+    if sample.dtype.kind not in "iu":
+        return False
+    values = np.unique(sample).tolist()
+    if len(values) == 1:
+        return values[0] not in (0, 255, np.iinfo(sample.dtype).max)
+    return len(values) > 2 or 0 not in values
 
 
 def unreadable(path: str, error: Exception) -> KsdiffError:

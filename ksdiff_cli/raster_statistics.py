@@ -46,6 +46,11 @@ class BandStatistics:
         for band, more in zip(self._bands, other._bands, strict=True):
             band.merge(more)
 
+    @property
+    def empty(self) -> bool:
+        """Whether no pixel of any band was valid."""
+        return not any(band.result()[0] for band in self._bands)
+
     def tags(self, band: int) -> dict[str, str]:
         """Return a band's metadata as GDAL writes it: ``STATISTICS_MINIMUM`` and so on; the deviation divides by n.
 

@@ -19,12 +19,13 @@ from ksdiff_cli.raster_crop import crop_pair
 from ksdiff_cli.raster_format import PixelFormat
 from ksdiff_cli.raster_geotiff import GeoTiff, explained, growing, new_geotiff, write_statistics
 from ksdiff_cli.raster_metadata import grid_profile, write_metadata
+from ksdiff_cli.raster_open import is_there
 from ksdiff_cli.raster_statistics import BandStatistics
 from ksdiff_cli.raster_vrt import Piece, add_sources, new_vrt
 
 Array = NDArray[Any]
 
-_TILE_NAME = re.compile(r"r\d{6,}_c\d{6,}\.tif(\.aux\.xml|\.ovr|\.msk)?")
+_TILE_NAME = re.compile(r"r\d{6,}_c\d{6,}(\.tif(\.aux\.xml|\.ovr|\.msk)?|\.tfw|\.RPB|_RPC\.TXT)")
 
 
 def tiles_folder(output: Path) -> Path:
@@ -45,7 +46,7 @@ def check_tiles(output: Path, inputs: Sequence[str], overwrite: bool) -> None:
         raise KsdiffError(f"{folder}: exists already; choose another name for {output} or give --overwrite")
     if folder.is_symlink() or not folder.is_dir() or any(not _TILE_NAME.fullmatch(p.name) for p in folder.iterdir()):
         raise KsdiffError(f"{folder}: holds more than the tiles of {output.name}; choose another name")
-    if any(folder.resolve() in Path(path).resolve().parents for path in inputs if Path(path).exists()):
+    if any(folder.resolve() in Path(path).resolve().parents for path in inputs if is_there(path)):
         raise KsdiffError(f"{folder}: holds an input; choose another name for {output}")
 
 
@@ -71,7 +72,7 @@ def new_tiles(
                 yield tiles
         with growing(output) as partial:
             with new_vrt(partial, **grid_profile(pair, pixels)) as dataset:
-                write_metadata(dataset, pair, {**tags, **tiles.tags})
+                write_metadata(dataset, pair, pixels, {**tags, **tiles.tags})
                 write_statistics(dataset, tiles.statistics)
                 add_sources(dataset, tiles.pieces(final.name))
             _replace_folder(folder, final)
@@ -118,6 +119,11 @@ class TiledRaster:
             else:
                 with suppress(Exception):
                     tile.context.__exit__(kind, error, trace)
+
+    @property
+    def empty(self) -> bool:
+        """See :class:`raster_geotiff.RasterTarget`."""
+        return self.statistics.empty and all(tile.target.empty for tile in self._open.values())
 
     def write(self, stored: Array, window: Window) -> None:
         """See :class:`raster_geotiff.RasterTarget`."""

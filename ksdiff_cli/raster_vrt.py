@@ -17,7 +17,7 @@ from rasterio.transform import Affine
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.raster_geotiff import growing
 from ksdiff_cli.raster_layout import has_geotransform
-from ksdiff_cli.raster_metadata import STALE_TAGS
+from ksdiff_cli.raster_metadata import STALE_TAGS, update_tags
 from ksdiff_cli.raster_open import open_raster
 
 _SAME = 0.01  # pixels by which the grids of files in one mosaic may differ
@@ -72,7 +72,7 @@ def write_vrt(path: Path, files: Sequence[Path]) -> None:
         "transform": first.profile["transform"] @ Affine.translation(left, top),
     }
     with growing(path) as partial, new_vrt(partial, **profile) as dataset:
-        dataset.update_tags(**{k: v for k, v in sorted(shared) if not k.startswith(("STATISTICS_", "TIFFTAG_"))})
+        update_tags(dataset, {k: v for k, v in sorted(shared) if not k.startswith(("STATISTICS_", "TIFFTAG_"))})
         first.describe(dataset)
         add_sources(dataset, moved, first.profile["nodata"])
 
@@ -122,7 +122,7 @@ class _Description:
         dataset.descriptions, dataset.colorinterp, dataset.scales, dataset.offsets = self.bands[:4]
         dataset.units = tuple(unit or "" for unit in self.bands[4])
         for band, tags in enumerate(self.tags, start=1):
-            dataset.update_tags(band, **tags)
+            update_tags(dataset, tags, band)
 
 
 def new_vrt(path: Path, **profile: Any) -> Any:

@@ -14,8 +14,14 @@ from ksdiff_cli.raster_cog import new_cog
 from ksdiff_cli.raster_format import PixelFormat
 from ksdiff_cli.raster_geotiff import RasterTarget, new_geotiff
 from ksdiff_cli.raster_tiles import check_tiles, new_tiles
+from ksdiff_cli.whole_file import unwritable
 
 Array = NDArray[Any]
+
+_LONGEST = 255
+"""Bytes of a file's name, where the system does not say."""
+_GROWING = len("...1234567.whole.tif.1234567.partial.aux.xml")
+"""Bytes that the longest of an output's temporary names has besides the output's own: where a COG is made."""
 
 Format = Literal["GTiff", "COG", "VRT"]
 """Of an output: GeoTIFF, cloud optimized GeoTIFF (with overviews), or a virtual raster with a folder of GeoTIFFs."""
@@ -27,6 +33,7 @@ def check_output(output: Path, inputs: Sequence[str], overwrite: bool, format: F
     Raises:
         KsdiffError: it is not called as its format is, its folder of tiles is in the way, or see :func:`check_place`.
     """
+    check_location(output)
     _check_name(output, format)
     check_place(output, inputs, overwrite)
     if format == "VRT":
@@ -37,22 +44,56 @@ def check_place(output: Path, inputs: Sequence[str], overwrite: bool) -> None:
     """Refuse a file that could not be written in the end, whatever it holds.
 
     Raises:
-        KsdiffError: it exists (without ``overwrite``), is one of the inputs, or its folder does not exist or cannot be
-            written.
+        KsdiffError: it exists (without ``overwrite``), is one of the inputs, or see :func:`check_location`.
     """
-    folder = output.parent
-    if folder.exists() and not folder.is_dir():
-        raise KsdiffError(f"{output}: cannot be made, {folder} is a file, not a folder; choose another place")
-    if not folder.is_dir():
-        raise KsdiffError(f"{output}: the folder {folder} does not exist; make it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise KsdiffError(f"{output}: the folder {folder} cannot be written to; choose another")
-    if output.is_dir():
-        raise KsdiffError(f"{output}: is a folder; name the file to write")
-    if any(Path(path).exists() and output.exists() and output.samefile(path) for path in inputs):
+    check_location(output)
+    if any(_is_same(output, path) for path in inputs):
         raise KsdiffError(f"{output}: is one of the inputs; choose another name")
     if output.exists() and not overwrite:
         raise KsdiffError(f"{output}: exists already; choose another name or give --overwrite")
+
+
+def _is_same(output: Path, path: str) -> bool:
+    try:
+        return output.samefile(path)
+    except OSError:  # one of them does not exist, or cannot
+        return False
+
+
+def check_location(output: Path) -> None:
+    """Refuse what no file can be written to.
+
+    Raises:
+        KsdiffError: it is a folder, its own folder does not exist or cannot be written, or its name is too long.
+    """
+    folder = output.parent
+    try:
+        there, is_folder = folder.exists(), folder.is_dir()
+    except OSError as error:
+        raise unwritable(output, error) from None
+    if there and not is_folder:
+        raise KsdiffError(f"{output}: cannot be made, {folder} is a file, not a folder; choose another place")
+    if not is_folder:
+        raise KsdiffError(f"{output}: the folder {folder} does not exist; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise KsdiffError(f"{output}: the folder {folder} cannot be written to; choose another")
+    _check_length(output)
+    if output.is_dir():
+        raise KsdiffError(f"{output}: is a folder; name the file to write")
+
+
+def _check_length(output: Path) -> None:
+    """Refuse a name that leaves no room for those under which the output grows; names end at bytes, not letters."""
+    try:
+        longest = os.pathconf(output.parent, "PC_NAME_MAX") if hasattr(os, "pathconf") else _LONGEST
+    except (OSError, ValueError):
+        longest = _LONGEST
+    surplus = len(os.fsencode(output.name)) + _GROWING - longest
+    if surplus > 0:
+        raise KsdiffError(
+            f"{output}: its name is too long for the temporary files beside it; make it {surplus} "
+            f"{'byte' if surplus == 1 else 'bytes'} shorter"
+        )
 
 
 def new_raster(

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -82,6 +83,7 @@ def file_state(name: str) -> list[str | int]:
     """
     path = Path(re.sub(r"^(/vsi\w+/)+", "", name)).absolute()
     for place in (path, *path.parents):
-        if place.is_file():
-            return [str(path), place.stat().st_size, place.stat().st_mtime_ns]
+        with suppress(OSError):  # a part of a web address may be longer than any file's name
+            if place.is_file():
+                return [str(path), place.stat().st_size, place.stat().st_mtime_ns]
     return [name]

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from ksdiff_cli.checks import check_choice, check_number
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import Stage
 from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
@@ -69,8 +70,18 @@ class TrainingOptions:
     config: ModelConfig | PixelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
-        """Refuse a seed that cannot be."""
+        """Refuse what would not train, or never end."""
+        for name in ("steps", "batch", "accumulate", "validate_every"):
+            check_number(name, getattr(self, name), 1, whole=True)
+        check_number("rate", self.rate, 0, 1, above=True)
+        check_number("warm_up", self.warm_up, 0, 1)
+        check_number("time_limit", self.time_limit, 0, above=True, optional=True)
+        check_choice("precision", self.precision, Precision)
+        check_choice("recipe", self.recipe, Recipe)
         check_seed(self.seed)
+        for each in fields(self):
+            if hasattr(value := getattr(self, each.name), "item"):  # NumPy's numbers overflow, and JSON has none
+                object.__setattr__(self, each.name, value.item())
 
     def name(self, stage: Stage) -> str:
         """Return what a stage is called in files and logs; pixel diffusion has no stages."""

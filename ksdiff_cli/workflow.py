@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from ksdiff_cli.checks import Registration, check_choice, check_four
 from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.fusers import make_fuser
 from ksdiff_cli.products import choose_bands
@@ -32,7 +33,7 @@ class Workflow:
     """MS bands to sharpen, by numbers from 1 or by names; () takes all."""
     warp: bool = False
     """Whether MS in another CRS, or rotated against PAN, is brought onto PAN's axes."""
-    registration: Literal["check", "correct", "skip"] = "check"
+    registration: Registration = "check"
     """What is done about MS that lies beside PAN; see :func:`ksdiff_cli.registration.guard`."""
     window: tuple[int, int, int, int] | None = None
     """(row, column, height, width), the part to make in PAN pixels."""
@@ -48,6 +49,14 @@ class Workflow:
     """Whether results are back-projected, see :mod:`ksdiff_cli.sharpening.consistency`."""
     uncertainty: Uncertainty | None = None
     """The raster of uncertainty that is made besides."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be of any scene."""
+        check_choice("registration", self.registration, Registration)
+        if self.window is not None:
+            check_four("window", self.window, "row, column, height, width", whole=True)
+        if self.bounds is not None:
+            check_four("bounds", self.bounds, "xmin, ymin, xmax, ymax")
 
     def check(self, output: Path, inputs: Sequence[str]) -> None:
         """Refuse before any work what would fail after it.

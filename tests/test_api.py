@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -117,6 +118,160 @@ def test_a_mask_of_pan(make_pair: Any) -> None:
     np.testing.assert_array_equal((fused == 7).all(0), ~valid)
 
 
+@pytest.mark.parametrize("band", [slice(None), 1])
+def test_masked_arrays_as_files(make_pair: Any, tmp_path: Path, band: Any) -> None:
+    """As rasterio reads them: nodata lies under the mask and is their fill_value."""
+
+    def hole(pan: Any, ms: Any) -> None:
+        pan[:, 50:60, 3:9], ms[band, 4:9, 6:12] = 7, 65535
+
+    files: PairFiles = make_pair(edit=hole, pan_profile={"nodata": 7}, ms_profile={"nodata": 65535})
+    options: dict[str, Any] = {"method": "gsa", "registration": "skip"}
+    with rasterio.open(sharpen_scene(files.pan, files.ms, output=tmp_path / "out.tif", **options).output) as file:
+        expected, nodata = file.read(), file.nodata
+    assert nodata == 65535 and (expected[:, 55, 5] == 65535).all() and (expected[:, 26, 32] == 65535).all()
+    with rasterio.open(files.pan) as pan, rasterio.open(files.ms) as ms:
+        fused = sharpen_array(pan.read(1, masked=True), ms.read(masked=True), **options)
+        assert not np.ma.isMaskedArray(fused)
+        np.testing.assert_array_equal(fused, expected)
+        # neither what lies under the mask nor NumPy's fill_value means anything: nodata is 0, as with ``valid``
+        pixels = np.ma.array(np.where(ms.read() == 65535, 5000, ms.read()), mask=ms.read() == 65535)
+        fused = sharpen_array(pan.read(masked=True), pixels, **options)
+    np.testing.assert_array_equal(fused, np.where(expected == 65535, 7, expected))  # PAN's, as in a file
+
+
+def test_masks_and_valid_together(make_pair: Any) -> None:
+    files: PairFiles = make_pair()
+    pan, ms = read(files.pan)[0], read(files.ms)
+    mask, valid = np.zeros(ms.shape, bool), np.ones((24, 32), bool)
+    mask[2, 3:5, 3:5], valid[10:12, 20:22] = True, False
+    own = np.zeros((96, 128), bool)
+    own[80:90, 100:110] = True
+    arrays = np.ma.array(pan, mask=own), np.ma.array(ms, mask=mask)
+    holes = (sharpen_array(*arrays, valid=valid, method="exp") == 0).all(0)
+    assert holes[80:90, 100:110].all() and holes[12:20, 12:20].all() and holes[40:48, 80:88].all()
+    assert holes.sum() == 100 + 64 + 64
+    real = sharpen_array(arrays[0].astype("float32"), arrays[1].astype("float32"), valid=valid, method="exp")
+    np.testing.assert_array_equal(np.isnan(real).all(0), holes)
+    nothing = sharpen_array(pan, np.ma.array(ms, mask=False), method="exp")
+    np.testing.assert_array_equal(nothing, sharpen_array(pan, ms, method="exp"))
+
+
+NAN, INFINITE = float("nan"), float("inf")
+WRONG_SCENES: list[dict[str, Any]] = [
+    {"adapt": 0.02},
+    {"uncertainty": "std.tif"},
+    {"checkpoint": "weights.safetensors"},
+    {"method": "ksdiff", "adapt": -1},
+    {"method": "ksdiff", "adapt": NAN},
+    {"method": "ksdiff", "seed": 1.5},
+    {"draws": 1},
+    {"dtype": "zzz"},
+    {"format": "PNG"},
+    {"registration": "zzz"},
+    {"window": (0, 0, 5)},
+    {"window": (0, 0, 5, 5.5)},
+    {"bounds": (1, 2, "x", 4)},
+    {"memory": NAN},
+    {"memory": INFINITE},
+    {"memory": "2"},
+    {"tile": 0},
+    {"tile": 64.0},
+    {"threads": 0},
+    {"seed": -1},
+]
+
+
+def one_line(call: Callable[[], Any], *words: str) -> None:
+    with pytest.raises(KsdiffError) as caught:
+        call()
+    line = str(caught.value)
+    assert "\n" not in line and all(word in line for word in words), line
+
+
+@pytest.mark.parametrize("wrong", WRONG_SCENES, ids=str)
+def test_wrong_values_for_scenes(wrong: dict[str, Any], tmp_path: Path) -> None:
+    given = {"output": tmp_path / "out.tif", "method": "exp"} | wrong
+    one_line(lambda: sharpen_scene(SAMPLE / "pan.tif", SAMPLE / "ms.tif", **given), [*wrong][-1])
+    assert not list(tmp_path.iterdir())
+
+
+def test_near_names_are_told(tmp_path: Path) -> None:
+    one_line(
+        lambda: sharpen_scene("p", "m", output=tmp_path / "o.tif", method="exp", format="cog"), "did you mean COG?"
+    )  # type: ignore[arg-type]
+    made = sharpen_scene(SAMPLE / "pan.tif", SAMPLE / "ms.tif", output=tmp_path / "o.tif", method="exp", dtype=np.int32)
+    assert made.dtype == "int32"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"ratio": -3}, {"ratio": 0}, {"ratio": NAN}, {"ratio": INFINITE}, {"ratio": "4"}, {"crop": "zz"}],
+    ids=str,
+)
+def test_wrong_values_to_measure_with(wrong: dict[str, Any]) -> None:
+    one_line(lambda: ksdiff_cli.measure(SAMPLE / "ms.tif", reference=SAMPLE / "ms.tif", **wrong), *wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"geometry": "zz"},
+        {"registration": "zz"},
+        {"pan_mtf": 5},
+        {"patch": 8.5},
+        {"ratio": 1},
+        {"max_cloud": NAN},
+        {"max_saturated": 101},
+        {"seed": "a"},
+    ],
+    ids=str,
+)
+def test_wrong_values_for_patches(wrong: dict[str, Any], tmp_path: Path) -> None:
+    one_line(lambda: ksdiff_cli.prepare_patches(SAMPLE, output=tmp_path / "patches", **wrong), *wrong)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [{"protocol": "zz"}, {"prior": "zz"}, {"crop": "zz"}, {"seed": -1}], ids=str)
+def test_wrong_values_to_evaluate_with(wrong: dict[str, Any]) -> None:
+    one_line(lambda: ksdiff_cli.evaluate(SAMPLE, methods=["exp"], **wrong), *wrong)
+
+
+def test_nothing_given() -> None:
+    one_line(lambda: ksdiff_cli.prepare_patches(), "no scene: name")
+    one_line(lambda: ksdiff_cli.evaluate(), "no data: name")
+
+
+def test_commands_offer_what_the_api_takes() -> None:
+    from inspect import signature
+
+    from ksdiff_cli.checks import Dtype
+    from ksdiff_cli.commands.evaluate import evaluate
+    from ksdiff_cli.commands.prepare_data import prepare_data
+    from ksdiff_cli.commands.sharpen import sharpen
+    from ksdiff_cli.commands.train import train
+    from ksdiff_cli.evaluation_cases import Protocol
+    from ksdiff_cli.evaluation_prior import Prior
+    from ksdiff_cli.metrics import CropName
+    from ksdiff_cli.patches.sources import Geometry
+    from ksdiff_cli.raster_writer import Format
+    from ksdiff_cli.training_options import Precision, Recipe
+
+    for command, name, choices in (
+        (sharpen, "dtype", Dtype),
+        (sharpen, "format", Format),
+        (prepare_data, "geometry", Geometry),
+        (train, "precision", Precision),
+        (train, "recipe", Recipe),
+        (evaluate, "protocol", Protocol),
+        (evaluate, "prior", Prior),
+        (evaluate, "crop", CropName),
+    ):
+        kind = get_args(signature(command).parameters[name].annotation)[0]
+        offered = next((part for part in get_args(kind) if get_args(part)), kind)  # of ``Literal[…] | None``
+        assert get_args(offered) == get_args(choices), name
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -132,6 +287,13 @@ def test_a_mask_of_pan(make_pair: Any) -> None:
         ({"method": "gssa"}, "did you mean gsa?"),
         ({"sensor": "WV33"}, "did you mean WV3?"),
         ({"tile": 7}, "multiple of 16"),
+        ({"tile": 0}, "multiple of 16"),
+        ({"memory": NAN}, "memory nan: give a number above 0"),
+        ({"ratio": NAN}, "ratio nan: give a number of at least 1"),
+        ({"registration": "chekc"}, "did you mean check?"),
+        ({"checkpoint": "x"}, "checkpoint goes with method ksdiff, not exp"),
+        ({"threads": -1}, "threads -1: give a whole number"),
+        ({"nodata": "0"}, "nodata: 0 is no value"),
         ({"ms": np.ones((4, 24, 32), "uint16"), "nodata": -9999}, "nodata: -9999 is no value of type uint16"),
         ({"ms": np.ones((4, 24, 32), "uint16"), "nodata": 0.5}, "nodata: 0.5 is no value of type uint16"),
     ],

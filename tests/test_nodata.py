@@ -373,3 +373,40 @@ def test_the_pixel_whose_centre_is_nearest_decides(make_pair: Any) -> None:
     found = np.argwhere(~tile.valid)
     assert found.min(0).tolist() == [40, 40]
     assert found.max(0).tolist() == [43, 47]
+
+
+def halves(overlap: int) -> Callable[[Array, Array], None]:
+    """Leave PAN its left half and so many columns more, in MS pixels, and MS its right half."""
+
+    def edit(pan: Array, ms: Array) -> None:
+        middle = ms.shape[2] // 2
+        ms[:, :, :middle] = 0
+        pan[:, :, (middle + overlap) * RATIO :] = 0
+
+    return edit
+
+
+def test_images_whose_valid_parts_do_not_meet(make_pair: Any, fails: Any) -> None:
+    profiles = {"pan_profile": {"nodata": 0}, "ms_profile": {"nodata": 0}}
+    apart = make_pair("apart", edit=halves(0), **profiles)
+    command = ("sharpen", apart.pan, apart.ms, "-o", apart.folder / "out.tif", "--method", "exp")
+    line = fails(*command, "--no-registration-check")
+    assert "pan.tif: is nodata wherever" in line and "ms.tif holds data" in line
+    assert sorted(path.name for path in apart.folder.iterdir()) == ["ms.tif", "pan.tif"]
+    together = make_pair("together", edit=halves(1), **profiles)
+    with open_pair(scene_of(str(together.pan), [str(together.ms)])) as pair:
+        assert pair.statistics().holes
+
+
+@pytest.mark.parametrize("format", ["GTiff", "COG", "VRT"])
+def test_a_part_without_data_is_told(format: str, make_pair: Any, run: Any) -> None:
+    def dig(pan: Array, ms: Array) -> None:
+        pan[:, :, :64] = 0
+
+    files = make_pair(edit=dig, pan_profile={"nodata": 0})
+    out = files.folder / ("out.vrt" if format == "VRT" else "out.tif")
+    command = ("sharpen", files.pan, files.ms, "-o", out, "--method", "exp", "--no-registration-check", "-f", format)
+    empty = run(*command, "--window", "0,0,96,64")
+    assert empty.exit_code == 0 and f"Note: {out}: every pixel is nodata" in empty.stderr
+    some = run(*command, "--overwrite", "--window", "0,0,96,65")
+    assert some.exit_code == 0 and "every pixel" not in some.stderr

@@ -233,6 +233,21 @@ def test_a_fourth_band_that_only_gdal_calls_alpha_is_data(tmp_path: Path, make_p
     assert valid.all()
 
 
+@pytest.mark.parametrize(("values", "real"), [((0, 255), True), ((255,), True), ((0, 40, 255), False), ((7,), False)])
+def test_alpha_of_sixteen_bits_may_say_255(values: tuple[int, ...], real: bool, tmp_path: Path, make_pair: Any) -> None:
+    files = make_pair()
+    image = np.full((4, 24, 32), 700, "uint16")
+    image[3] = np.resize(values, 24)[:, None]
+    path = write_raster(tmp_path / "rgba.tif", image, photometric="RGB")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha
+    found = scene_of(str(files.pan), [str(path)])
+    assert [source.band for source in found.ms] == ([1, 2, 3] if real else [1, 2, 3, 4])
+    with open_raster(path) as dataset:
+        _, valid = read_band(dataset, found.ms[0], Window(0, 0, 32, 24))
+    assert (valid == (image[3] > 0 if real else True)).all()
+
+
 def test_alpha_masks_files_of_any_number_of_bands(tmp_path: Path) -> None:
     """GDAL itself lets alpha mask only files of two and of four bands."""
     for bands in (1, 2, 3, 4, 8):

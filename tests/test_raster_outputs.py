@@ -1,10 +1,12 @@
 """Formats of the output and parts of it: COG, tiles with a VRT, windows, statistics; rasterio is the oracle."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +26,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import open_pair
 from ksdiff_cli.raster_crop import crop_to, find_crop
-from ksdiff_cli.raster_format import PixelFormat
+from ksdiff_cli.raster_format import PixelFormat, choose_format
 from ksdiff_cli.raster_statistics import BandStatistics
 from ksdiff_cli.raster_vrt import write_vrt
 from ksdiff_cli.raster_writer import Format, check_output, space_needed
@@ -492,3 +494,112 @@ def test_a_box_needs_a_georeference(make_pair: Any) -> None:
         with pytest.raises(KsdiffError, match=r"pan.tif: PAN has no geotransform"):
             crop_to(pair, bbox=(0, 0, 1, 1))
         assert crop_to(pair, window=(1, 2, 3, 4)) == (1, 2, 3, 4)
+
+
+# ---- names, tags, creation options
+
+
+def test_folders_and_names_too_long_for_what_grows_beside(tmp_path: Path, make_pair: Any) -> None:
+    for format, suffix in SUFFIX.items():
+        longest = tmp_path / ("a" * (255 - 44 - len(suffix)) + suffix)
+        write_output(make_pair(), longest, format)
+        longest.unlink()
+        with pytest.raises(KsdiffError, match=r"too long .* make it 1 byte shorter"):
+            check_output(tmp_path / f"a{longest.name}", [], False, format)
+        (tmp_path / f"d{suffix}").mkdir(exist_ok=True)
+        for folder in (tmp_path / f"d{suffix}", Path(), Path("..")):
+            with pytest.raises(KsdiffError, match="is a folder; name the file"):
+                check_output(folder, ["a" * 300], False, format)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_tags_of_any_name(format: Format, make_pair: Any, tmp_path: Path) -> None:
+    files = make_pair()
+    items = "".join(f'<MDI key="{key}">{key}!</MDI>' for key in ("bidx", "ns", "self", "dataset", "tags"))
+    bands = f'<PAMRasterBand band="2"><Metadata>{items}</Metadata></PAMRasterBand>'
+    Path(f"{files.ms}.aux.xml").write_text(f"<PAMDataset><Metadata>{items}</Metadata>{bands}</PAMDataset>")
+    path = write_output(files, tmp_path / f"out{SUFFIX[format]}", format).output
+    write_vrt(tmp_path / "mosaic.vrt", [path])
+    for made in (path, tmp_path / "mosaic.vrt"):
+        with rasterio.open(made) as out:
+            for tags in (out.tags(), out.tags(2)):
+                assert {name: tags.get(name) for name in ("self", "dataset", "tags")} == {
+                    "self": "self!",
+                    "dataset": "dataset!",
+                    "tags": "tags!",
+                }
+            assert "KSDIFF_METHOD" in out.tags() and "ns!" not in out.tag_namespaces()
+
+
+@pytest.mark.parametrize(
+    ("creation", "dtype", "words"),
+    [
+        ({"COMPRESS": "JPEG"}, "uint16", "BitsPerSample 16 not allowed"),
+        ({"COMPRESS": "JPEG", "PREDICTOR": "2"}, "float32", "BitsPerSample 32 not allowed|PREDICTOR"),
+        ({"COMPRESS": "DEFLATE", "NBITS": "99"}, "uint16", "NBITS=99"),
+        ({"COMPRESS": "DEFLATE", "NBITS": "-3"}, "int16", "NBITS|PREDICTOR"),
+    ],
+)
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_gdal_cannot_store_is_refused_before_any_work(
+    creation: dict[str, str],
+    dtype: str,
+    words: str,
+    format: Format,
+    make_pair: Any,
+    fails: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    files = make_pair(dtype=dtype)
+    monkeypatch.setattr("ksdiff_cli.raster.ScenePair.statistics", lambda *_: pytest.fail("work has begun"))
+    given = [f"{name}={value}" for name, value in creation.items()]
+    out = files.folder / f"out{SUFFIX[format]}"
+    options = [word for option in given for word in ("--co", option)]
+    command = ("sharpen", files.pan, files.ms, "-o", out, "--method", "exp", "--no-registration-check")
+    line = fails(*command, "-f", format, "-q", *options)
+    assert f"--co {' '.join(given)}: " in line and f"4 bands of {dtype}" in line
+    assert re.search(words, line) and "/vsimem" not in line and ".tif" not in line
+    assert capfd.readouterr().err == ""  # GDAL prints by itself what fails in its threads
+    assert names(files.folder) == ["ms.tif", "pan.tif"]
+
+
+def test_what_gdal_can_store_is_not_refused(make_pair: Any, tmp_path: Path) -> None:
+    with open_pair(scene_of(str((files := make_pair(dtype="uint8")).pan), [str(files.ms)])) as pair:
+        byte, wide = choose_format(pair, False), choose_format(pair, False, "float64")
+    for cog in (False, True):
+        for codec in ("NONE", "LZW", "DEFLATE", "ZSTD", "LERC"):
+            for pixels in (byte, wide):
+                raster_creation.check_creation(cog, {"COMPRESS": codec}, pixels, 5)
+        raster_creation.check_creation(cog, {"COMPRESS": "JPEG"}, byte, 3)
+        raster_creation.check_creation(cog, {"COMPRESS": "LZW", "NBITS": "12"}, replace(byte, dtype=np.dtype("u2")), 2)
+    raster_creation.check_creation(False, {"SPARSE_OK": "YES", "INTERLEAVE": "BAND"}, wide, 3)
+
+
+@pytest.mark.parametrize(
+    ("creation", "sidecar"),
+    [
+        ({"TFW": "YES"}, ".tfw"),
+        ({"RPB": "YES"}, ".RPB"),
+        ({"PROFILE": "BASELINE"}, ".RPB"),
+        ({"RPCTXT": "YES"}, "_RPC.TXT"),
+    ],
+)
+def test_files_that_gdal_writes_beside_are_called_like_the_output(
+    creation: dict[str, str], sidecar: str, rich: PairFiles, tmp_path: Path
+) -> None:
+    (tmp_path / f"out{sidecar}").write_text("of another file")
+    for _ in range(2):
+        write_output(rich, tmp_path / "out.tif", creation=creation, overwrite=True)
+        write_output(rich, tmp_path / "tiles.vrt", "VRT", creation=creation, overwrite=True)
+    others = [name for name in names(tmp_path) if not name.endswith(".aux.xml")]  # where PROFILE leaves out the rest
+    assert others == sorted(["out.tif", f"out{sidecar}", "scene", "tiles.vrt", "tiles_tiles"])
+    written = (tmp_path / f"out{sidecar}").read_text()
+    assert "of another file" not in written
+    tiles = [Path(name) for name in names(tmp_path / "tiles_tiles")]
+    assert {f"{path.stem}{sidecar}" for path in tiles if path.suffix == ".tif"} < {path.name for path in tiles}
+    with rasterio.open(tmp_path / "out.tif") as out:
+        if sidecar == ".tfw":
+            assert float(written.split()[0]) == out.transform.a
+        else:
+            assert "64.5" in written and out.rpcs.samp_off == 64.5

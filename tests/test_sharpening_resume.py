@@ -16,11 +16,12 @@ import rasterio
 from conftest import PairFiles, largest_file
 from rasterio.transform import Affine
 
+from ksdiff_cli import raster_cog, raster_tiles
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers import Upsampling
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import SceneStatistics, Tile
-from ksdiff_cli.resuming import lock_folder
+from ksdiff_cli.resuming import file_state, lock_folder
 from ksdiff_cli.sharpening import Sharpened, SharpenOptions, assembly, job_folder, sharpen_scene
 
 Array = Any
@@ -258,8 +259,44 @@ def test_what_killed_runs_left_beside_the_output_goes(files: PairFiles) -> None:
     (files.folder / ".out.tif.123.partial").touch()
     (files.folder / ".out.tif.123.partial.aux.xml").touch()
     (files.folder / ".out.tif.mine").touch()
+    (files.folder / ".out.tif.123.tfw").touch()
+    (files.folder / ".out.tif.123_RPC.TXT").touch()
+    others = [".out.tif.mine", "..out.tif.123.partial", ".out.tif.1.tif.123.partial", ".out_tiles.123.old"]
+    for name in others:  # of outputs called .out.tif, out.tif.1.tif and out.vrt
+        (files.folder / name).touch()
     sharpen(files)
-    assert names(files) == [".out.tif.mine", "ms.tif", "out.tif", "pan.tif"]
+    assert names(files) == sorted([*others, "ms.tif", "out.tif", "pan.tif"])
+
+
+@pytest.mark.parametrize("format", ["COG", "VRT"])
+@pytest.mark.parametrize("place", ["whole", "copy", "last"])
+def test_what_a_run_leaves_that_is_killed_anywhere_goes(
+    place: str, format: Any, files: PairFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = "out.vrt" if format == "VRT" else "out.tif"
+    module, function = {
+        "whole": (assembly.Assembly, "finish"),
+        "copy": (raster_cog, "check_whole") if format == "COG" else (raster_tiles, "add_sources"),
+        "last": (Path, "replace") if format == "COG" else (raster_tiles.shutil, "rmtree"),
+    }[place]
+    work, left = getattr(module, function), tmp_path / "left"
+
+    def leaving(*arguments: Any, **more: Any) -> Any:
+        shutil.copytree(files.folder, left, dirs_exist_ok=True)  # all that there is at any such call
+        return work(*arguments, **more)
+
+    sharpen(files, name=output, format=format)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, function, leaving)
+        sharpen(files, name=output, format=format, overwrite=True)
+    killed = [path for path in left.iterdir() if str(os.getpid()) in path.name]
+    assert killed
+    for path in killed:
+        path.rename(left / path.name.replace(str(os.getpid()), "123"))
+    shutil.rmtree(left / f".{output}.shards", ignore_errors=True)
+    again = PairFiles(left, left / "pan.tif", left / "ms.tif")
+    sharpen(again, name=output, format=format, overwrite=True)
+    assert names(again) == sorted(["ms.tif", "pan.tif", output, *(["out_tiles"] if format == "VRT" else [])])
 
 
 def test_interrupting_tells_how_to_go_on(files: PairFiles, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,3 +435,8 @@ def test_a_disk_that_fills_up_while_windows_go_into_the_output(
     made = sharpen(blocks, tile=256)
     assert made.resumed > 0
     assert made.output.read_bytes() == piece_by_piece(blocks, monkeypatch)
+
+
+def test_the_state_of_an_address_longer_than_any_name() -> None:
+    address = "/vsicurl/https://host/pan.tif?signed=" + "a" * 400
+    assert file_state(address) == [address]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ksdiff_cli.api_learning import train
 from ksdiff_cli.commands.train import Backbone
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.models.backbones import BACKBONES
@@ -63,6 +64,40 @@ def patches(tmp_path_factory):
 def options(patches, run, **changes):
     values = {"steps": 6, "batch": 4, "validate_every": 2, "config": ModelConfig(bands=4, **SMALL)} | changes
     return TrainingOptions(data=(patches,), run=run, **values)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({name: 0} for name in ("steps", "batch", "accumulate", "validate_every", "time_limit", "rate")),
+        {"steps": -1},
+        {"batch": 2.0},
+        {"rate": math.nan},
+        {"warm_up": 2},
+        {"recipe": "zz"},
+        {"precision": "zz"},
+        {"seed": 0.5},
+        {"stage": 3},
+        {"stage": "zz"},
+        {"epochs": -1},
+        {"epochs": 1, "steps": 1},
+        {"epochs": 1, "batch": 0},
+        {"threads": -1},
+    ],
+    ids=str,
+)
+def test_wrong_values(patches, tmp_path, wrong):
+    with pytest.raises(KsdiffError) as caught:
+        train(patches, output=tmp_path / "run", config=ModelConfig(**SMALL), device="cpu", **wrong)
+    assert [*wrong][-1] in str(caught.value) and "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_stages_by_number_and_numbers_of_numpy(patches, tmp_path):
+    values = {"output": tmp_path / "run", "config": ModelConfig(**SMALL), "device": "cpu", "steps": np.int64(1)}
+    made = [train(patches, stage=stage, batch=np.int32(2), seed=np.uint16(3), **values) for stage in (1, 2)]
+    assert made == [[tmp_path / "run" / f"stage{stage}.safetensors"] for stage in (1, 2)]
+    assert train(patches, stage="all", batch=2, seed=3, resume=True, **values) == [*made[0], *made[1]]
 
 
 def lines_of(run: Path):

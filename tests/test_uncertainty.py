@@ -132,3 +132,40 @@ def test_what_has_no_spread_is_refused_before_any_work(fails, run, weights, file
     assert {path.name for path in files.folder.iterdir()} == {"pan.tif", "ms.tif", "there.tif"}
     with pytest.raises(KsdiffError, match="no prior"):
         Spread([Shifted(1), Shifted(1)]).check_draws(4)
+
+
+def test_a_deviation_has_the_scale_of_ms_and_no_offset(run, weights, files):
+    with rasterio.open(files.ms, "r+") as ms:
+        ms.scales, ms.offsets = (2e-5,) * 4, (-0.1,) * 4
+    paths = ("-o", files.folder / "out.tif", "--uncertainty", files.folder / "std.tif")
+    options = ("--checkpoint", weights(), "--draws", 2, "--no-registration-check")
+    done = run("sharpen", files.pan, files.ms, *paths, *options)
+    assert done.exit_code == 0, done.output
+    with rasterio.open(files.folder / "std.tif") as made, rasterio.open(files.folder / "out.tif") as out:
+        assert made.scales == out.scales == (2e-5,) * 4
+        assert (made.offsets, out.offsets) == ((0.0,) * 4, (-0.1,) * 4)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "dir.tif"])
+def test_a_folder_is_no_output(name, fails, files, monkeypatch):
+    monkeypatch.chdir(files.folder)
+    (files.folder / "dir.tif").mkdir()
+    given = ("sharpen", "pan.tif", "ms.tif", "--no-registration-check")
+    shown = name or "."
+    assert f"{shown}: is a folder; name the file" in fails(*given, "-o", name)
+    assert f"{shown}: is a folder; name the file" in fails(*given, "-o", "out.tif", "--uncertainty", name)
+    assert f"{shown}: is a folder; name the file" in fails(*given, "-o", "out.tif", "--quicklook", name)
+    assert sorted(path.name for path in files.folder.iterdir()) == ["dir.tif", "ms.tif", "pan.tif"]
+
+
+def test_names_that_are_too_long_are_refused_before_any_work(fails, files):
+    given = ("sharpen", files.pan, files.ms, "--no-registration-check")
+    for options, suffix in (((), ".tif"), (("-f", "COG"), ".tif"), (("-f", "VRT"), ".vrt")):
+        line = fails(*given, *options, "-o", files.folder / ("é" * 110 + suffix))  # two bytes a letter
+        assert "make it 13 bytes shorter" in line
+    for option, suffix in (("--uncertainty", ".tif"), ("--quicklook", ".png")):
+        line = fails(*given, "-o", files.folder / "out.tif", option, files.folder / ("a" * 300 + suffix))
+        assert "make it 93 bytes shorter" in line
+    assert "File name too long" in fails(*given, "-o", files.folder / ("a" * 300) / "out.tif")
+    assert "no such file" in fails("sharpen", "a" * 300 + ".tif", files.ms, "-o", files.folder / "out.tif")
+    assert sorted(path.name for path in files.folder.iterdir()) == ["ms.tif", "pan.tif"]

@@ -173,6 +173,10 @@ exp("a quicklook of unknown kind", "look.gif", ".png", more=("--quicklook", "@lo
 # parts, windows, machine
 exp("--tile 7", "--tile 7", "multiple of 16", more=("--tile", "7"))
 exp("--tile x", "--tile", "integer", more=("--tile", "x"), code=2)
+exp("--tile 0", "--tile 0", "multiple of 16", more=("--tile", "0"))
+exp("--tile 32", "--tile 32", "at least 64", more=("--tile", "32"))
+exp("--memory nan", "memory nan", "number above 0", more=("--memory", "nan"))
+exp("--memory inf", "memory inf", "number above 0", more=("--memory", "inf"))
 exp("--memory too small", "--memory 0.01", "or more", more=("--memory", "0.01"))
 exp("--bbox outside", "--bbox", more=("--bbox", "0,0,1,1"))
 exp("--bbox of three", "--bbox takes four numbers", more=("--bbox", "0,0,1"), code=2)
@@ -207,6 +211,11 @@ exp("missing weights", "no.safetensors: no such checkpoint", more=("--checkpoint
 exp("weights for a classical method", "--checkpoint goes with", more=("--method", "gsa", "--checkpoint", "x"), code=2)
 exp("a GPU that is not there", "--device cuda", "choose cpu or auto", more=("--method", "ksdiff", "--device", "cuda"))
 exp("a device that nobody knows", "--device gpu", more=("--method", "ksdiff", "--device", "gpu"))
+exp("fine-tuning of a classical method", "--adapt goes with", more=("--method", "gsa", "--adapt", "1"), code=2)
+exp("the uncertainty of a classical method", "--uncertainty goes with", "gsa", more=(
+    "--method", "gsa", "--uncertainty", "@std.tif",
+), code=2)  # fmt: skip
+exp("fine-tuning without end", "adapt inf", more=("--method", "ksdiff", "--adapt", "inf"))
 # evaluate
 add(
     "evaluate: no gt",
@@ -236,6 +245,12 @@ add("metrics: other bands", lambda p: ("metrics", p / "one.tif", "--reference", 
 add("metrics: far apart", lambda p: ("metrics", p / "far.tif", "--reference", p / "ms.tif"), "far.tif")
 add("metrics: ratio below 1", lambda p: ("metrics", p / "ms.tif", "--reference", p / "ms.tif", "--ratio", 0.5),
     "--ratio", "greater than or equal to 1", code=2)  # fmt: skip
+add("metrics: ratio inf", lambda p: (
+    "metrics", p / "ms.tif", "--reference", p / "ms.tif", "--ratio", "inf", "--json",
+), "ratio inf", "at least 1")  # fmt: skip
+add("metrics: ratio nan", lambda p: (
+    "metrics", p / "ms.tif", "--reference", p / "ms.tif", "--ratio", "nan", "--json",
+), "--ratio", "equal to 1", code=2)  # fmt: skip
 # train
 add(
     "train: no data",
@@ -251,6 +266,10 @@ add(
     "--stage 1",
 )
 add("train: steps and epochs", lambda p: ("train", "--steps", 1, "--epochs", 1), "not both", code=2)
+add("train: no end", lambda p: (
+    "train", "--data", p / "patches", "-o", p / "run", "--time-limit", "inf",
+), "time_limit inf")  # fmt: skip
+add("sharpen: a name as long as no file's", lambda p: ("sharpen", "a" * 300, "-o", p / "out.tif"), "aaa: is too long")
 add("train: a seed beyond all seeds", lambda p: ("train", "--seed", 2**24), "16777215", code=2)
 add(
     "prepare-data: a negative seed",

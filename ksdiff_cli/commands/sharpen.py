@@ -153,12 +153,13 @@ def sharpen(
         raise typer.BadParameter("--json goes with --batch")
     if mosaic and (batch is None or mosaic.suffix.lower() != ".vrt"):
         raise typer.BadParameter("--mosaic names a .vrt, and goes with --batch")
-    if method != "ksdiff" and checkpoint:
-        raise typer.BadParameter(f"--checkpoint goes with --method ksdiff, not {method}")
-    if method != "ksdiff" and adapt:
-        raise typer.BadParameter(f"--adapt goes with --method ksdiff, not {method}")
-    if method != "ksdiff" and uncertainty:
-        raise typer.BadParameter(f"--uncertainty goes with --method ksdiff, not {method}")
+    from ksdiff_cli.checks import check_method
+
+    try:
+        given = {"--checkpoint": checkpoint, "--adapt": adapt, "--uncertainty": uncertainty}
+        check_method(method, given, "--method")
+    except KsdiffError as error:
+        raise typer.BadParameter(str(error)) from None
     if register and no_registration_check:
         raise typer.BadParameter("--register measures the shift: leave out --no-registration-check")
     if bbox_crs and not bbox:

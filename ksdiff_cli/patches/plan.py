@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ksdiff_cli.checks import check_choice, check_number
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.patches.layout import SPLITS, Rect, Regions, Split, check_patch, lay_regions
 from ksdiff_cli.patches.masks import Rule
@@ -54,7 +55,15 @@ class PatchOptions:
     """Of the split; see :func:`ksdiff_cli.seeds.check_seed`."""
 
     def __post_init__(self) -> None:
-        """Refuse a seed that cannot be."""
+        """Refuse what cannot be; which sides of a patch go with a scene, its ratio tells."""
+        if not self.scenes:
+            raise KsdiffError("no scene: name folders with scenes, or HDF5 files of tiles")
+        check_number("patch", self.patch, 8, whole=True)
+        check_number("ratio", self.ratio, 2, whole=True, optional=True)
+        check_number("pan_mtf", self.pan_mtf, 0.01, 0.99, optional=True)
+        check_choice("geometry", self.geometry, Geometry)
+        check_number("max_cloud", self.max_cloud, 0, 100)
+        check_number("max_saturated", self.max_saturated, 0, 100)
         check_seed(self.seed)
 
     @property

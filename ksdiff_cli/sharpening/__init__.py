@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import rasterio
 
 from ksdiff_cli import __version__
+from ksdiff_cli.checks import Dtype, check_choice, check_number
 from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.progress import ProgressCallback, silent
@@ -24,7 +25,7 @@ from ksdiff_cli.sharpening.fidelity import FIDELITY_TAG, measure_output, places
 from ksdiff_cli.sharpening.job import Folder, Job, earlier_tile, is_assembled, job_folder, open_folder, place_of
 from ksdiff_cli.sharpening.pipeline import Maker, Windows, make_windows
 from ksdiff_cli.sharpening.plan import GB, DeviceNeed, Need, Plan, make_plan
-from ksdiff_cli.tiling import Box
+from ksdiff_cli.tiling import Box, Tiling
 
 __all__ = ["SharpenOptions", "Sharpened", "is_assembled", "job_folder", "plan_scene", "sharpen_scene"]
 
@@ -45,7 +46,7 @@ class SharpenOptions:
     """GB that the whole process may take; None takes 2. Pixels depend on it as far as they depend on ``tile``."""
     resume: bool = True
     """Whether the windows that a killed run finished are kept; what is made anew in less than a minute keeps none."""
-    dtype: str | None = None
+    dtype: Dtype | None = None
     """Data type of the output; None takes that of MS."""
     format: Format = "GTiff"
     """Format of the output."""
@@ -60,6 +61,17 @@ class SharpenOptions:
     The output does not depend on it."""
     fidelity: bool = True
     """Whether the output is compared with MS, see :mod:`ksdiff_cli.sharpening.fidelity`."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be; that memory suffices, only the scene tells."""
+        check_number("tile", self.tile, 0, whole=True, optional=True)
+        if self.tile is not None:
+            Tiling(1, 1, int(self.tile))
+        check_number("memory", self.memory, 0, above=True, optional=True)
+        check_number("threads", self.threads, 1, whole=True, optional=True)
+        check_choice("format", self.format, Format)
+        if self.dtype is not None:
+            check_choice("dtype", self.dtype, Dtype)
 
 
 @dataclass(frozen=True)
@@ -95,6 +107,7 @@ def sharpen_scene(
     options: SharpenOptions | None = None,
     progress: ProgressCallback = silent,
     make: Maker = make_windows,
+    differences: bool = False,
 ) -> Sharpened:
     """Sharpen a whole scene into a GeoTIFF on PAN's grid.
 
@@ -112,6 +125,7 @@ def sharpen_scene(
         options: see :class:`SharpenOptions`.
         progress: told the windows done.
         make: who makes the windows: this process, or :class:`ksdiff_cli.sharpening.distributed.Workers`.
+        differences: whether the fuser's results are differences of DN: the output then declares no offset.
 
     Returns:
         What was made.
@@ -128,13 +142,15 @@ def sharpen_scene(
     threads = {} if options.threads is None else {"GDAL_NUM_THREADS": str(options.threads)}
     with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE, **threads), open_pair(scene) as pair:
         fuser.check(pair.bands, pair.grid.ratio)
+        pixels = replace(choose_format(pair, holes=False, dtype=options.dtype), differences=differences)
+        check_creation(options.format == "COG", options.creation, pixels, pair.bands)
         plan = plan_scene(pair, output, fuser, options)
         facts = _facts(pair, fuser, plan, options)
         with open_folder(output, facts, _how(options), resume=options.resume) as folder:
             if folder.finished:
                 return _found(output, pair, plan)
             check_output(output, inputs, options.overwrite or folder.assembled, options.format)
-            return _make(pair, output, fuser, options, plan, folder, progress, make)
+            return _make(pair, output, fuser, options, plan, folder, progress, make, differences)
 
 
 def _make(
@@ -146,13 +162,13 @@ def _make(
     folder: Folder,
     progress: ProgressCallback,
     make: Maker,
+    differences: bool,
 ) -> Sharpened:
     """Survey the scene, make the windows that are missing, put them together as they come."""
     statistics = pair.statistics(progress, fuser.watch(pair))
-    pixels = choose_format(pair, statistics.holes, options.dtype)
+    pixels = replace(choose_format(pair, statistics.holes, options.dtype), differences=differences)
     if options.dtype:
         check_range(pixels, statistics)
-    check_creation(options.format == "COG", options.creation, pixels, pair.bands)
     job = Job(folder.path, plan, pair.bands, pixels, place_of(pair))
     missing, stored = job.missing(), plan.region.pixels * pair.bands * pixels.dtype.itemsize
     if missing or not fuser.quick:  # what a network finds out is told, on its windows too that an earlier run made
@@ -170,6 +186,7 @@ def _make(
             take = assembly.take if assembly.streams else None
             make(Windows(job, pair, fuser, statistics, take, kept), missing, progress)
         seam = assembly.finish(progress)
+        empty = (f"{output}: every pixel is nodata: PAN or MS holds none there",) if target.empty else ()
         fidelity = measure_output(job, pair, statistics, assembly.look) if options.fidelity else None
         target.update_tags(**{SEAM_TAG: str(seam).lower()}, **(fidelity.tags() if fidelity else {}))
         folder.mark_assembled(output, _how(options))
@@ -179,7 +196,7 @@ def _make(
         pair.bands,
         pixels.dtype.name,
         pixels.nodata,
-        (*pair.notes, *folder.notes, *fuser.notes()),
+        (*pair.notes, *folder.notes, *fuser.notes(), *empty),
         plan.tiling.tile,
         len(plan.numbers),
         len(plan.numbers) - len(missing),

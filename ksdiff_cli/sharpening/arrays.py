@@ -4,8 +4,9 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -14,6 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
+from ksdiff_cli.checks import Registration, check_choice, check_number
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.progress import ProgressCallback, silent
@@ -39,9 +41,15 @@ class ArrayOptions:
 
     sensor: Sensor
     ratio: float | None = None
-    registration: Literal["check", "correct", "skip"] = "check"
+    registration: Registration = "check"
     tile: int | None = None
     memory: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be of any arrays."""
+        check_number("ratio", self.ratio, 1, optional=True)
+        check_choice("registration", self.registration, Registration)
+        SharpenOptions(self.tile, self.memory)  # which refuses theirs
 
 
 @dataclass
@@ -75,14 +83,14 @@ def sharpen_arrays(
         first, last = read_labelled(pan, _PAN), read_labelled(ms, _MS)
     else:
         first, last = Image(np.asarray(pan)), Image(np.asarray(ms))
-    first, last = _checked(first, _PAN, (2, 3)), _checked(last, _MS, (3,))
+    first, last = _unmasked(_checked(first, _PAN, (2, 3)), pan), _unmasked(_checked(last, _MS, (3,)), ms)
     if len(first.values) != 1:
         raise KsdiffError(
             f"{_PAN}: has {len(first.values)} bands, PAN has one; are PAN and MS swapped? PAN comes first, then MS"
         )
     if nodata is not None:
-        if not _holds(last.values.dtype, nodata):
-            raise KsdiffError(f"nodata: {nodata:g} is no value of type {last.values.dtype}; give one that ms can hold")
+        if not isinstance(nodata, Real) or not _holds(last.values.dtype, nodata):
+            raise KsdiffError(f"nodata: {nodata} is no value of type {last.values.dtype}; give one that ms can hold")
         last = replace(last, nodata=nodata)
     elif last.nodata is None and last.values.dtype.kind == "f":
         last = replace(last, nodata=float("nan"))
@@ -109,6 +117,20 @@ def _checked(image: Image, name: str, dimensions: tuple[int, ...]) -> Image:
     return replace(image, values=values if values.ndim == 3 else values[None])
 
 
+def _unmasked(image: Image, array: Any) -> Image:
+    """Return the image of an array with what a masked array says besides: where it is valid, and perhaps nodata.
+
+    Whoever makes a masked array of nodata leaves it under the mask and calls it ``fill_value``, as rasterio does; else
+    that is NumPy's default, which any pixel may hold.
+    """
+    mask = np.ma.getmaskarray(array).reshape(image.values.shape) if np.ma.isMaskedArray(array) else None
+    if mask is None or not mask.any():
+        return image
+    given = (image.values[mask] == array.fill_value).all()
+    valid: NDArray[np.bool_] = np.logical_not(mask.any(0))
+    return replace(image, valid=valid, nodata=float(array.fill_value) if given else None)
+
+
 def fuse_images(
     pan: Image,
     ms: Image,
@@ -123,7 +145,8 @@ def fuse_images(
     Args:
         pan: one band.
         ms: any number of bands.
-        valid: bool, of PAN's height and width or of MS's; None where all pixels but nodata and NaN count.
+        valid: bool, of PAN's height and width or of MS's, besides what the images say themselves; None where all pixels
+            but nodata and NaN count.
         fuser: what sharpens a window.
         options: see :class:`ArrayOptions`.
         progress: told how far it is.
@@ -136,9 +159,9 @@ def fuse_images(
         KsdiffError: see :func:`ksdiff_cli.sharpen_array`.
         ModelError: the fuser's weights do not fit the bands.
     """
-    masks = _masks(pan, ms, valid)
+    pan, ms = _masked(pan, ms, valid)
     try:
-        with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), _as_file(pan, masks[0]) as first, _as_file(ms, masks[1]) as last:
+        with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), _as_file(pan) as first, _as_file(ms) as last:
             bands = tuple(BandSource(last, band, alpha_is_data=True) for band in range(1, len(ms.values) + 1))
             scene = Scene("arrays", BandSource(first), bands, options.sensor)
             try:
@@ -181,24 +204,24 @@ def _check_ratio(pair: ScenePair, ratio: float | None) -> None:
         )
 
 
-def _masks(pan: Image, ms: Image, valid: Array | None) -> tuple[Array | None, Array | None]:
-    """Say which of the two images a mask belongs to."""
+def _masked(pan: Image, ms: Image, valid: Array | None) -> tuple[Image, Image]:
+    """Return the two images, the one that a mask belongs to with it."""
     if valid is None:
-        return None, None
+        return pan, ms
     mask = np.asarray(valid)
     if mask.dtype != bool:
         raise KsdiffError(f"valid: has values of type {mask.dtype}; give bool, True where pixels hold data")
     if mask.shape == pan.values.shape[1:]:
-        return mask, None
+        return replace(pan, valid=mask if pan.valid is None else mask & pan.valid), ms
     if mask.shape == ms.values.shape[1:]:
-        return None, mask
+        return pan, replace(ms, valid=mask if ms.valid is None else mask & ms.valid)
     raise KsdiffError(
         f"valid: has shape {mask.shape}, neither PAN's {pan.values.shape[1:]} nor MS's {ms.values.shape[1:]}"
     )
 
 
 @contextmanager
-def _as_file(image: Image, mask: Array | None) -> Iterator[str]:
+def _as_file(image: Image) -> Iterator[str]:
     """Keep an image as an uncompressed GeoTIFF in memory; yield the name by which GDAL opens it."""
     bands, height, width = image.values.shape
     profile = {"count": bands, "height": height, "width": width, "dtype": image.values.dtype.name}
@@ -213,8 +236,7 @@ def _as_file(image: Image, mask: Array | None) -> Iterator[str]:
             interleave="band", tiled=True, bigtiff="if_safer",
         ) as file:  # fmt: skip
             file.write(image.values)
-            if mask is not None:
+            if (held := image.valid) is not None:
                 # GDAL asks a mask alone, where there is one
-                held = mask if image.nodata is None else mask & (image.values != image.nodata).all(0)
-                file.write_mask(held)
+                file.write_mask(held if image.nodata is None else held & (image.values != image.nodata).all(0))
         yield memory.name

@@ -7,11 +7,11 @@ to make any window of it.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from glob import escape
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,6 +28,7 @@ from ksdiff_cli.raster import ScenePair
 from ksdiff_cli.raster_format import PixelFormat
 from ksdiff_cli.raster_layout import has_geotransform
 from ksdiff_cli.raster_open import first_line
+from ksdiff_cli.raster_tiles import tiles_folder
 from ksdiff_cli.resuming import empty_folder, lock_folder, write_note
 from ksdiff_cli.sharpening.plan import GB, Plan
 from ksdiff_cli.sharpening.shards import OpenShards
@@ -284,9 +285,14 @@ def _remove_unfinished(output: Path) -> None:
     for growing in job_folder(output).glob(f"*{_GROWING}"):
         growing.unlink(missing_ok=True)  # a worker of a killed run may be about to finish it
     # the writers of outputs put the process's number into the names of what is not whole yet
-    for growing in output.parent.glob(f".{escape(output.name)}.*"):
-        if growing.name.removeprefix(f".{output.name}.").partition(".")[0].isdigit():
-            shutil.rmtree(growing) if growing.is_dir() else growing.unlink()
+    own, number = rf"\.{re.escape(output.name)}\.\d+", r"\.\d+"
+    left = [rf"{own}(\.(partial|whole|tiles|tfw|RPB)|_RPC\.TXT).*", rf"\.{own}\.whole\.tif{number}\.partial.*"]
+    if output.suffix.lower() == ".vrt":
+        left.append(rf"\.{re.escape(tiles_folder(output).name)}{number}\.old")
+    pattern = re.compile("|".join(left), re.DOTALL)
+    for growing in list(output.parent.iterdir()):
+        if pattern.fullmatch(growing.name):
+            shutil.rmtree(growing) if growing.is_dir() else growing.unlink(missing_ok=True)
 
 
 def _identity(path: Path) -> list[int] | None:
@@ -302,7 +308,13 @@ def _read(path: Path) -> str | None:
 
 
 def job_folder(output: Path) -> Path:
-    """Return the folder in which an output's windows are kept until it is whole."""
+    """Return the folder in which an output's windows are kept until it is whole.
+
+    Raises:
+        KsdiffError: the output has no name, as ``.`` has none.
+    """
+    if not output.name:
+        raise KsdiffError(f"{output}: is a folder; name the file to write")
     return output.with_name(f".{output.name}.shards")
 
 
@@ -317,7 +329,10 @@ def earlier_tile(output: Path) -> int | None:
 
 def is_assembled(output: Path) -> bool:
     """Say whether a run was killed after it had made this output, before it could clear up."""
-    return (job_folder(output) / _ASSEMBLED).exists()
+    try:
+        return (job_folder(output) / _ASSEMBLED).exists()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def place_of(pair: ScenePair) -> dict[str, Any]:

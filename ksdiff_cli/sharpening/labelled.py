@@ -22,6 +22,8 @@ class Image:
     place: dict[str, Any] = field(default_factory=dict)
     """``crs`` and ``transform``; {} without georeference."""
     nodata: float | None = None
+    valid: NDArray[np.bool_] | None = None
+    """(height, width), False where pixels hold no data; None where only nodata tells."""
 
 
 def is_labelled(array: Any) -> bool:

@@ -40,7 +40,7 @@ class Uncertainty:
     """What is asked for."""
 
     output: Path
-    """GeoTIFF to write, float32, DN; on the grid and with the nodata of the sharpened one."""
+    """GeoTIFF to write, float32, DN; on the grid and with the nodata and scale of the sharpened one, without offset."""
     checkpoint: Path | None = None
     """The network; None for the shipped one."""
     seed: int = 0
@@ -182,7 +182,7 @@ def sharpen_with_uncertainty(
             marker.unlink()
             raise
     plain = replace(options, dtype="float32", format="GTiff", creation={}, fidelity=False)
-    other = sharpen_scene(scene, wanted.output, spread, plain, progress, make)
+    other = sharpen_scene(scene, wanted.output, spread, plain, progress, make, differences=True)
     marker.unlink()
     made = made or _kept(output, other)
     note = f"{wanted.output}: spread of {wanted.draws} draws: it says where errors are large, but is far smaller itself"

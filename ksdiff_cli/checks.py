@@ -1,0 +1,108 @@
+"""What people give, checked before any work: one of some names, a number in a range; else one line that says so."""
+
+import math
+import reprlib
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
+
+from ksdiff_cli.errors import KsdiffError, did_you_mean
+
+Registration = Literal["check", "correct", "skip"]
+"""What is done about MS that lies beside PAN; see :func:`ksdiff_cli.registration.guard`."""
+Dtype = Literal["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
+"""Data types that an output may be given."""
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Refuse what is not one of some names.
+
+    Args:
+        name: what the person calls the value.
+        value: what was given.
+        choices: a ``Literal`` of strings.
+
+    Raises:
+        KsdiffError: see above.
+    """
+    known = get_args(choices)
+    if not isinstance(value, str) or value not in known:
+        hint = did_you_mean(str(value), known).removeprefix("; ")
+        raise KsdiffError(f"{name} {_shown(value)}: {hint + ' ' if hint else ''}choose one of {', '.join(known)}")
+
+
+def check_number(
+    name: str,
+    value: Any,
+    least: float,
+    most: float = math.inf,
+    *,
+    whole: bool = False,
+    above: bool = False,
+    optional: bool = False,
+) -> None:
+    """Refuse what is not a finite number in a range.
+
+    Args:
+        name: what the person calls the value.
+        value: what was given; numbers of NumPy's types are numbers too.
+        least: smallest number of the range.
+        most: its largest number.
+        whole: whether it must be a whole number (an integer type).
+        above: whether ``least`` itself is refused.
+        optional: whether None will do.
+
+    Raises:
+        KsdiffError: see above.
+    """
+    if optional and value is None:
+        return
+    good = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    # NaN is in no range, infinity at the end of some
+    if good and least <= value <= most and value != math.inf and not (above and value == least):
+        return
+    kind = "a whole number" if whole else "a number"
+    bounded = math.isfinite(most)
+    if above:
+        words = f"above {least}, at most {most}" if bounded else f"above {least}"
+    else:
+        words = f"from {least} to {most}" if bounded else f"of at least {least}"
+    raise KsdiffError(f"{name} {_shown(value)}: give {kind} {words}")
+
+
+def check_four(name: str, value: object, words: str, *, whole: bool = False) -> None:
+    """Refuse what is not a sequence of four numbers.
+
+    Args:
+        name: what the person calls the value.
+        value: what was given.
+        words: what the four are.
+        whole: whether they must be whole numbers.
+
+    Raises:
+        KsdiffError: see above.
+    """
+    kind = Integral if whole else Real
+    if not isinstance(value, Sequence) or len(value) != 4 or not all(isinstance(number, kind) for number in value):
+        raise KsdiffError(f"{name} {_shown(value)}: give four {'whole ' if whole else ''}numbers, {words}")
+
+
+def check_method(method: str, given: Mapping[str, object], option: str = "method") -> None:
+    """Refuse what only the network has a use for beside another method.
+
+    Args:
+        method: ``ksdiff`` or another one.
+        given: by the names that the person knows; None stands for what was not given.
+        option: what the person calls the method's choice.
+
+    Raises:
+        KsdiffError: see above.
+    """
+    for name, value in given.items():
+        if method != "ksdiff" and value is not None:
+            raise KsdiffError(f"{name} goes with {option} ksdiff, not {method}")
+
+
+def _shown(value: object) -> str:
+    """Return a value in one short line."""
+    return str(value) if isinstance(value, Real) else " ".join(reprlib.repr(value).split())
