@@ -93,11 +93,11 @@ def test_a_run_stopped_between_the_two_rasters_goes_on(run, weights, files, monk
     given += ["-o", out, "--uncertainty", std]
     work, calls = uncertainty.sharpen_scene, []
 
-    def stopping(*arguments):
+    def stopping(*arguments, **more):
         calls.append(arguments[1])
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return work(*arguments)
+        return work(*arguments, **more)
 
     monkeypatch.setattr(uncertainty, "sharpen_scene", stopping)
     assert run(*given).exit_code != 0

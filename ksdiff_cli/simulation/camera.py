@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.seeds import check_seed
 from ksdiff_cli.sensors import SENSORS, Sensor, find_sensor
 from ksdiff_cli.simulation.content import World
 from ksdiff_cli.simulation.fields import Float, derive, normal_at
@@ -121,8 +122,7 @@ def plan_scene(
         raise KsdiffError(f"cannot simulate ratio {ratio}: choose 2 to 8")
     if size % ratio or not ratio <= size <= LARGEST:
         raise KsdiffError(f"size {size} does not fit: choose a multiple of the ratio {ratio} up to {LARGEST}")
-    if seed < 0:
-        raise KsdiffError(f"seed {seed} is below 0: choose 0 or more")
+    check_seed(seed)
     if not 0 <= noise <= LOUDEST:
         raise KsdiffError(f"noise {noise:g} is out of range: choose a factor from 0 (none) to {LOUDEST:g}")
     if not all(abs(by) <= FARTHEST for by in shift):
