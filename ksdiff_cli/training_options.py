@@ -47,8 +47,8 @@ class TrainingOptions:
     warm_up: float = 0.0
     """Share of stage 2 that trains PLFE2 and the denoiser on the latent loss alone, before the network joins.
 
-    With none ERGAS was lower in eight of ten pairs (CHANGELOG). 1 leaves the network as stage 1 made it: the paper's ablation
-    "separate training".
+    With none ERGAS was lower in eight of ten pairs (CHANGELOG). 1 leaves the network as stage 1 made it: the paper's
+    ablation "separate training".
     """
     latent_noise: float = 0.1
     """Noise on z in stage 1: the network learns to live with the prediction error of stage 2."""
