@@ -15,9 +15,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ksdiff_cli.checks import Registration, check_choice, check_method, check_number
+from ksdiff_cli.checks import Registration, check_choice, check_method, check_number, check_seed
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.seeds import check_seed
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

@@ -8,10 +8,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ksdiff_cli.checks import Registration, check_choice, check_number
+from ksdiff_cli.checks import Registration, check_choice, check_number, check_seed
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.seeds import check_seed
 
 if TYPE_CHECKING:
     from ksdiff_cli.dataset import PatchFile

@@ -16,7 +16,7 @@ from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene
 from ksdiff_cli.raster_open import is_from_gdal, open_raster
 from ksdiff_cli.sharpening import job_folder
-from ksdiff_cli.whole_file import write_text
+from ksdiff_cli.whole_file import is_same, write_text
 
 SUMMARY = "batch.json"
 """Name of the summary in the outputs' folder."""
@@ -160,7 +160,7 @@ def _run_source(
     if source.name in taken:
         yield replace(first, status="failed", error=f"{first.output}: another scene of this list has that name")
         return
-    if any(_same(first.output, one) for one in source.inputs):
+    if any(is_same(Path(first.output), one) for one in source.inputs):
         yield replace(first, status="failed", error=f"{first.output}: is one of the inputs; choose another folder")
         return
     if _is_done(Path(first.output)) and not overwrite:
@@ -216,7 +216,7 @@ def check_mosaic(mosaic: Path, sources: Sequence[Source], folder: Path, suffix: 
         raise KsdiffError(f"{mosaic}: the folder {mosaic.parent} does not exist; make it first")
     if mosaic.is_dir():
         raise KsdiffError(f"{mosaic}: is a folder; name the file to write")
-    if any(_same(mosaic, one) for source in sources for one in source.inputs):
+    if any(is_same(mosaic, one) for source in sources for one in source.inputs):
         raise KsdiffError(f"{mosaic}: is one of the inputs; choose another name")
     if any((folder / f"{source.name}{suffix}").absolute() == mosaic.absolute() for source in sources):
         raise KsdiffError(f"{mosaic}: is the name of one of the outputs; choose another one")
@@ -225,10 +225,6 @@ def check_mosaic(mosaic: Path, sources: Sequence[Source], folder: Path, suffix: 
             own = all(Path(file).absolute().is_relative_to(folder.absolute()) for file in there.files[1:])
         if not own:
             raise KsdiffError(f"{mosaic}: exists already; choose another name or give --overwrite")
-
-
-def _same(output: Path | str, given: str) -> bool:
-    return Path(output).exists() and Path(given).exists() and Path(output).samefile(given)
 
 
 def _is_done(output: Path) -> bool:

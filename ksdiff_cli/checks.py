@@ -13,6 +13,9 @@ Registration = Literal["check", "correct", "skip"]
 Dtype = Literal["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 """Data types that an output may be given."""
 
+LARGEST_SEED = 2**24 - 1
+"""What leaves room for stage and step in the 64 bits that a step's random numbers start from."""
+
 
 def check_choice(name: str, value: object, choices: Any) -> None:
     """Refuse what is not one of some names.
@@ -68,6 +71,15 @@ def check_number(
     else:
         words = f"from {least} to {most}" if bounded else f"of at least {least}"
     raise KsdiffError(f"{name} {_shown(value)}: give {kind} {words}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that some generator cannot start from.
+
+    Raises:
+        KsdiffError: it is no whole number between 0 and :data:`LARGEST_SEED`.
+    """
+    check_number("seed", seed, 0, LARGEST_SEED, whole=True)
 
 
 def check_four(name: str, value: object, words: str, *, whole: bool = False) -> None:

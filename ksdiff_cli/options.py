@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from ksdiff_cli.seeds import LARGEST as LARGEST_SEED
+from ksdiff_cli.checks import LARGEST_SEED
 
 INPUTS = "Inputs"
 OUTPUT = "Output"

@@ -14,7 +14,7 @@ from ksdiff_cli.raster_cog import new_cog
 from ksdiff_cli.raster_format import PixelFormat
 from ksdiff_cli.raster_geotiff import RasterTarget, new_geotiff
 from ksdiff_cli.raster_tiles import check_tiles, new_tiles
-from ksdiff_cli.whole_file import unwritable
+from ksdiff_cli.whole_file import is_same, unwritable
 
 Array = NDArray[Any]
 
@@ -47,17 +47,10 @@ def check_place(output: Path, inputs: Sequence[str], overwrite: bool) -> None:
         KsdiffError: it exists (without ``overwrite``), is one of the inputs, or see :func:`check_location`.
     """
     check_location(output)
-    if any(_is_same(output, path) for path in inputs):
+    if any(is_same(output, path) for path in inputs):
         raise KsdiffError(f"{output}: is one of the inputs; choose another name")
     if output.exists() and not overwrite:
         raise KsdiffError(f"{output}: exists already; choose another name or give --overwrite")
-
-
-def _is_same(output: Path, path: str) -> bool:
-    try:
-        return output.samefile(path)
-    except OSError:  # one of them does not exist, or cannot
-        return False
 
 
 def check_location(output: Path) -> None:

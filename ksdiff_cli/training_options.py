@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from ksdiff_cli.checks import check_choice, check_number
+from ksdiff_cli.checks import check_choice, check_number, check_seed
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import Stage
 from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
-from ksdiff_cli.seeds import check_seed
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Recipe = Literal["chain", "random-t"]

@@ -60,6 +60,14 @@ def write_text(text: str, path: Path) -> None:
         raise unwritable(path, error) from None
 
 
+def is_same(output: Path, other: Path | str) -> bool:
+    """Say whether two paths are one file that is there."""
+    try:
+        return output.samefile(other)
+    except OSError:  # one of them does not exist, or cannot
+        return False
+
+
 def unwritable(path: Path, error: OSError) -> KsdiffError:
     """Say in one line that a file cannot be written, and why."""
     return KsdiffError(f"{path}: cannot be written ({error.strerror or error})")

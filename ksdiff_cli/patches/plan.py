@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ksdiff_cli.checks import check_choice, check_number
+from ksdiff_cli.checks import check_choice, check_number, check_seed
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.patches.layout import SPLITS, Rect, Regions, Split, check_patch, lay_regions
 from ksdiff_cli.patches.masks import Rule
@@ -17,7 +17,6 @@ from ksdiff_cli.products import find_scenes
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.raster import Scene, open_pair
 from ksdiff_cli.registration import guard
-from ksdiff_cli.seeds import check_seed
 from ksdiff_cli.sensors import Sensor
 
 _TILES_RATIO = 4  # of PanCollection's sensors
@@ -52,7 +51,7 @@ class PatchOptions:
     check_registration: bool = True
     """Whether that shift is measured, and refused if it is large."""
     seed: int = 0
-    """Of the split; see :func:`ksdiff_cli.seeds.check_seed`."""
+    """Of the split; see :func:`ksdiff_cli.checks.check_seed`."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; which sides of a patch go with a scene, its ratio tells."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.report.contents import Report
 from ksdiff_cli.report.page import make_page
-from ksdiff_cli.whole_file import write_text
+from ksdiff_cli.whole_file import is_same, write_text
 
 
 def check_report(path: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
@@ -40,7 +40,7 @@ def check_text(path: Path, overwrite: bool, inputs: Iterable[Path] = ()) -> None
         raise KsdiffError(f"{path}: the folder {folder} cannot be written to; choose another")
     if path.is_dir():
         raise KsdiffError(f"{path}: is a folder; name the file to write")
-    if any(other.exists() and path.exists() and path.samefile(other) for other in inputs):
+    if any(is_same(path, other) for other in inputs):
         raise KsdiffError(f"{path}: is one of the inputs; choose another name")
     if path.exists() and not overwrite:
         raise KsdiffError(f"{path}: exists already; choose another name or give --overwrite")

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ksdiff_cli.checks import check_seed
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.seeds import check_seed
 from ksdiff_cli.sensors import SENSORS, Sensor, find_sensor
 from ksdiff_cli.simulation.content import World
 from ksdiff_cli.simulation.fields import Float, derive, normal_at
