@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ksdiff_cli.models.backbone_lagnet import LAGConv2d, adaptive_conv2d
-from ksdiff_cli.models.backbone_shared import _area_mean
 from ksdiff_cli.models.backbones import BACKBONES
+from ksdiff_cli.models.backbones.lagnet import LAGConv2d, adaptive_conv2d
+from ksdiff_cli.models.backbones.shared import _area_mean
 from ksdiff_cli.models.checkpoint import load_model, save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError, Statistics

@@ -58,7 +58,7 @@ def test_wheel_holds_every_module_and_the_weights(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         inside = set(file.namelist())
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "ksdiff_cli").rglob("*.py")}
-    expected |= {f"ksdiff_cli/models/{path.name}" for path in (ROOT / "models").glob("*.py")}
+    expected |= {f"ksdiff_cli/{path.relative_to(ROOT)}" for path in (ROOT / "models").rglob("*.py")}
     expected |= {str(path.relative_to(ROOT)) for path in (ROOT / "ksdiff_cli" / "weights").glob("*.safetensors")}
     expected |= {f"ksdiff_cli/report/page.{kind}" for kind in ("css", "js")}
     expected |= {"ksdiff_cli/py.typed"}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ksdiff_cli.models.backbone_shared import _area_mean
 from ksdiff_cli.models.backbones import BACKBONES
+from ksdiff_cli.models.backbones.shared import _area_mean
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import Statistics
 from ksdiff_cli.models.ksdiff import KSDiff

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import Backbone, start_small
-from .config import ModelConfig
-from .contract import Inputs
-from .kernels import Latent, ModulatedConv2d, WholeImage, look
+from ..config import ModelConfig
+from ..contract import Inputs
+from ..kernels import Latent, ModulatedConv2d, WholeImage, look
+from .base import Backbone, start_small
 
 _WIDTH, _BLOCKS, _SIDE = 32, 5, 3  # as published
 

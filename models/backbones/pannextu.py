@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import CELL_ROWS, Backbone, everywhere, join, pixels_of, stack, strips_of
-from .config import ModelConfig
-from .contract import Inputs
-from .kernels import Latent, ModulatedConv2d, is_fixed
-from .layers import LayerNorm2d, PatchStem, by_pieces, conv_in_rows, pointwise, rounded
-from .pieces import Sides
+from ..config import ModelConfig
+from ..contract import Inputs
+from ..kernels import Latent, ModulatedConv2d, is_fixed
+from ..layers import LayerNorm2d, PatchStem, by_pieces, conv_in_rows, pointwise, rounded
+from ..pieces import Sides
+from .base import CELL_ROWS, Backbone, everywhere, join, pixels_of, stack, strips_of
 
 _THIN = 8  # channels of the path at full resolution
 REFINE_REACH = 2

@@ -6,10 +6,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .config import ModelConfig
-from .contract import Inputs
-from .kernels import Latent, ModulatedConv2d
-from .layers import by_pieces, pointwise
+from ..config import ModelConfig
+from ..contract import Inputs
+from ..kernels import Latent, ModulatedConv2d
+from ..layers import by_pieces, pointwise
 
 CELL_ROWS = 16
 """Rows of cells, at 1/4 resolution, in the strips that a CPU works on at full resolution."""

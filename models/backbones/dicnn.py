@@ -3,10 +3,10 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from .backbone import Backbone, stack, start_small
-from .config import ModelConfig
-from .contract import Inputs
-from .kernels import Latent, ModulatedConv2d
+from ..config import ModelConfig
+from ..contract import Inputs
+from ..kernels import Latent, ModulatedConv2d
+from .base import Backbone, stack, start_small
 
 
 class DiCNN(Backbone):

@@ -1,15 +1,15 @@
 """The backbones by name."""
 
-from .backbone import Backbone
-from .backbone_dicnn import DiCNN
-from .backbone_fusionnet import FusionNet
-from .backbone_lagnet import LAGNet
-from .backbone_msdcnn import MSDCNN
-from .backbone_pannextu import PanNeXtU
-from .backbone_pnn import PNN
-from .backbone_shared import SharedTrunk
-from .config import ModelConfig
-from .contract import ModelError
+from ..config import ModelConfig
+from ..contract import ModelError
+from .base import Backbone
+from .dicnn import DiCNN
+from .fusionnet import FusionNet
+from .lagnet import LAGNet
+from .msdcnn import MSDCNN
+from .pannextu import PanNeXtU
+from .pnn import PNN
+from .shared import SharedTrunk
 
 BACKBONES: dict[str, type[Backbone]] = {
     "pannextu": PanNeXtU,

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import Backbone, stack, start_small
-from .config import ModelConfig
-from .contract import Inputs
-from .kernels import Latent, ModulatedConv2d
+from ..config import ModelConfig
+from ..contract import Inputs
+from ..kernels import Latent, ModulatedConv2d
+from .base import Backbone, stack, start_small
 
 
 class MultiScaleBlock(nn.Module):

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .backbone import CELL_ROWS, everywhere
-from .backbone_pannextu import REFINE_REACH, Block, CellUNet, Refine
-from .config import ModelConfig
-from .contract import Inputs
-from .kernels import Kernels, Latent, ModulatedConv2d, is_fixed, of_entry
-from .layers import LayerNorm2d, by_pieces, sum_shifted, to_cells
-from .pieces import Part, Sides, side_by_side
+from ..config import ModelConfig
+from ..contract import Inputs
+from ..kernels import Kernels, Latent, ModulatedConv2d, is_fixed, of_entry
+from ..layers import LayerNorm2d, by_pieces, sum_shifted, to_cells
+from ..pieces import Part, Sides, side_by_side
+from .base import CELL_ROWS, everywhere
+from .pannextu import REFINE_REACH, Block, CellUNet, Refine
 
 _AREA = 9  # side of the areas over which PAN and a band are compared, cells
 _EPS = 1e-3  # of squared standardised values: an area without detail has no coefficient
