@@ -6,6 +6,11 @@ Scenes with a truth are written as georeferenced GeoTIFF (see truth_scenes.py) a
 ``ksdiff sharpen``, with its checks and without a sensor's name, since nobody made these cameras; so the road measured
 is the one that people take. A figure is the mean over a row's scenes, 16 pixels at the border left out. "Best" is the
 classical method with the best mean; the ratio is the network's mean by its.
+
+    python tests/benchmarks/full_resolution.py DATA --real [NAME…] [--sheets DIR] [--checkpoint F] [--methods NAME…]
+
+Real scenes have no truth: they are sharpened with their sensor's name and measured as ``ksdiff metrics --pan --ms``
+does, and drawn to be looked at (see real_sheets.py).
 """
 
 import argparse
@@ -18,11 +23,15 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
+from real_sheets import SCENES as REAL_SCENES
+from real_sheets import SHOWN, draw, figures, look
 from truth_scenes import BORDER, CAMERAS, Picture, TruthScene, aerial_pictures, scenes, sentinel_pictures
 
 from ksdiff_cli import sharpen_scene
 from ksdiff_cli.classical import METHODS
-from ksdiff_cli.metrics import ergas, q2n, sam
+from ksdiff_cli.metrics import ABOUT, ergas, q2n, sam
+from ksdiff_cli.models.checkpoint import weights_hash
+from ksdiff_cli.weights import SHIPPED
 
 Row = dict[str, dict[str, float]]
 """Metric by method."""
@@ -79,6 +88,23 @@ def truth_rows(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str
             )
 
 
+def real_rows(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, Row]]:
+    """Yield (scene, row) of the real scenes, and draw their sheets."""
+    weights = options.checkpoint or SHIPPED
+
+    def run(method: str, inputs: list[str], sensor: str | None, output: Path) -> None:
+        sharpen_scene(
+            *inputs, output=output, method=method, sensor=sensor, checkpoint=weights if method == "ksdiff" else None
+        )
+
+    needed = list(dict.fromkeys([*options.methods, *(SHOWN if options.sheets else ())]))
+    for name in options.real or REAL_SCENES:
+        seen = look(name, options.data, needed, scratch, run)
+        if options.sheets:
+            draw(seen, name, options.sheets, weights_hash(weights)[:8])
+        yield name, {method: figures(seen, method) for method in options.methods}
+
+
 def best_of(row: Row, metric: str) -> str | None:
     """Return the classical method with the best mean."""
     known = [method for method in row if method in METHODS]
@@ -113,26 +139,51 @@ def print_truth(rows: list[tuple[str, str, Row]], methods: list[str]) -> None:
             )
 
 
+def print_real(rows: list[tuple[str, Row]], methods: list[str]) -> None:
+    """Print a table a metric, a line a scene."""
+    for metric in (name for name in ABOUT if name in rows[0][1][methods[0]]):
+        print(f"\n**{metric}**\n\n| scene | {' | '.join(methods)} |")
+        print("|---" * (len(methods) + 1) + "|")
+        for name, row in rows:
+            print(f"| {name} | {' | '.join(f'{row[method][metric]:.3f}' for method in methods)} |")
+        means = [float(np.nanmean([row[method][metric] for _, row in rows])) for method in methods]
+        print(f"| mean | {' | '.join(f'{mean:.3f}' for mean in means)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of real imagery, with naip_urban/ and sentinel2/")
     parser.add_argument("--quick", action="store_true", help="fewer scenes: about a minute of one core")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="of scenes with a truth")
+    parser.add_argument("--real", nargs="*", choices=list(REAL_SCENES), help="real scenes instead; by name, or all")
+    parser.add_argument("--sheets", type=Path, metavar="DIR", help="draw the real scenes into this folder")
     parser.add_argument("--checkpoint", type=Path, help="weights; default: the shipped ones")
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, "ksdiff"], default=[*METHODS, "ksdiff"])
     parser.add_argument("--json", type=Path, help="file for all figures")
     options = parser.parse_args()
+    if options.sheets and options.real is None:
+        parser.error("--sheets goes with --real")
+    if options.sheets:
+        options.sheets.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
-    figures: dict[str, object] = {}
+    kept: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as folder:
-        rows = []
-        for name, camera, row in truth_rows(options, Path(folder)):
-            rows.append((name, camera, row))
-            print(name, camera, *(f"{m} {v['ERGAS']:.3f}/{v['SAM']:.3f}" for m, v in row.items()), sep="  ", flush=True)
-        print_truth(rows, options.methods)
-        figures["truth"] = [{"scenes": name, "camera": camera, "methods": row} for name, camera, row in rows]
+        if options.real is not None:
+            found = []
+            for name, row in real_rows(options, Path(folder)):
+                found.append((name, row))
+                print(name, "done", flush=True)
+            print_real(found, options.methods)
+            kept["real"] = [{"scene": name, "methods": row} for name, row in found]
+        else:
+            rows = []
+            for name, camera, row in truth_rows(options, Path(folder)):
+                rows.append((name, camera, row))
+                print(name, camera, *(f"{m} {v['ERGAS']:.3f}/{v['SAM']:.3f}" for m, v in row.items()), flush=True)
+            print_truth(rows, options.methods)
+            kept["truth"] = [{"scenes": name, "camera": camera, "methods": row} for name, camera, row in rows]
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
+        options.json.write_text(json.dumps(kept, indent=1))
 
 
 if __name__ == "__main__":
