@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics.blocks import Array, Block, Metric, make_block
 from ksdiff_cli.metrics.d_lambda import DLambda, d_lambda
+from ksdiff_cli.metrics.d_rho import d_rho
 from ksdiff_cli.metrics.d_s import DS, d_s
+from ksdiff_cli.metrics.d_sr import d_sr, rqnr
 from ksdiff_cli.metrics.ergas import Ergas, ergas
 from ksdiff_cli.metrics.full_blocks import FullBlock, FullMetric, make_full_block
 from ksdiff_cli.metrics.hqnr import hqnr
@@ -20,8 +22,11 @@ from ksdiff_cli.metrics.psnr import Psnr, guess_peak, psnr
 from ksdiff_cli.metrics.q2n import Q2n, q2n, q2n_map
 from ksdiff_cli.metrics.q_avg import QAvg, q_avg
 from ksdiff_cli.metrics.qnr import PairDLambda, pair_d_lambda, qnr
+from ksdiff_cli.metrics.reprojection import reprojection
 from ksdiff_cli.metrics.sam import Sam, sam, sam_map
 from ksdiff_cli.metrics.scc import Scc, scc
+from ksdiff_cli.metrics.sharpness import sharpness
+from ksdiff_cli.metrics.shifts import Shifts, find_shifts
 from ksdiff_cli.metrics.ssim import Ssim, ssim
 
 __all__ = [
@@ -35,11 +40,15 @@ __all__ = [
     "FullGatherer",
     "Gatherer",
     "Settings",
+    "Shifts",
     "crop",
     "crop_slices",
     "d_lambda",
+    "d_rho",
     "d_s",
+    "d_sr",
     "ergas",
+    "find_shifts",
     "guess_peak",
     "hqnr",
     "make_block",
@@ -52,9 +61,12 @@ __all__ = [
     "q2n_map",
     "q_avg",
     "qnr",
+    "reprojection",
+    "rqnr",
     "sam",
     "sam_map",
     "scc",
+    "sharpness",
     "ssim",
 ]
 

@@ -157,7 +157,7 @@ class WindowIndex(Metric):
         block = block.view(0, self.after)
         if min(block.valid.shape) <= self.after:
             return
-        complete = None if block.valid.all() else _complete(block.valid, self.after + 1)
+        complete = None if block.valid.all() else complete_windows(block.valid, self.after + 1)
         for x, y in zip(block.reference, block.fused, strict=True):
             index = self.index(x, y)
             if complete is not None:
@@ -170,7 +170,7 @@ class WindowIndex(Metric):
         return self.total / self.count if self.count else float("nan")
 
 
-def _complete(valid: Array, side: int) -> Array:
+def complete_windows(valid: Array, side: int) -> Array:
     """Find the windows without an invalid pixel: (H, W) bool -> (H - side + 1, W - side + 1) bool."""
     rows, cols = (size - side + 1 for size in valid.shape)
     # the origin puts a window's first pixel, not its middle, on the output pixel
