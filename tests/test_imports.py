@@ -14,7 +14,18 @@ COMMANDS = {"doctor", "evaluate", "info", "metrics", "prepare_data", "sharpen", 
 HEAVY = {"torch", "rasterio", "h5py", "numpy", "scipy", "safetensors"}
 FILES = {"rasterio", "h5py", "safetensors"}
 # arrays in, arrays out: these know neither files nor networks
-NO_FILES = ("errors", "sensors", "grids", "tiling", "degrade", "raster_fill", "raster_values", "metrics", "classical")
+NO_FILES = (
+    "errors",
+    "sensors",
+    "grids",
+    "tiling",
+    "numerics",
+    "degrade",
+    "raster_fill",
+    "raster_values",
+    "metrics",
+    "classical",
+)
 # each tool is a module or a family of them (measuring, measuring_maps, …); no family imports another
 FAMILIES = ("patches", "training", "sharpening", "evaluation", "measuring", "simulation", "inspection")
 # these run on a bare GPU machine, which has no GDAL

@@ -1,0 +1,313 @@
+"""The cameras of a scene, found in the scene itself: how sharp MS is against PAN, and how PAN mixes its bands.
+
+The MS camera is modelled as a Gaussian whose MTF is ``gain`` at the MS Nyquist frequency, followed by what ground
+segments call MTF compensation: y + ``compensation`` (y - blur(y)), the blur of .8 MS pixels. PAN seen through the true
+camera at the MS pixels is a mix of the MS bands: over all cameras, the R² of PAN's regression on the bands peaks at the
+true one. MS's noise lowers the peak and does not move it. What PAN shows and no band does moves it little once slow
+variations are left out, because colours change slowly and sharpness is in the details.
+
+This is semi-blind estimation as in Vivone et al., "Pansharpening based on semiblind deconvolution", IEEE TGRS 2015, and
+Simoes et al., "A convex formulation for hyperspectral image superresolution via subspace-based regularization", IEEE
+TGRS 2015, with a compensated camera.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.grids import GridMap, corner_aligned
+from ksdiff_cli.numerics.camera_views import (
+    FARTHEST,
+    SHARPEST,
+    SOFTENING,
+    SOFTEST,
+    Eye,
+    Shift,
+    View,
+    deviation,
+    mixture,
+    view_boxes,
+)
+from ksdiff_cli.tiling import Box
+
+__all__ = ["SceneCamera", "View", "camera_kernel", "estimate_camera", "fit_camera", "view_boxes"]
+
+Array = NDArray[Any]
+
+STRONGEST = 4.0
+"""Largest compensation that is looked for."""
+
+_FEWEST = 300  # MS pixels
+_EXPLAINED = 0.6  # of the variance of PAN's details, for a camera to be believed
+_GAIN_UNSURE, _COMPENSATION_UNSURE = 0.08, 0.6  # deviations above which nothing was found
+_PASSES = 8  # of the search for the shift
+_DONE = 0.002  # MS pixels; a smaller step ends the passes
+_FINEST = 1e-4  # of the gain, when the search for it ends
+_SINGULAR = 1e-9  # directions of relatively smaller variance are rounding error, e.g. of a band that is there twice
+# how far the peak lies off for PAN's details that no band explains, a share of 1 of them: simulated cameras
+_GAIN_ASIDE, _COMPENSATION_ASIDE = 0.15, 2.5
+
+
+@dataclass(frozen=True)
+class SceneCamera:
+    """How a scene's MS was seen, against its PAN, and how PAN mixes the MS bands."""
+
+    gain: float
+    """MTF of the Gaussian at the MS Nyquist frequency, (0, 1); where not reliable, the mean of the sensor's table."""
+    compensation: float
+    """Strength of the compensation after it, 0 or more; 0 where not reliable."""
+    gain_std: float
+    """Standard deviation of the gain: between parts of the scene, and what PAN's unexplained share may do to it."""
+    compensation_std: float
+    """The same of the compensation."""
+    shift: Shift
+    """MS rows and columns by which MS shows the ground further down and right than the grid says; 0 where not
+    reliable."""
+    r2: float
+    """Share of the variance of PAN, seen through this camera, that the MS bands explain, 0 to 1."""
+    r2_details: float
+    """The same without what varies slowly: what the camera is found by."""
+    weights: tuple[float, ...]
+    """One per MS band: PAN ≈ sum of weights * bands + offset, DN of PAN per DN of MS."""
+    offset: float
+    """See above, DN of PAN."""
+    reliable: bool
+    """Whether gain, compensation and shift are found in the scene; else they are a table's."""
+    reason: str = ""
+    """Why it is not reliable, for people; empty where it is."""
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        if not self.reliable:
+            return f"MS gain {self.gain:.2f} at Nyquist, from the sensor's table ({self.reason})"
+        return (
+            f"MS gain {self.gain:.2f} ± {self.gain_std:.2f} at Nyquist, compensation {self.compensation:.1f} ± "
+            f"{self.compensation_std:.1f} (found in the scene; MS explains {100 * self.r2:.1f} % of PAN)"
+        )
+
+    @property
+    def kernel(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """See :func:`camera_kernel`."""
+        return camera_kernel(self.gain, self.compensation)
+
+
+def camera_kernel(gain: float, compensation: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return a camera as the two Gaussians that it is the sum of: (weight, deviation in MS pixels) each.
+
+    Args:
+        gain: MTF of the Gaussian at the MS Nyquist frequency, (0, 1).
+        compensation: k of y + k (y - blur(y)), 0 or more.
+    """
+    sigma = deviation(gain)
+    return (1 + compensation, sigma), (-compensation, math.hypot(sigma, SOFTENING))
+
+
+def estimate_camera(
+    pan: Array,
+    ms: Array,
+    grid: GridMap | float,
+    *,
+    pan_valid: Array | None = None,
+    ms_valid: Array | None = None,
+    table_gains: Sequence[float] = (0.3,),
+) -> SceneCamera:
+    """Find the cameras of a scene in memory.
+
+    Args:
+        pan: (H, W) or (1, H, W), DN of any type and scale.
+        ms: (bands, h, w), DN, any number of bands.
+        grid: the map from PAN's pixels to those of MS; or the ratio, 1.5 or more, of two grids that share their upper
+            left corner.
+        pan_valid: (H, W) bool; None for all.
+        ms_valid: (h, w) bool; None for all.
+        table_gains: the sensor's MTF gains at the MS Nyquist frequency, for a scene that does not tell.
+
+    Returns:
+        The camera; its cost is bounded, for of a large scene only some parts are looked at.
+
+    Raises:
+        KsdiffError: the shapes do not fit.
+    """
+    plane = pan[0] if pan.ndim == 3 else pan
+    pan_valid = np.ones(plane.shape, bool) if pan_valid is None else pan_valid
+    ms_valid = np.ones(ms.shape[1:], bool) if ms_valid is None else ms_valid
+    if plane.ndim != 2 or ms.ndim != 3 or pan_valid.shape != plane.shape or ms_valid.shape != ms.shape[1:]:
+        raise KsdiffError(
+            f"PAN {pan.shape}, MS {ms.shape} and their masks {pan_valid.shape}, {ms_valid.shape} do not fit each other"
+        )
+    where = grid if isinstance(grid, GridMap) else corner_aligned(grid)
+    views = []
+    for over, under in view_boxes(where, plane.shape, ms.shape[1:]):
+        coarse, fine = (box.within(Box(0, 0, box.bottom, box.right)) for box in (over, under))
+        views.append(
+            View(
+                np.asarray(plane[fine], np.float32),
+                pan_valid[fine] & np.isfinite(plane[fine]),
+                np.asarray(ms[:, *coarse], np.float32),
+                ms_valid[coarse] & np.isfinite(ms[:, *coarse]).all(0),
+                where.shifted(under.top, under.left).moved(-over.top, -over.left),
+            )
+        )
+    return fit_camera(views, len(ms), table_gains)
+
+
+def fit_camera(views: Sequence[View], bands: int, table_gains: Sequence[float]) -> SceneCamera:
+    """Find the cameras that a scene's views tell of.
+
+    Args:
+        views: of the scene, see :func:`view_boxes`; perhaps none.
+        bands: number of MS bands.
+        table_gains: see :func:`estimate_camera`.
+    """
+    table = float(np.mean(table_gains))
+    unknown = SceneCamera(table, 0.0, 1.0, STRONGEST, (0.0, 0.0), 0.0, 0.0, (0.0,) * bands, 0.0, False)
+    views = [view for view in views if view.pan_valid.any() and view.ms_valid.any()]
+    if not views:
+        return replace(unknown, reason="too few valid pixels")
+    eye = Eye(views)
+    unknown = replace(unknown, offset=eye.pan_mean)
+    shift, settled = _find_shift(eye)
+    moments = eye.moments(shift)
+    high = _Regression(moments.high.sum(0), bands)
+    if high.count < _FEWEST:
+        return replace(unknown, reason="too few valid pixels")
+    if not high.varies:
+        return replace(unknown, reason="PAN or MS is flat")
+    (gain, compensation), r2 = high.peak()
+    spread = _jackknife(moments.high, bands)
+    gain_std = math.hypot(spread[0], _GAIN_ASIDE * (1 - r2))
+    compensation_std = math.hypot(spread[1], _COMPENSATION_ASIDE * (1 - r2))
+    found = replace(
+        unknown,
+        gain=round(gain, 4),
+        compensation=round(compensation, 3),
+        gain_std=round(gain_std, 4),
+        compensation_std=round(compensation_std, 3),
+        shift=(round(shift[0], 3), round(shift[1], 3)),
+        r2_details=round(r2, 5),
+        reliable=True,
+    )
+    if reason := _doubt(found, settled=settled):
+        found = replace(unknown, r2_details=found.r2_details, reason=reason)
+        moments = eye.moments(found.shift)
+    weights, constant, r2 = _Regression(moments.raw.sum(0), bands).mix(found.gain, found.compensation)
+    offset = eye.pan_mean + constant - float(weights @ eye.ms_mean)
+    return replace(found, r2=round(r2, 5), weights=tuple(float(weight) for weight in weights), offset=offset)
+
+
+def _doubt(found: SceneCamera, *, settled: bool) -> str:
+    """Say why a camera is not to be believed; nothing if it is."""
+    if found.r2_details < _EXPLAINED:
+        return f"MS explains {max(0.0, 100 * found.r2_details):.0f} % of PAN's details"
+    if not settled:
+        return "the shift of MS against PAN is not found"
+    if found.gain <= SOFTEST + 0.001 or found.gain >= SHARPEST - 0.005 or found.compensation >= STRONGEST - 0.02:
+        return "no camera in the range that is looked at fits"
+    if found.gain_std > _GAIN_UNSURE or found.compensation_std > _COMPENSATION_UNSURE:
+        return f"gain ± {found.gain_std:.2f}, compensation ± {found.compensation_std:.1f} are too unsure"
+    return ""
+
+
+def _find_shift(eye: Eye) -> tuple[Shift, bool]:
+    """Return the shift of MS, and whether its search ended.
+
+    PAN at shifted places is a mix of the bands too, and its change with the shift tells how far to go. Any symmetric
+    camera will do, a soft one to begin with: it sees furthest.
+    """
+    shift = (0.0, 0.0)
+    for number in range(_PASSES):
+        sums = eye.shift_moments(shift, SOFTENING if number == 0 else SOFTENING / 1.5)
+        bands = len(sums) - 3
+        known = [*range(bands), bands + 1, bands + 2]
+        step = -_solve(sums[np.ix_(known, known)], sums[known, bands])[bands:]
+        step = np.clip(step, -0.7, 0.7)
+        shift = (shift[0] + float(step[0]), shift[1] + float(step[1]))
+        if max(map(abs, shift)) > FARTHEST:
+            return (0.0, 0.0), False
+        if np.abs(step).max() < _DONE:
+            return shift, True
+    return shift, bool(np.abs(step).max() < 10 * _DONE)
+
+
+class _Regression:
+    """PAN through any camera, regressed on the MS bands, from joint moments."""
+
+    def __init__(self, sums: Array, bands: int) -> None:
+        """Take the sums of products of a constant, the bands and the layers, (n, n)."""
+        self.count = float(sums[0, 0])
+        self._mean = sums[0] / max(self.count, 1)
+        covariance = sums / max(self.count, 1) - np.outer(self._mean, self._mean)
+        self._bands = np.s_[1 : 1 + bands]
+        layers = np.s_[1 + bands :]
+        self._cross = covariance[self._bands, layers]
+        self._energy = covariance[layers, layers]
+        self.varies = bool(np.diag(self._energy).min() > 0 and np.abs(self._cross).max() > 0)
+        self._slopes = _solve(covariance[self._bands, self._bands], self._cross)
+        self._explained = self._cross.T @ self._slopes
+
+    def r2(self, gains: Array, compensations: Array) -> Array:
+        """Return the share of PAN's variance that the bands explain, for many cameras (n,) of both."""
+        weights = _camera_mixture(gains, compensations)
+        explained, energy = (((weights @ matrix) * weights).sum(1) for matrix in (self._explained, self._energy))
+        return np.asarray(explained / energy)
+
+    def peak(self) -> tuple[tuple[float, float], float]:
+        """Return the gain and the compensation with the largest R², and that."""
+        step = np.array([0.02, 0.1])
+        best, value = self._best(np.arange(SOFTEST, SHARPEST, step[0]), np.arange(0, STRONGEST, step[1]))
+        while step[0] > _FINEST:
+            before = best
+            best, value = self._best(*(best[:, None] + step[:, None] * np.arange(-6, 7)))
+            # a ridge may lead far: the net is drawn tighter only once it holds the peak
+            if (np.abs(best - before) < 4 * step).all():
+                step = step / 3
+        return (float(best[0]), float(best[1])), value
+
+    def _best(self, gains: Array, compensations: Array) -> tuple[Array, float]:
+        """Return the best of a net of cameras, (2,), and its R²."""
+        gains, compensations = np.clip(gains, SOFTEST, SHARPEST), np.clip(compensations, 0, STRONGEST)
+        net = np.stack(np.meshgrid(gains, compensations, indexing="ij"), -1).reshape(-1, 2)
+        values = self.r2(net[:, 0], net[:, 1])
+        best = int(values.argmax())
+        return net[best], float(values[best])
+
+    def mix(self, gain: float, compensation: float) -> tuple[Array, float, float]:
+        """Return the bands' weights, the constant and R² for one camera."""
+        layers = _camera_mixture(np.array([gain]), np.array([compensation]))[0]
+        weights = self._slopes @ layers
+        pan_mean = float(self._mean[len(self._mean) - len(layers) :] @ layers)
+        constant = pan_mean - float(weights @ self._mean[self._bands])
+        energy = float(layers @ self._energy @ layers)
+        r2 = float(layers @ self._explained @ layers) / energy if energy > 0 else 0.0
+        return weights, constant, r2
+
+
+def _camera_mixture(gains: Array, compensations: Array) -> Array:
+    """Return the weights (n, layers) with which the layers add up to cameras."""
+    variances = -2 * np.log(gains) / math.pi**2
+    strength = compensations[:, None]
+    return np.asarray((1 + strength) * mixture(variances) - strength * mixture(variances + SOFTENING**2))
+
+
+def _jackknife(groups: Array, bands: int) -> tuple[float, float]:
+    """Return the deviations of gain and compensation, from how they change without each group of the scene's parts."""
+    total = groups.sum(0)
+    filled = [group for group in groups if group[0, 0] > 0]
+    if len(filled) < 3:
+        return 1.0, STRONGEST
+    peaks = np.array([_Regression(total - group, bands).peak()[0] for group in filled])
+    spread = np.sqrt((len(filled) - 1) * peaks.var(0))
+    return float(spread[0]), float(spread[1])
+
+
+def _solve(matrix: Array, right: Array) -> Array:
+    """Solve a symmetric, positive semi-definite system of any units; of several solutions the smallest."""
+    scale = np.sqrt(np.maximum(np.diag(matrix), 0))
+    scale = np.where(scale > 0, scale, 1.0)
+    solved = np.linalg.lstsq(matrix / np.outer(scale, scale), (right.T / scale).T, rcond=_SINGULAR)[0]
+    return np.asarray((solved.T / scale).T)
