@@ -1,6 +1,6 @@
 """Every real scene at full resolution: what the metrics say, and sheets of 1:1 crops to look at before they are believed.
 
-A sheet has two rows, the two places where the methods of :data:`SHOWN` differ most; a row is PAN, MS as it is, and these
+A sheet has two rows, the two places where the detail by the methods of :data:`SHOWN` differs most; a row is PAN, MS as it is, and these
 methods, pixels enlarged without smoothing and all but PAN at one stretch. Where a folder of sheets holds ``crops.json``
 the places are taken from there, so that sheets of other weights show the same ones.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import rasterio
 from PIL import Image, ImageDraw
 from rasterio.transform import Affine
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 
 from ksdiff_cli import measure
 from ksdiff_cli.products import find_scenes
@@ -154,7 +154,8 @@ def _at(path: Path, place: Affine, row: int, col: int, ratio: int, *, is_pan: bo
 
 
 def _where_they_differ(images: list[np.ndarray], valid: np.ndarray) -> list[tuple[int, int]]:
-    """Return the corners of the two crops, apart from each other, where images differ most by their bands' spread."""
+    """Return the corners of the two crops, apart from each other, whose fine detail differs most by bands' spread."""
+    images = [image - gaussian_filter(image, (0, 4, 4)) for image in images]  # no flat roofs of another brightness
     spread = np.stack([image[:, valid].std(1) for image in images]).mean(0)[:, None, None] + 1e-9
     unlike = (np.std(images, 0) / spread).mean(0)
     score = uniform_filter(np.where(valid, unlike, 0), SIDE, mode="constant")
