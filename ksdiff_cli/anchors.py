@@ -1,7 +1,12 @@
-"""Anchors: the windows, spread over a scene, from which a network learns what is the whole scene's."""
+"""Anchors: the windows, spread over a scene, from which a network learns what is the whole scene's.
+
+An image that is compared on by ``evaluate`` is a scene like any other, and has the same anchors.
+"""
 
 import math
 from collections.abc import Iterator
+
+import numpy as np
 
 from ksdiff_cli.raster import ScenePair, Tile
 from ksdiff_cli.tiling import ALIGN
@@ -56,6 +61,15 @@ def read_anchors(pair: ScenePair) -> Iterator[Tile]:
         chosen = [place for _, _, place in with_holes[:1]]
     for place in chosen:
         yield pair.read(*place)
+
+
+def cut_anchors(tile: Tile, ratio: int) -> list[Tile]:
+    """Cut the anchors of a scene that is in memory as one tile without holes; see :func:`read_anchors`."""
+    found = []
+    for row, col, height, width in spread_windows(tile.valid.shape, SIDE, math.lcm(ALIGN, ratio)):
+        place = np.s_[..., row : row + height, col : col + width]
+        found.append(Tile(tile.pan[place], tile.ms_up[place], tile.valid[place]))
+    return found[: count_anchors(tile.valid.shape)]
 
 
 def spread_windows(shape: tuple[int, int], side: int, align: int = ALIGN) -> Iterator[tuple[int, int, int, int]]:

@@ -14,7 +14,7 @@ from ksdiff_cli.progress import ProgressCallback, silent
 
 if TYPE_CHECKING:
     from ksdiff_cli.dataset import PatchFile
-    from ksdiff_cli.evaluation_cases import Protocol
+    from ksdiff_cli.evaluation_cases import Protocol, Scaling
     from ksdiff_cli.evaluation_prior import Prior
     from ksdiff_cli.evaluation_results import Evaluation
     from ksdiff_cli.metrics import CropName
@@ -262,6 +262,7 @@ def evaluate(
     crop: "CropName" = "full",
     sensor: "str | Sensor | None" = None,
     prior: "Prior" = "own",
+    scaling: "Scaling" = "image",
     csv: Name | None = None,
     report: Name | None = None,
     command: str = "ksdiff_cli.evaluate",
@@ -279,8 +280,10 @@ def evaluate(
         protocol: ``reduced`` (against gt) or ``full`` (against PAN and MS).
         crop: reduced protocol: leave out a border of 21 or 30 pixels, as the literature does.
         sensor: a sensor, its name or its file; None takes what the files say.
-        prior: what networks get as z: their ``own``, another image's (``shuffled``), ``zero``, or the truth's
-            (``true``, for stage 1's weights).
+        prior: what networks get as z: their ``own``, another image's (``shuffled``), the mean of the others of their
+            file (``mean``), ``zero``, or the truth's (``true``, for stage 1's weights).
+        scaling: what networks standardise by: each ``image`` by itself, as ``sharpen`` would were it the whole scene,
+            or the ``scene`` that the file states for it (all images of a file that states none).
         csv: file for every method's values, one row an image.
         report: HTML page to write, with table, pictures and error maps.
         command: what the page says it was made by.
@@ -297,7 +300,7 @@ def evaluate(
         ModelError: weights that cannot be used, or do not fit the images.
     """
     from ksdiff_cli.evaluation import evaluate_files, make_fusers
-    from ksdiff_cli.evaluation_cases import Protocol, open_files
+    from ksdiff_cli.evaluation_cases import Protocol, Scaling, open_files
     from ksdiff_cli.evaluation_prior import Prior
     from ksdiff_cli.evaluation_results import write_csv
     from ksdiff_cli.metrics import CropName
@@ -310,6 +313,7 @@ def evaluate(
     check_choice("protocol", protocol, Protocol)
     check_choice("crop", crop, CropName)
     check_choice("prior", prior, Prior)
+    check_choice("scaling", scaling, Scaling)
     check_seed(seed)
     inputs = [Path(path) for path in (*data, *checkpoints)]
     if csv is not None:
@@ -322,7 +326,9 @@ def evaluate(
     files = open_files([Path(path) for path in data], protocol)
     fusers = make_fusers(list(methods), [Path(path) for path in checkpoints], device, seed, prior)
     keep = 0 if report is None else _EXAMPLES
-    found = evaluate_files(files, fusers, progress, protocol=protocol, sensor=known, crop=crop, keep=keep, prior=prior)
+    found = evaluate_files(
+        files, fusers, progress, protocol=protocol, sensor=known, crop=crop, keep=keep, prior=prior, scaling=scaling
+    )
     if csv is not None:
         write_csv(found, Path(csv))
     if report is not None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ksdiff_cli import __version__
 from ksdiff_cli.classical import METHODS
 from ksdiff_cli.dataset import PatchFile
-from ksdiff_cli.evaluation_cases import Case, Image, Protocol, make_case
+from ksdiff_cli.evaluation_cases import SCALINGS, Case, Image, Protocol, Scaling, make_case
 from ksdiff_cli.evaluation_prior import Prior, check_prior, gather_latents, name_with
 from ksdiff_cli.evaluation_results import Evaluation, MethodResult, image_name
 from ksdiff_cli.fuser import Fuser
@@ -69,11 +69,13 @@ def evaluate_files(
     crop: str = "full",
     keep: int = 0,
     prior: Prior = "own",
+    scaling: Scaling = "image",
 ) -> Evaluation:
     """Fuse every image by every method and measure it.
 
     A method that cannot take a file's bands, ratio or sensor is refused before a pixel is read. Classical methods draw
-    their coefficients from each image alone, as the reference does, with its filters on files of its geometry.
+    their coefficients from each image alone, as the reference does, with its filters on files of its geometry; networks
+    take each image for a scene of its own too, so that no figure depends on which other images lie in a file.
 
     Args:
         files: with ground truth for the reduced protocol.
@@ -85,6 +87,7 @@ def evaluate_files(
         keep: number of images, spread over all, whose pixels are kept as examples.
         prior: whose z networks use; see :func:`ksdiff_cli.evaluation_prior.gather_latents`. Unless it is ``own``, the
             time per image leaves out how z is made.
+        scaling: see :class:`ksdiff_cli.evaluation_cases.Case`.
 
     Returns:
         Values by method and image, all metrics of :data:`ksdiff_cli.metrics.REDUCED` or, at full resolution, D_lambda,
@@ -97,7 +100,7 @@ def evaluate_files(
     for file in files:
         for fuser in fusers.values():
             fuser.check(file.bands, file.ratio)
-    cases = [make_case(file, protocol, sensor, crop) for file in files]
+    cases = [make_case(file, protocol, sensor, crop, scaling) for file in files]
     images = [(str(case.file.path), index) for case in cases for index in range(len(case.file))]
     outcome = Evaluation(protocol, crop, images, {name: MethodResult() for name in fusers})
     outcome.facts = _facts(cases, fusers)
@@ -149,6 +152,7 @@ def _facts(cases: Sequence[Case], fusers: Mapping[str, Fuser]) -> dict[str, str]
         "geometry": each([case.file.geometry for case in cases]),
         "sensor": each([case.sensor.name for case in cases]),
         "MTF gains": each([f"MS {_gains(case.sensor.mtf_ms)}, PAN {case.sensor.mtf_pan:g}" for case in cases]),
+        "networks standardise by": SCALINGS[cases[0].scaling],
         "peak": each([f"{case.settings.peak:g}" for case in cases]),
         "weights": ", ".join(weights),
         "versions": f"ksdiff {__version__}, numpy {np.__version__}",
@@ -189,5 +193,5 @@ def _fuse(fuse: Callable[[Tile, SceneStatistics], Array], image: Image) -> Array
 
 
 def _fuse_with(network: Any, ratio: int, latents: Sequence[Any], image: Image) -> Array:
-    fused: Array = network.fuse(image.tile, image.scene, ratio, latents[image.index])
+    fused: Array = network.fuse_image(image.tile, image.scene, ratio, latents[image.index])
     return fused

@@ -19,6 +19,10 @@ from ksdiff_cli.sensors import SENSORS, Sensor, find_sensor
 
 Array = NDArray[Any]
 Protocol = Literal["reduced", "full"]
+Scaling = Literal["image", "scene"]
+SCALINGS: dict[Scaling, str] = {"image": "each image by itself", "scene": "the scenes that the files state"}
+"""What networks standardise their input by. An image is what ``sharpen`` would see if it were the whole scene; a file's
+scenes are what it would see before the images were cut out, if the file states them, else all images together."""
 
 _DEFAULT_FILE = {"reduced": "test.h5", "full": "full.h5"}
 
@@ -51,6 +55,8 @@ class Case:
     """What brings the file's values to DN."""
     notes: list[str] = field(default_factory=list)
     """What a person must know about the file."""
+    scaling: Scaling = "image"
+    """See :data:`SCALINGS`."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -63,18 +69,25 @@ class Case:
 
     def image(self, index: int) -> Image:
         """Read one image."""
-        found, known = self.file.image(index), self.file.statistics([index])
+        found = self.file.image(index)
         height, width = self.shape
         ms = found["ms"][:, : height // self.file.ratio, : width // self.file.ratio]
         pan, ms_up = (found[key][:, :height, :width] for key in ("pan", "lms"))
         gt = found.get("gt") if self.protocol == "reduced" else None
-        values = (known.pan_mean[0, 0], known.pan_std[0, 0], known.ms_mean[0], known.ms_std[0])
-        pan_mean, pan_std, ms_mean, ms_std = (value.numpy() * self.scale for value in values)
         if self.scale != 1:
             scale = np.float32(self.scale)
             pan, ms_up, ms, gt = pan * scale, ms_up * scale, ms * scale, None if gt is None else gt * scale
         tile = Tile(pan, ms_up, np.ones((height, width), bool))
-        return Image(tile, SceneStatistics(float(pan_mean), float(pan_std), ms_mean, ms_std), ms, gt, index)
+        return Image(tile, self._statistics(index, pan, ms), ms, gt, index)
+
+    def _statistics(self, index: int, pan: Array, ms: Array) -> SceneStatistics:
+        if self.scaling == "image":
+            pan, ms = pan.astype(np.float64), ms.astype(np.float64)
+            return SceneStatistics(float(pan.mean()), float(pan.std()), ms.mean((1, 2)), ms.std((1, 2)))
+        known = self.file.statistics([index])
+        values = (known.pan_mean[0, 0], known.pan_std[0, 0], known.ms_mean[0], known.ms_std[0])
+        pan_mean, pan_std, ms_mean, ms_std = (value.numpy() * self.scale for value in values)
+        return SceneStatistics(float(pan_mean), float(pan_std), ms_mean, ms_std)
 
     def measure(self, image: Image, fused: Array) -> tuple[dict[str, float], list[str]]:
         """Measure one fused image: the values by metric, and what a person must know about them."""
@@ -105,7 +118,13 @@ def open_files(paths: list[Path], protocol: Protocol = "reduced") -> list[PatchF
     return files
 
 
-def make_case(file: PatchFile, protocol: Protocol, sensor: Sensor | None = None, crop: str = "full") -> Case:
+def make_case(
+    file: PatchFile,
+    protocol: Protocol,
+    sensor: Sensor | None = None,
+    crop: str = "full",
+    scaling: Scaling = "image",
+) -> Case:
     """Find out how a file is to be measured; of its pixels only the largest value is looked for.
 
     Args:
@@ -113,6 +132,7 @@ def make_case(file: PatchFile, protocol: Protocol, sensor: Sensor | None = None,
         protocol: ``reduced`` (against gt) or ``full`` (against PAN and MS).
         sensor: takes the place of what the file states.
         crop: see :func:`ksdiff_cli.metrics.crop_slices`; ``full`` at full resolution.
+        scaling: see :data:`SCALINGS`.
 
     Raises:
         KsdiffError: images that the full-resolution metrics cannot take, or a sensor with another number of bands.
@@ -137,7 +157,7 @@ def make_case(file: PatchFile, protocol: Protocol, sensor: Sensor | None = None,
     # scaled data have left their sensor's range
     own = bits is not None and largest * scale <= 2**bits - 1
     peak = float(2**bits - 1) if bits and own else guess_peak(largest)
-    case = Case(file, protocol, known, Settings(file.ratio, peak), crop, scale, notes)
+    case = Case(file, protocol, known, Settings(file.ratio, peak), crop, scale, notes, scaling)
     height, width = case.shape
     if min(height, width) == 0:
         raise KsdiffError(f"{file.path}: its images of {file.size[1]} x {file.size[0]} px hold no cell of 32 x 32")

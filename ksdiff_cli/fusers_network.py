@@ -1,17 +1,18 @@
 """The network as a fuser: a checkpoint, what it learns from a scene, and its tiles."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.anchors import SIDE, count_anchors, read_anchors
+from ksdiff_cli.anchors import SIDE, count_anchors, cut_anchors, read_anchors
 from ksdiff_cli.device_transfer import DeviceTransfer, Sent
 from ksdiff_cli.devices import free_memory, has_bf16
 from ksdiff_cli.errors import KsdiffError
@@ -24,7 +25,9 @@ from ksdiff_cli.tiling import Box
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ksdiff_cli.classical import Geometry
     from ksdiff_cli.models.contract import Statistics
+    from ksdiff_cli.sensors import Sensor
 
 Array = NDArray[Any]
 
@@ -108,17 +111,48 @@ class Network(Fuser):
                     kept.append(tile)
                 yield tile
 
-        def make(tile: Tile) -> "list[Tensor]":
-            images = self._batch(tile.pan), self._batch(tile.ms_up)
-            return self._model.kernels(*images, known, ratio, self._noise)
-
         made: list[list[Any]] = []
         with self._reproducibly(), _one_thread_each(self._device.type) as workers:
-            for kernels in workers.map(make, read()):
+            for kernels in workers.map(lambda tile: self._make_kernels(tile, known, ratio), read()):
                 made.append(kernels)
                 progress(len(made), total, "kernels")
-        self._kernels = [sum(each) / len(made) for each in zip(*made, strict=True)] if made else None
+        self._kernels = _mean(made)
         self._model.lossy = bool(kept) and self._rounds_little(kept, statistics, ratio)
+
+    def _make_kernels(
+        self, tile: Tile, known: "Statistics", ratio: int, latent: "Tensor | None" = None
+    ) -> "list[Tensor]":
+        given = {} if latent is None else {"latent": latent}
+        images = self._batch(tile.pan), self._batch(tile.ms_up)
+        return self._model.kernels(*images, known, ratio, self._noise, **given)
+
+    def for_images(
+        self, sensor: "Sensor", bands: int, ratio: int, geometry: "Geometry"
+    ) -> Callable[[Tile, SceneStatistics], Array]:
+        """See :meth:`Fuser.for_images`: an image is a scene of its own, see :meth:`fuse_image`."""
+        return lambda tile, statistics: self.fuse_image(tile, statistics, ratio)
+
+    def fuse_image(
+        self, tile: Tile, statistics: SceneStatistics, ratio: int, latents: "Sequence[Tensor]" = ()
+    ) -> Array:
+        """Sharpen an image without holes as a scene of its own: by the mean of the kernels that its anchors would have.
+
+        Args:
+            tile: the image.
+            statistics: see :meth:`Fuser.fuse`.
+            ratio: see :meth:`Fuser.fuse`.
+            latents: z for its anchors, (R, S, C_z) each, in turn; () makes their own.
+
+        Returns:
+            See :meth:`Fuser.fuse`.
+        """
+        known, windows = self._statistics(statistics), cut_anchors(tile, ratio)
+        given = [latents[at % len(latents)] if latents else None for at in range(len(windows))]
+        with self._reproducibly(), _one_thread_each(self._device.type) as workers:
+            make = partial(self._make_kernels, known=known, ratio=ratio)
+            made = list(workers.map(lambda window, z: make(window, latent=z), windows, given))
+        height, width = tile.valid.shape
+        return self._start(self.send(tile), statistics, ratio, Box(0, 0, height, width), _mean(made))()
 
     def _may_save_time(self, shape: tuple[int, int]) -> bool:
         """Say whether bfloat16 may save more time than it takes to find out whether it will do."""
@@ -141,6 +175,14 @@ class Network(Fuser):
     def needs_truth(self) -> bool:
         """Whether these are stage 1's weights, whose prior is made from the ground truth."""
         return self._model.needs_truth
+
+    def latents(self, tile: Tile, statistics: SceneStatistics, ratio: int, gt: Array | None = None) -> "list[Tensor]":
+        """Return the z of an image's anchors, as :meth:`fuse_image` takes them; see :meth:`latent`."""
+        truths = [None] * count_anchors(tile.valid.shape)
+        if gt is not None:
+            truths = [window.ms_up for window in cut_anchors(replace(tile, ms_up=gt), ratio)]
+        windows = cut_anchors(tile, ratio)
+        return [self.latent(window, statistics, ratio, truth) for window, truth in zip(windows, truths, strict=True)]
 
     def latent(self, tile: Tile, statistics: SceneStatistics, ratio: int, gt: Array | None = None) -> "Tensor":
         """Return the prior's z for a tile.
@@ -174,34 +216,32 @@ class Network(Fuser):
         assert z is not None
         return z.cpu()
 
-    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int, latent: "Tensor | None" = None) -> Array:
-        """See :meth:`Fuser.fuse`.
-
-        After :meth:`prepare` all tiles get the scene's kernels, before it each its own; a ``latent``, as :meth:`latent`
-        returns one, takes the place of that which a tile's kernels would be made from.
-        """
+    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+        """See :meth:`Fuser.fuse`; after :meth:`prepare` all tiles get the scene's kernels, before it each its own."""
         height, width = tile.valid.shape
-        return self.start(self.send(tile), statistics, ratio, Box(0, 0, height, width), latent)()
+        return self.start(self.send(tile), statistics, ratio, Box(0, 0, height, width))()
 
     def send(self, tile: Tile) -> SentTile:
         """See :meth:`Fuser.send`."""
         return SentTile(tile.valid, self._transfer.send(tile.pan, tile.ms_up))
 
-    def start(
-        self, tile: SentTile, statistics: SceneStatistics, ratio: int, core: Box, latent: "Tensor | None" = None
+    def start(self, tile: SentTile, statistics: SceneStatistics, ratio: int, core: Box) -> Callable[[], Array]:
+        """See :meth:`Fuser.start`."""
+        return self._start(tile, statistics, ratio, core, self._kernels)
+
+    def _start(
+        self, tile: SentTile, statistics: SceneStatistics, ratio: int, core: Box, kernels: "list[Tensor] | None"
     ) -> Callable[[], Array]:
-        """See :meth:`Fuser.start`, and :meth:`fuse` for ``latent``."""
-        given: dict[str, Any] = {"kernels": self._kernels} if latent is None else {"latent": latent}
         known = self._statistics(statistics)
 
         def fuse(part: tuple[slice, slice], pan: "Tensor", ms_up: "Tensor") -> "Tensor":
             wanted: dict[str, Any] = {"core": part} if self._model.trims else {}
-            fused = self._model.fuse(pan, ms_up, known, ratio, self._noise, **given, **wanted)
+            fused = self._model.fuse(pan, ms_up, known, ratio, self._noise, kernels=kernels, **wanted)
             return fused if wanted else fused[..., *part]
 
         pan, ms_up = (image[None] for image in self._transfer.receive(tile.images))
         with self._reproducibly():
-            if given.get("kernels") is None:  # kernels are the tile's own: it must not be divided
+            if kernels is None:  # kernels are the tile's own: it must not be divided
                 fused = fuse(core.within(Box(0, 0, *tile.valid.shape)), pan, ms_up)
             else:
                 fused = self._divider.run(fuse, (pan, ms_up), core)
@@ -257,6 +297,11 @@ class Network(Fuser):
         """See :meth:`Fuser.notes`."""
         side = self._divider.side
         return [f"the GPU's memory is short: windows were fused in parts of {side} pixels"] if side else []
+
+
+def _mean(made: "list[list[Tensor]]") -> "list[Tensor] | None":
+    """Return the mean of each kernel over several windows; None if there is no window."""
+    return [sum(each[1:], each[0]) / len(made) for each in zip(*made, strict=True)] if made else None
 
 
 @contextmanager

@@ -190,6 +190,8 @@ def _report(run: Run, valid: list[PatchFile], log: Log, note: Callable[[str], No
         words.append(f"valid {found['valid']:.4f}")
     if "shuffle_cost" in found:
         words.append(f"another image's z costs {found['shuffle_cost']:+.2%}")
+    if "mean_cost" in found:
+        words.append(f"the others' mean {found['mean_cost']:+.2%}")
     left = round(run.elapsed / run.part - run.elapsed)
     words.append("done" if run.finished else f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left")
     note(f"{name}, step {run.step}: {', '.join(words)}")

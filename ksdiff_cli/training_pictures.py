@@ -18,6 +18,7 @@ _PANELS = (
     ("loss", True, "training loss"),
     ("valid", True, "validation loss"),
     ("shuffle_cost", False, "what another image's z costs"),
+    ("mean_cost", False, "what the others' mean z costs"),
     ("z_spread", False, "spread of z between images"),
 )
 _GAP = 4  # pixels between pictures of a strip

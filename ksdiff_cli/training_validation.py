@@ -32,12 +32,14 @@ def validate(model: FusionModel, files: Sequence[PatchFile], device: torch.devic
 
     Returns:
         ``valid``: L1 in standardised units; ``shuffle_cost``: share by which it grows when every entry gets the z of
-        another one, from another file if there are several; ``z_spread``: standard deviation of the token mean of z
-        between entries; neither of a single entry. Pixel diffusion has ``valid`` alone, its own loss at steps that stay
-        the same. {} without files.
+        another one, from another file if there are several; ``mean_cost``: the same of the mean z of the other patches
+        of its file, which knows the camera and not the image; ``z_spread``: standard deviation of the token mean of z
+        between entries. None of these of a single entry, no ``mean_cost`` where a file has a single patch. Pixel
+        diffusion has ``valid`` alone, its own loss at steps that stay the same. {} without files.
     """
     model.eval()
-    batches = [_prepare(model, batch.to(device)) for batch in _first_patches(files)]
+    of_files = [[_prepare(model, batch.to(device)) for batch in _first_patches(file)] for file in files]
+    batches = [batch for one in of_files for batch in one]
     if not batches:
         return {}
     if isinstance(model, PixelDiffusion):
@@ -53,6 +55,10 @@ def validate(model: FusionModel, files: Sequence[PatchFile], device: torch.devic
     if len(every) > 1:  # a single entry has no other one
         others = torch.split(every.roll(max(1, len(every) // 2), 0), [len(z) for z in known])
         facts["shuffle_cost"] = round(_mean_loss(model, batches, list(others)) / valid - 1, 5)
+        if all(sum(len(inputs.P) for inputs in one) > 1 for one in of_files):
+            waiting = iter(known)
+            means = [z for one in of_files for z in means_of_others([(next(waiting), len(each.P)) for each in one])]
+            facts["mean_cost"] = round(_mean_loss(model, batches, means) / valid - 1, 5)
         facts["z_spread"] = round(every.mean(1).std(0).mean().item(), 5)
     return facts
 
@@ -99,12 +105,26 @@ def _mean_loss(model: KSDiff, batches: list[Inputs], latents: Sequence[Tensor | 
     return float(np.average(losses, weights=[len(inputs.M) for inputs in batches]))
 
 
-def _first_patches(files: Sequence[PatchFile], images: int = 12, most: int = 24) -> Iterator[Batch]:
-    """The first ``most`` patches of every file; a fixed set, so that values compare along a run."""
-    for file in files:
-        count = min(len(file), most)
-        for start in range(0, count, images):
-            yield file.batch(range(start, min(start + images, count)))
+def means_of_others(batches: Sequence[tuple[Tensor, int]]) -> Iterator[Tensor]:
+    """Give every entry the mean z of the file's other patches, of the same band where bands share the network.
+
+    Args:
+        batches: of one file, z (R, S, C_z) and the number of patches.
+
+    Yields:
+        (R, S, C_z) for each batch.
+    """
+    by_patch = [z.unflatten(0, (patches, -1)) for z, patches in batches]
+    every = torch.cat(by_patch)
+    for z in by_patch:
+        yield ((every.sum(0) - z) / (len(every) - 1)).flatten(0, 1)
+
+
+def _first_patches(file: PatchFile, images: int = 12, most: int = 24) -> Iterator[Batch]:
+    """The first ``most`` patches of a file; a fixed set, so that values compare along a run."""
+    count = min(len(file), most)
+    for start in range(0, count, images):
+        yield file.batch(range(start, min(start + images, count)))
 
 
 def _rgb_bands(file: PatchFile) -> tuple[int, int, int]:

@@ -106,16 +106,25 @@ class KSDiff(FusionModel):
 
     @torch.no_grad()
     def kernels(
-        self, pan: Tensor, ms_up: Tensor, statistics: Statistics, ratio: int, noise: Tensor | None = None
+        self,
+        pan: Tensor,
+        ms_up: Tensor,
+        statistics: Statistics,
+        ratio: int,
+        noise: Tensor | None = None,
+        latent: Tensor | None = None,
     ) -> list[Tensor]:
-        """See :meth:`FusionModel.kernels`: W of every modulated convolution, (B, C_out, C_in / groups, k, k), eq. 3."""
+        """See :meth:`FusionModel.kernels`: W of every modulated convolution, (B, C_out, C_in / groups, k, k), eq. 3.
+
+        A ``latent`` replaces the one that would be made, as in :meth:`fuse`.
+        """
         parts = self._whole_image_parts()
         if not parts:
             return []
         bands = ms_up.shape[1] if self.config.bands is None else 1
         pan, ms_up = pad_to_multiple(pan, self.multiple), pad_to_multiple(ms_up, self.multiple)
         inputs = self.prepare(pan, ms_up, statistics, ratio)
-        taken = Kernels(self.latent(inputs, noise))
+        taken = Kernels(self.latent(inputs, noise) if latent is None else self._given(latent, inputs))
         self(inputs, taken)
         made = [taken.made[part] for part in parts]
         return [each.view(-1, bands, *each.shape[1:]).mean(0) for each in made]

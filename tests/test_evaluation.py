@@ -86,8 +86,11 @@ def test_figures_are_those_of_the_metrics(tmp_path) -> None:
     )
     pan, statistics, ratio = fake.calls[-1]
     assert np.array_equal(pan, images[1]["pan"]) and ratio == 4
-    assert statistics.ms_mean == pytest.approx(file.statistics([1]).ms_mean[0].numpy())
-    assert statistics.pan_std == pytest.approx(float(file.statistics([1]).pan_std))
+    assert statistics.ms_mean == pytest.approx(images[1]["ms"].mean((1, 2)))
+    assert statistics.pan_std == pytest.approx(images[1]["pan"].std())
+    evaluate_files([file], {"fake": fake}, scaling="scene")
+    assert fake.calls[-1][1].ms_mean == pytest.approx(file.statistics([1]).ms_mean[0].numpy())
+    assert fake.calls[-1][1].pan_std == pytest.approx(float(file.statistics([1]).pan_std))
 
 
 def test_classical_methods_use_the_files_sensor_or_the_one_named(tmp_path) -> None:

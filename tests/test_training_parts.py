@@ -35,7 +35,7 @@ from ksdiff_cli.training_parallel import ALONE, Team, join_team
 from ksdiff_cli.training_pictures import draw_curves, draw_strip
 from ksdiff_cli.training_run import Run
 from ksdiff_cli.training_stopper import Stopper
-from ksdiff_cli.training_validation import validate
+from ksdiff_cli.training_validation import means_of_others, validate
 
 EXACT = choose_arithmetic("auto", torch.device("cpu"))
 
@@ -159,8 +159,19 @@ def test_the_instruments_tell_a_living_prior_from_a_dead_one(patches):
             model.truth_latent(model.prepare(batch.pan, batch.ms_up, batch.statistics, batch.ratio, batch.gt))
         found[name] = validate(model, files, torch.device("cpu"))
     assert found["dead"]["shuffle_cost"] == 0 and abs(found["alive"]["shuffle_cost"]) > 0.001
+    assert found["dead"]["mean_cost"] == 0 and found["alive"]["mean_cost"] not in (0, found["alive"]["shuffle_cost"])
     assert found["dead"]["z_spread"] > 0.01  # z varies, nobody listens
     assert validate(model, [], torch.device("cpu")) == {}
+
+
+@pytest.mark.parametrize("rows", [1, 3])  # of all bands together, or one a band
+def test_the_mean_of_others_leaves_an_entrys_own_patch_out(rows):
+    z = [torch.randn(patches * rows, 4, 8) for patches in (2, 3)]
+    found = torch.cat(list(means_of_others(list(zip(z, (2, 3), strict=True))))).view(5, rows, 4, 8)
+    every = torch.cat(z).view(5, rows, 4, 8)
+    for patch in range(5):
+        others = [at for at in range(5) if at != patch]
+        torch.testing.assert_close(found[patch], every[others].mean(0))
 
 
 def test_a_png_holds_what_was_written(tmp_path):

@@ -62,13 +62,23 @@ def evaluate(
     ] = None,
     sensor: options.SensorName = None,
     prior: Annotated[
-        Literal["own", "shuffled", "zero", "true"],
+        Literal["own", "shuffled", "mean", "zero", "true"],
         options.option(
             options.METHOD,
             "--prior",
-            help="What networks get as z: their own, another image's, zeros, or the truth's (stage-1 weights).",
+            help="What networks get as z: their own, another image's, the mean of the others of the file, zeros, or "
+            "the truth's (stage-1 weights).",
         ),
     ] = "own",
+    scaling: Annotated[
+        Literal["image", "scene"],
+        options.option(
+            options.METHOD,
+            "--scaling",
+            help="What networks standardise by: each image by itself, as sharpen would were it the whole scene; or the "
+            "scene that a file states for it, else all images of the file together.",
+        ),
+    ] = "image",
     csv: Annotated[
         Path | None,
         options.option(
@@ -108,6 +118,7 @@ def evaluate(
             crop=crop or "full",
             sensor=sensor,
             prior=prior,
+            scaling=scaling,
             csv=csv,
             report=report,
             command=shlex.join(["ksdiff", *sys.argv[1:]]),
