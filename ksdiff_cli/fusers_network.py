@@ -178,7 +178,7 @@ class Network(Fuser):
 
     def latents(self, tile: Tile, statistics: SceneStatistics, ratio: int, gt: Array | None = None) -> "list[Tensor]":
         """Return the z of an image's anchors, as :meth:`fuse_image` takes them; see :meth:`latent`."""
-        truths = [None] * count_anchors(tile.valid.shape)
+        truths: list[Array | None] = [None] * count_anchors(tile.valid.shape)
         if gt is not None:
             truths = [window.ms_up for window in cut_anchors(replace(tile, ms_up=gt), ratio)]
         windows = cut_anchors(tile, ratio)

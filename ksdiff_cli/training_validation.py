@@ -114,7 +114,7 @@ def means_of_others(batches: Sequence[tuple[Tensor, int]]) -> Iterator[Tensor]:
     Yields:
         (R, S, C_z) for each batch.
     """
-    by_patch = [z.unflatten(0, (patches, -1)) for z, patches in batches]
+    by_patch = [z.view(patches, -1, *z.shape[1:]) for z, patches in batches]
     every = torch.cat(by_patch)
     for z in by_patch:
         yield ((every.sum(0) - z) / (len(every) - 1)).flatten(0, 1)
