@@ -76,6 +76,8 @@ class SceneCamera:
     """One per MS band: PAN ≈ sum of weights * bands + offset, DN of PAN per DN of MS."""
     offset: float
     """See above, DN of PAN."""
+    injection: tuple[float, ...]
+    """One per MS band: DN of the band per DN of PAN that the mix lacks, cov w / (w' cov w); 0 where nothing is known."""
     reliable: bool
     """Whether gain, compensation and shift are found in the scene; else they are a table's."""
     reason: str = ""
@@ -165,7 +167,7 @@ def fit_camera(views: Sequence[View], bands: int, table_gains: Sequence[float]) 
         table_gains: see :func:`estimate_camera`.
     """
     table = float(np.mean(table_gains))
-    unknown = SceneCamera(table, 0.0, 1.0, STRONGEST, (0.0, 0.0), 0.0, 0.0, (0.0,) * bands, 0.0, False)
+    unknown = SceneCamera(table, 0.0, 1.0, STRONGEST, (0.0, 0.0), 0.0, 0.0, (0.0,) * bands, 0.0, (0.0,) * bands, False)
     views = [view for view in views if view.pan_valid.any() and view.ms_valid.any()]
     if not views:
         return replace(unknown, reason="too few valid pixels")
@@ -195,9 +197,10 @@ def fit_camera(views: Sequence[View], bands: int, table_gains: Sequence[float]) 
     if reason := _doubt(found, settled=settled):
         found = replace(unknown, r2_details=found.r2_details, reason=reason)
         moments = eye.moments(found.shift)
-    weights, constant, r2 = _Regression(moments.raw.sum(0), bands).mix(found.gain, found.compensation)
+    weights, constant, r2, injection = _Regression(moments.raw.sum(0), bands).mix(found.gain, found.compensation)
     offset = eye.pan_mean + constant - float(weights @ eye.ms_mean)
-    return replace(found, r2=round(r2, 5), weights=tuple(float(weight) for weight in weights), offset=offset)
+    own, follow = (tuple(float(value) for value in values) for values in (weights, injection))
+    return replace(found, r2=round(r2, 5), weights=own, offset=offset, injection=follow)
 
 
 def _doubt(found: SceneCamera, *, settled: bool) -> str:
@@ -247,6 +250,7 @@ class _Regression:
         self._cross = covariance[self._bands, layers]
         self._energy = covariance[layers, layers]
         self.varies = bool(np.diag(self._energy).min() > 0 and np.abs(self._cross).max() > 0)
+        self._own = covariance[self._bands, self._bands]
         self._slopes = _solve(covariance[self._bands, self._bands], self._cross)
         self._explained = self._cross.T @ self._slopes
 
@@ -276,15 +280,17 @@ class _Regression:
         best = int(values.argmax())
         return net[best], float(values[best])
 
-    def mix(self, gain: float, compensation: float) -> tuple[Array, float, float]:
-        """Return the bands' weights, the constant and R² for one camera."""
+    def mix(self, gain: float, compensation: float) -> tuple[Array, float, float, Array]:
+        """Return the bands' weights, the constant, R² and the bands' injection for one camera."""
         layers = _camera_mixture(np.array([gain]), np.array([compensation]))[0]
         weights = self._slopes @ layers
         pan_mean = float(self._mean[len(self._mean) - len(layers) :] @ layers)
         constant = pan_mean - float(weights @ self._mean[self._bands])
         energy = float(layers @ self._energy @ layers)
         r2 = float(layers @ self._explained @ layers) / energy if energy > 0 else 0.0
-        return weights, constant, r2
+        shared = self._own @ weights
+        explained = float(weights @ shared)
+        return weights, constant, r2, shared / explained if explained > 0 else 0 * shared
 
 
 def _camera_mixture(gains: Array, compensations: Array) -> Array:
