@@ -209,9 +209,9 @@ def _find(kept: Path, facts: Mapping[str, object]) -> Adapted | None:
     if not kept.is_file():
         return None
     stored = read_header(kept)["training"].get("adaptation", {})
-    if {name: stored.get(name) for name in facts} != facts:
+    if not isinstance(stored, dict) or {name: stored.get(name) for name in facts} != facts:
         return None
-    return Adapted(kept, (stored["note"],))
+    return Adapted(kept, (str(stored.get("note", "")),))
 
 
 def _choose_patch(pair: ScenePair) -> int:

@@ -1,13 +1,15 @@
 """The whole configuration of a KSDiff network; it travels in every checkpoint."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from reprlib import repr as shown
+from typing import Any, ClassVar, Self
 
 from .contract import Config, ModelError
 
 ENCODERS = ("pyramid", "entangled")
 STRUCTURES = ("tucker", "mlp")
-_BEFORE = {"encoder_norm": True, "moments": False, "modulate_output": False}
+_BEFORE = {"encoder_norm": True, "moments": False, "modulate_output": False, "spread_beta": False}
 """What networks were that say nothing about it."""
 
 
@@ -15,6 +17,17 @@ _BEFORE = {"encoder_norm": True, "moments": False, "modulate_output": False}
 class ModelConfig(Config):
     """Widths, ranks and schedule; the paper leaves most of them to its unpublished supplement."""
 
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **Config.bounds,
+        **dict.fromkeys(("width", "band_width", "latent", "encoder_width", "denoiser_width", "tokens"), (1, 4096)),
+        **dict.fromkeys(("depths", "band_blocks", "rank", "denoiser_blocks"), (1, 64)),
+        **dict.fromkeys(("kernel", "expansion", "patch"), (1, 32)),
+        "encoder_stages": (1, 8),
+        **dict.fromkeys(("steps", "sampling_steps"), (1, 10_000)),
+        **dict.fromkeys(("beta_start", "beta_end"), (1e-6, 0.9999)),
+        "eta": (0, 1),
+    }
+    """See :attr:`Config.bounds`; far above what is used, low enough that a network is laid out in seconds."""
     backbone: str = "pannextu"
     """The regression network, a name in :data:`ksdiff_cli.models.backbones.BACKBONES`; the published ones keep their
     published sizes, so that ``width``, ``depths``, ``kernel`` and ``expansion`` are PanNeXt-U's alone, with and without
@@ -66,6 +79,12 @@ class ModelConfig(Config):
     """beta_1 of the schedule beta_t = linspace(sqrt(beta_1), sqrt(beta_T), T)^2."""
     beta_end: float = 0.99
     """beta_T."""
+    spread_beta: bool = True
+    """Whether that is the schedule of T = 4, spread over T steps so that the last one is as noisy whatever T is."""
+    sampling_steps: int | None = None
+    """Steps walked when sampling, evenly spaced among T (DDIM); None: all."""
+    eta: float = 0.0
+    """Noise of sampling: 0 walks deterministically (DDIM), 1 with the variance of eq. 7 (DDPM)."""
 
     def __post_init__(self) -> None:
         """Refuse values no network can be built from."""
@@ -74,10 +93,12 @@ class ModelConfig(Config):
             raise ModelError(f"config: tokens must be a square number, not {self.tokens}")
         if self.kernel % 2 == 0:
             raise ModelError(f"config: kernel must be odd, not {self.kernel}")
+        if (self.sampling_steps or 1) > self.steps:
+            raise ModelError(f"config: sampling_steps must be 1 to {self.steps}, not {self.sampling_steps}")
         if self.encoder not in ENCODERS:
-            raise ModelError(f"config: no encoder is called {self.encoder!r}; known: {' '.join(ENCODERS)}")
+            raise ModelError(f"config: no encoder is called {shown(self.encoder)}; known: {' '.join(ENCODERS)}")
         if self.structure not in STRUCTURES:
-            raise ModelError(f"config: no structure is called {self.structure!r}; known: {' '.join(STRUCTURES)}")
+            raise ModelError(f"config: no structure is called {shown(self.structure)}; known: {' '.join(STRUCTURES)}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

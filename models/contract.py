@@ -1,10 +1,12 @@
 """What every fusion network promises: its call, the inputs it sees, the sizes it takes, its errors."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Literal, Self
+from reprlib import repr as shown
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -107,13 +109,20 @@ class Inputs:
 class Config:
     """What all networks' configurations share; a configuration travels in every checkpoint."""
 
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {"bands": (1, 4096)}
+    """Least and largest value of every field that holds numbers: checkpoints come from strangers."""
+
     bands: int | None = None
     """MS bands the network sees at once; None: one run a band with shared weights, so any number of bands."""
 
     def __post_init__(self) -> None:
-        """Refuse values no network can be built from."""
-        if self.bands is not None and self.bands < 1:
-            raise ModelError(f"config: bands must be at least 1 or None, not {self.bands}")
+        """Refuse values no network can be built from: of another type than the field's, or out of its bounds."""
+        kinds = get_type_hints(type(self))
+        for field in fields(self):
+            value, kind = getattr(self, field.name), kinds[field.name]
+            bounds = self.bounds.get(field.name, (0, 0))
+            if not _fits(value, kind, bounds):
+                raise ModelError(f"config: {field.name} must be {_words(kind, bounds)}, not {shown(value)}")
 
     @property
     def group(self) -> int:
@@ -134,13 +143,48 @@ class Config:
         """Rebuild a configuration from :meth:`to_dict`'s values after JSON.
 
         Raises:
-            ModelError: a value is unknown here (a newer file) or missing its form.
+            ModelError: a value is unknown here (a newer file), of another type, or out of its bounds.
         """
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ModelError(f"config holds unknown values {', '.join(unknown)}: written by a newer ksdiff?")
+            raise ModelError(f"config holds unknown values {', '.join(unknown[:4])}: written by a newer ksdiff?")
         plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         return cls(**plain)
+
+
+_MOST = 8
+"""Entries of a field that holds any number of them."""
+
+
+def _fits(value: object, kind: Any, bounds: tuple[float, float]) -> bool:
+    """Say whether a value is of a field's type (bool, int, float, str, tuples of these, or None) and in its bounds."""
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one, bounds) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        if not isinstance(value, tuple) or not 0 < len(value) <= _MOST:
+            return False
+        if inner[-1] is Ellipsis:
+            inner = inner[:1] * len(value)
+        return len(value) == len(inner) and all(map(lambda one, each: _fits(one, each, bounds), value, inner))
+    if kind in (bool, str, NoneType):
+        return isinstance(value, kind)
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+        return False
+    return bounds[0] <= value <= bounds[1]  # NaN is not
+
+
+def _words(kind: Any, bounds: tuple[float, float]) -> str:
+    """Say what :func:`_fits` takes, for people."""
+    if isinstance(kind, UnionType):
+        return " or ".join(_words(one, bounds) for one in get_args(kind))
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)
+        count = f"1 to {_MOST}" if inner[-1] is Ellipsis else len(inner)
+        return f"{count} values, each {_words(inner[0], bounds)}"
+    words = {bool: "true or false", str: "a text", NoneType: "None"}
+    name = "a whole number" if kind is int else "a number"
+    return words.get(kind, f"{name} from {bounds[0]:g} to {bounds[1]:g}")
 
 
 class FusionModel(nn.Module, ABC):
@@ -148,6 +192,8 @@ class FusionModel(nn.Module, ABC):
 
     kind: ClassVar[str]
     """The network's name in checkpoints."""
+    sampler: ClassVar[str]
+    """How its diffusion is walked backwards, in checkpoints."""
     config: Config
     stage: Stage | None = None
     """The stage of training the parts belong to; None for networks without stages."""
@@ -169,7 +215,11 @@ class FusionModel(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_header(cls, header: dict[str, Any]) -> Self:
-        """Build the network that a checkpoint's header describes, with random weights."""
+        """Build the network that a checkpoint's header describes, with random weights; on torch's meta device too.
+
+        Raises:
+            ModelError: the header's configuration or stage is none.
+        """
 
     @property
     def needs_truth(self) -> bool:

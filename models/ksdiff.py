@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from reprlib import repr as shown
+from typing import Any, Self, cast, get_args
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class KSDiff(FusionModel):
     """The whole method. Stage 1 holds PLFE1 and the network; stage 2 holds PLFE2, the denoiser and the network."""
 
     kind = "ksdiff"
+    sampler = "ddim"
     trims = True
     config: ModelConfig
     stage: Stage
@@ -50,7 +52,10 @@ class KSDiff(FusionModel):
     @classmethod
     def from_header(cls, header: dict[str, Any]) -> Self:
         """See :meth:`FusionModel.from_header`."""
-        return cls(ModelConfig.from_dict(header["config"]), header["stage"])
+        stage = header.get("stage")
+        if type(stage) is not int or stage not in get_args(Stage):
+            raise ModelError(f"the header's stage must be 1 or 2, not {shown(stage)}")
+        return cls(ModelConfig.from_dict(header["config"]), cast(Stage, stage))
 
     @property
     def needs_truth(self) -> bool:
@@ -58,9 +63,14 @@ class KSDiff(FusionModel):
         return self.config.prior and self.stage == 1
 
     def noise(self, seed: int = 0) -> Tensor:
-        """Draw z_T, (1, S, C_z), on the CPU: one draw for a whole scene, the same on every device."""
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(1, self.config.tokens, self.config.latent, generator=generator)
+        """Draw z_T, (1, S, C_z), on the CPU: one draw for a whole scene, the same on every device.
+
+        Where ``eta`` is above 0, the noise of the steps follows it, (1, S, C_z K) with K steps.
+        """
+        config, draws = self.config, 1
+        if config.eta:
+            draws = config.sampling_steps or config.steps
+        return torch.randn(1, config.tokens, draws * config.latent, generator=torch.Generator().manual_seed(seed))
 
     def truth_latent(self, inputs: Inputs) -> Tensor:
         """Encode z_0 by PLFE1 from PAN, MS and the ground truth, (R, S, C_z)."""
@@ -75,17 +85,26 @@ class KSDiff(FusionModel):
         c: Tensor = self.plfe2(_pan(inputs), inputs.ms, inputs.image, *self._moments(inputs, truth=False))
         return c
 
-    def sample(self, inputs: Inputs, z_T: Tensor) -> Tensor:
-        """Run the reverse diffusion from z_T, (1 or R, S, C_z); gradients flow. Returns the predicted z_0."""
+    def sample(self, inputs: Inputs, noise: Tensor) -> Tensor:
+        """Run the reverse diffusion; gradients flow.
+
+        Args:
+            inputs: standardised.
+            noise: (1 or R, S, C_z) z_T, then perhaps what the steps add, see :meth:`noise`; without it they add none.
+
+        Returns:
+            The predicted z_0, (R, S, C_z).
+        """
         c = self.condition(inputs)
-        return self.diffusion.reverse(lambda z, t: self.denoiser(z, t, c), z_T.expand_as(c))
+        z_T, *epsilons = torch.split(noise.expand(len(c), -1, -1), self.config.latent, -1)
+        return self.diffusion.reverse(lambda z, t: self.denoiser(z, t, c), z_T, epsilons)
 
     def latent(self, inputs: Inputs, noise: Tensor | None = None) -> Tensor | None:
         """Make the latent that :meth:`fuse` would use.
 
         Args:
             inputs: standardised; in stage 1 with the ground truth.
-            noise: (1 or R, S, C_z) z_T; None draws the one of seed 0. Stage 1 needs none.
+            noise: as :meth:`sample` takes it; None draws the one of seed 0. Stage 1 needs none.
 
         Returns:
             (R, S, C_z), or None from a network without prior.

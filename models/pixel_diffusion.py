@@ -5,10 +5,11 @@ upsampled MS, conditioned on PAN and MS after a modal intercalibration; it predi
 error; T = 2000 steps, all of them walked when sampling. The KSDiff paper times it at 261 s an image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Self
+from reprlib import repr as shown
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -23,6 +24,16 @@ PREDICTIONS = ("epsilon", "x0")
 @dataclass(frozen=True)
 class PixelConfig(Config):
     """Sizes and schedule; PanDiff's sizes and beta were not found, those here are ours and SR3's."""
+
+    bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
+        **Config.bounds,
+        "width": (2, 1024),
+        **dict.fromkeys(("multipliers", "blocks"), (1, 32)),
+        **dict.fromkeys(("steps", "sampling_steps"), (1, 10_000)),
+        **dict.fromkeys(("beta_start", "beta_end"), (1e-8, 0.9999)),
+        **dict.fromkeys(("spread", "bound"), (1e-3, 1e6)),
+    }
+    """See :attr:`Config.bounds`."""
 
     width: int = 32
     """Channels of the U-Net at full resolution, even."""
@@ -50,10 +61,12 @@ class PixelConfig(Config):
         """Refuse values no network can be built from."""
         super().__post_init__()
         if self.prediction not in PREDICTIONS:
-            raise ModelError(f"config: no prediction is called {self.prediction!r}; known: {' '.join(PREDICTIONS)}")
-        if self.width < 2 or self.width % 2:
+            raise ModelError(
+                f"config: no prediction is called {shown(self.prediction)}; known: {' '.join(PREDICTIONS)}"
+            )
+        if self.width % 2:
             raise ModelError(f"config: width must be even, not {self.width}")
-        if self.sampling_steps is not None and not 1 <= self.sampling_steps <= self.steps:
+        if (self.sampling_steps or 1) > self.steps:
             raise ModelError(f"config: sampling_steps must be 1 to {self.steps}, not {self.sampling_steps}")
 
 
@@ -61,6 +74,7 @@ class PixelDiffusion(FusionModel):
     """DDPM on the residual. Here x is (G - M) / spread, t runs from 1 (least noise) to T, t = 0 is clean."""
 
     kind = "pixel-diffusion"
+    sampler = "ddpm"
     config: PixelConfig
     margin = 32
     """Keeps the zeros around a window out of its core; seams stay, as noise and normalisation are each window's own."""

@@ -425,3 +425,72 @@ def test_stage_1_cannot_sharpen_without_the_truth():
     pan, ms_up, _, statistics = batch(1)
     with pytest.raises(ModelError, match="stage 2"):
         model.fuse(pan, ms_up, statistics, 4)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 127, 1000, 10_000])
+def test_any_number_of_steps_ends_in_the_same_noise_and_stays_finite(steps):
+    config = ModelConfig(steps=steps)
+    diffusion, z_0 = Diffusion(config), torch.randn(1, 4, 8)
+    bar = diffusion.alpha_bar
+    assert bar[-1] == pytest.approx(Diffusion(ModelConfig()).alpha_bar[-1])
+    assert (bar[:-1] > bar[1:]).all()
+    z_T = diffusion(z_0, torch.tensor([steps]), torch.randn(1, 4, 8))
+    epsilons = [torch.randn(1, 4, 8)] * steps
+    for eta in (0.0, 1.0):
+        diffusion.eta = eta
+        assert diffusion.reverse(lambda z, t: 0.9 * z_0, z_T, epsilons).isfinite().all()
+
+
+@pytest.mark.parametrize("old", [{}, {"spread_beta": False}])
+def test_published_schedule_is_the_same_bits_whether_spread_or_not(old):
+    beta = torch.linspace(0.1**0.5, 0.99**0.5, 4, dtype=torch.float64) ** 2
+    assert torch.equal(Diffusion(ModelConfig(**old)).alpha_bar[1:], torch.cumprod(1 - beta, 0).float())
+
+
+def test_networks_from_before_keep_their_schedule():
+    values = ModelConfig(steps=10).to_dict()
+    del values["spread_beta"]
+    beta = torch.linspace(0.1**0.5, 0.99**0.5, 10, dtype=torch.float64) ** 2
+    assert torch.equal(Diffusion(ModelConfig.from_dict(values)).alpha_bar[1:], torch.cumprod(1 - beta, 0).float())
+    # 0 in float32 at T = 127: without noise there is nothing to divide by it
+    diffusion, z = Diffusion(ModelConfig.from_dict({"steps": 127})), torch.randn(1, 4, 8)
+    assert diffusion.alpha_bar[-1] == 0
+    assert diffusion.reverse(lambda z, t: 0.9 * z, z).isfinite().all()
+
+
+def test_fewer_steps_walk_the_same_path():
+    diffusion = Diffusion(ModelConfig(steps=100, sampling_steps=7))
+    assert diffusion.times == [100, 85, 71, 57, 42, 28, 14, 0]
+    z_0, noise = torch.randn(1, 4, 8), torch.randn(1, 4, 8)
+    seen = []
+
+    def predict(z, t):
+        seen.append(int(t[0]))
+        torch.testing.assert_close(z, diffusion(z_0, t, noise), rtol=1e-4, atol=1e-4)  # q's own path
+        return z_0
+
+    torch.testing.assert_close(diffusion.reverse(predict, diffusion(z_0, torch.tensor([100]), noise)), z_0)
+    assert seen == diffusion.times[:-1]
+
+
+def test_noise_of_the_steps_has_the_schedules_variance():
+    diffusion = Diffusion(ModelConfig(steps=50, sampling_steps=5, eta=1.0))
+    z_0 = torch.zeros(1, 100, 100)
+    for s in diffusion.times[1:-1]:
+        t = diffusion.times[diffusion.times.index(s) - 1]
+        z_t, epsilon = diffusion(z_0, torch.tensor([t]), torch.randn_like(z_0)), torch.randn_like(z_0)
+        z_s = diffusion.step(z_t, z_0, t, 1.0, epsilon, s)
+        assert z_s.var() == pytest.approx(1 - diffusion.alpha_bar[s].item(), rel=0.05)
+
+
+def test_eta_draws_noise_for_every_step_and_a_seed_fixes_it():
+    plain, noisy = KSDiff(ModelConfig(**SMALL)).eval(), KSDiff(ModelConfig(**SMALL, eta=0.8)).eval()
+    noisy.load_state_dict(plain.state_dict())
+    pan, ms_up, _, s = batch()
+    assert noisy.noise(3).shape == (1, 16, 4 * 16)
+    inputs = noisy.prepare(pan, ms_up, s, 4)
+    once = noisy.latent(inputs, noisy.noise(3))
+    assert torch.equal(once, noisy.latent(inputs, noisy.noise(3)))
+    assert not torch.equal(once, noisy.latent(inputs, noisy.noise(4)))
+    # z_T alone adds nothing on the way
+    assert torch.equal(noisy.latent(inputs, plain.noise(3)), plain.latent(inputs, plain.noise(3)))

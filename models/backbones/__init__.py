@@ -1,5 +1,7 @@
 """The backbones by name."""
 
+from reprlib import repr as shown
+
 from ..config import ModelConfig
 from ..contract import ModelError
 from .base import Backbone
@@ -30,5 +32,5 @@ def make_backbone(config: ModelConfig) -> Backbone:
         ModelError: no backbone has that name.
     """
     if config.backbone not in BACKBONES:
-        raise ModelError(f"config: no backbone is called {config.backbone!r}; known: {' '.join(BACKBONES)}")
+        raise ModelError(f"config: no backbone is called {shown(config.backbone)}; known: {' '.join(BACKBONES)}")
     return BACKBONES[config.backbone](config)
