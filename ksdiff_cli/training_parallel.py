@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.models.encoder import Standardisation
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Team:
             return
         for module in list(model.modules()):
             for name, child in module.named_children():
-                if type(child) is nn.BatchNorm1d:
-                    shared = SharedBatchNorm1d(child.num_features, child.eps, child.momentum, child.affine)
+                if type(child) is Standardisation:
+                    shared = SharedStandardisation(child.num_features)
                     shared.load_state_dict(child.state_dict())
                     setattr(module, name, shared.to(self.device))
 
@@ -110,13 +111,14 @@ def join_team(device: str) -> Iterator[Team]:
         distributed.destroy_process_group()
 
 
-class SharedBatchNorm1d(nn.BatchNorm1d):
-    """Batch norm over the rows of all processes, (N, C, S), in float32."""
+class SharedStandardisation(Standardisation):
+    """The same over the rows of all processes, (N, C, S), in float32."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Standardise every channel; while training, by the statistics of all processes' rows."""
         if not self.training:
             return super().forward(input)
+        self.adjust_momentum()
         x = input.float()
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         count = _sum(torch.tensor([float(x.shape[0] * x.shape[2])], device=x.device))
@@ -128,8 +130,7 @@ class SharedBatchNorm1d(nn.BatchNorm1d):
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
             assert self.num_batches_tracked is not None
             self.num_batches_tracked += 1
-        out: Tensor = centred * torch.rsqrt(variance + self.eps)[:, None]
-        return out if self.weight is None else out * self.weight[:, None] + self.bias[:, None]
+        return centred * torch.rsqrt(variance + self.eps)[:, None]
 
 
 class _Sum(torch.autograd.Function):

@@ -13,7 +13,7 @@ from ksdiff_cli.models.checkpoint import load_ksdiff, load_model, read_header, s
 from ksdiff_cli.models.config import ENCODERS, STRUCTURES, ModelConfig
 from ksdiff_cli.models.contract import Inputs, ModelError, Statistics
 from ksdiff_cli.models.diffusion import Diffusion
-from ksdiff_cli.models.encoder import GuidedStage
+from ksdiff_cli.models.encoder import GuidedStage, Standardisation
 from ksdiff_cli.models.kernels import KernelGenerator, Kernels, ModulatedConv2d, per_sample_conv2d
 from ksdiff_cli.models.ksdiff import KSDiff, diffusion_loss, regression_loss
 from ksdiff_cli.models.layers import PatchStem, low_pass, pointwise
@@ -494,3 +494,21 @@ def test_eta_draws_noise_for_every_step_and_a_seed_fixes_it():
     assert not torch.equal(once, noisy.latent(inputs, noisy.noise(4)))
     # z_T alone adds nothing on the way
     assert torch.equal(noisy.latent(inputs, plain.noise(3)), plain.latent(inputs, plain.noise(3)))
+
+
+def test_running_statistics_of_z_are_right_after_few_batches():
+    norm = Standardisation(3).train()
+    x = torch.randn(60, 32, 3, 16) * torch.tensor([0.1, 1.0, 30.0])[:, None] + 5
+    for number, one in enumerate(x, start=1):
+        norm(one)
+        if number in (1, 10, 50):  # the mean over all batches so far
+            seen = x[:number].transpose(1, 2).flatten(2)
+            torch.testing.assert_close(norm.running_mean, seen.mean((0, 2)), rtol=1e-3, atol=1e-3)
+            assert norm.running_var.sqrt().tolist() == pytest.approx([0.1, 1.0, 30.0], rel=0.1)
+    norm.eval()
+    assert norm(x[0]).std((0, 2)).tolist() == pytest.approx([1, 1, 1], rel=0.1)
+    # a run that goes on does not forget
+    again = Standardisation(3).train()
+    again.load_state_dict(norm.state_dict())
+    again(x[0] + 100)
+    assert again.momentum == pytest.approx(0.02)

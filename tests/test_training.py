@@ -194,11 +194,12 @@ def test_separate_training_leaves_the_network_alone(patches, tmp_path):
 
 @pytest.mark.parametrize("recipe", ["chain", "random-t"])
 def test_both_recipes_learn_the_latent(patches, tmp_path, recipe):
-    chosen = options(patches, tmp_path, steps=16, batch=8, validate_every=8, recipe=recipe, warm_up=0.0)
+    chosen = options(patches, tmp_path, steps=24, batch=8, validate_every=4, recipe=recipe, warm_up=0.0, rate=4e-3)
     for stage in (1, 2):
         train_stage(chosen, stage)
-    first, last = lines_of(tmp_path)[-2:]
-    assert last["diffusion"] < first["diffusion"]
+    losses = [line["diffusion"] for line in lines_of(tmp_path) if "diffusion" in line]
+    assert len(losses) == 6
+    assert sum(losses[3:]) < sum(losses[:3])
 
 
 def test_mixed_band_counts_make_a_universal_network(patches, tmp_path):
