@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 import rasterio
 from rasterio.transform import Affine
+from scipy.fft import dctn, idctn
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from ksdiff_cli.degrade import apply_axes, sampling_matrix
@@ -85,9 +86,14 @@ class TruthScene:
 
 
 def blur(image: np.ndarray, gain: float, ratio: float) -> np.ndarray:
-    """Blur (bands, H, W) by the Gaussian of response ``gain`` at the Nyquist frequency of pixels ``ratio`` as large."""
+    """Blur (bands, H, W) by the Gaussian of response ``gain`` at the Nyquist frequency of pixels ``ratio`` as large.
+
+    By cosine transform, borders mirrored: at PAN's own pixel a sampled Gaussian would let twice the gain through.
+    """
     sigma = ratio * math.sqrt(-2 * math.log(gain)) / math.pi
-    return gaussian_filter(image, (0, sigma, sigma), mode="reflect", truncate=5)
+    squares = [(np.arange(n) / (2 * n)) ** 2 for n in image.shape[1:]]  # of frequencies, cycles a pixel
+    response = np.exp(-2 * math.pi**2 * sigma**2 * (squares[0][:, None] + squares[1]))
+    return idctn(dctn(image, axes=(1, 2)) * response, axes=(1, 2))
 
 
 def aerial_pictures(data: Path, count: int, bands: int = 4) -> list[Picture]:
