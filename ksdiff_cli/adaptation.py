@@ -91,7 +91,7 @@ def adapt(scene: Scene, output: Path, chosen: Adaptation, progress: ProgressCall
     start = chosen.checkpoint or SHIPPED
     with open_pair(scene) as pair:
         model, header = load_model(start)
-        model.check(pair.bands, pair.grid.ratio)
+        model.check(pair.bands, pair.true_ratio)
         facts = _facts(pair, start, chosen)
         if (found := _find(kept, facts)) is not None:
             return replace(found, notes=(*found.notes, f"adapted weights of an earlier run: {kept}"))
@@ -198,7 +198,7 @@ def _facts(pair: ScenePair, start: Path, chosen: Adaptation) -> dict[str, object
         "minutes": chosen.minutes,
         "seed": chosen.seed,
         "inputs": [file_state(source.path) for source in (scene.pan, *scene.ms)],
-        "bands": [source.band for source in scene.ms],
+        "bands": [[source.band, source.fill, source.declared] for source in (scene.pan, *scene.ms)],
         "shift": list(scene.shift),
         "sensor": json.loads(json.dumps(scene.sensor.to_dict())),  # tuples would not be what is read again
     }

@@ -15,7 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ksdiff_cli.checks import Registration, check_choice, check_method, check_number, check_seed
+from ksdiff_cli.checks import Nodata, Registration, check_choice, check_method, check_number, check_seed, read_nodata
 from ksdiff_cli.progress import ProgressCallback, silent
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def sharpen_scene(
     adapt: float | None = None,
     sensor: str | None = None,
     bands: Sequence[int | str] = (),
+    src_nodata: Nodata | tuple[Nodata, Nodata] = None,
+    dst_nodata: float | None = None,
     consistent: bool = False,
     uncertainty: Name | None = None,
     draws: int = 8,
@@ -78,6 +80,9 @@ def sharpen_scene(
         adapt: minutes to fine-tune the network on this scene first; None does not.
         sensor: a sensor's name or file; None takes what the product says, else generic gains.
         bands: MS bands to sharpen, by numbers from 1 or by names; () takes all.
+        src_nodata: what means "no data" in PAN and in MS, or a pair of that; see :data:`ksdiff_cli.checks.Nodata`.
+        dst_nodata: value of pixels without data in the output; None takes that of MS, else of PAN, else 0 where it is
+            needed.
         consistent: back-project the result until it agrees with MS within the sensor's noise.
         uncertainty: raster to write the standard deviation of ``draws`` results to, DN, float32; None writes none.
         draws: results that the uncertainty is drawn from, 2 to 64.
@@ -120,7 +125,9 @@ def sharpen_scene(
 
         adaptation = Adaptation(weights, adapt, seed, device)
     kind: Any = dtype if dtype is None else str(getattr(dtype, "__name__", dtype))
-    options = SharpenOptions(tile, memory, resume, kind, format, dict(creation or {}), overwrite, threads=threads)
+    options = SharpenOptions(
+        tile, memory, resume, kind, format, dict(creation or {}), overwrite, threads=threads, nodata=dst_nodata
+    )
     check_number("draws", draws, 2, 64, whole=True)
     workflow = Workflow(
         _make_fuser(method, weights, device, seed, threads, {"adapt": adapt, "uncertainty": uncertainty}),
@@ -135,6 +142,7 @@ def sharpen_scene(
         adaptation=adaptation,
         consistent=consistent,
         uncertainty=None if uncertainty is None else Uncertainty(Path(uncertainty), weights, seed, device, draws),
+        nodata=read_nodata(src_nodata),
     )
     names = [str(name) for name in inputs]
     workflow.check(Path(output), names)
@@ -234,6 +242,7 @@ def measure(
     sensor: str | None = None,
     crop: "CropName" = "full",
     warp: bool = False,
+    src_nodata: Nodata | tuple[Nodata, Nodata] = None,
     maps: Name | None = None,
     report: Name | None = None,
     command: str = "ksdiff_cli.measure",
@@ -253,6 +262,7 @@ def measure(
         sensor: a sensor's name or file: bit depth, MTF gains.
         crop: against a reference: leave out a border of 21 or 30 pixels.
         warp: full resolution: warp MS onto PAN's axes.
+        src_nodata: what means "no data" in all images; or in PAN, and in the others.
         maps: folder for GeoTIFF maps of SAM (degrees) and Q2n.
         report: HTML page to write.
         command: what the page says it was made by.
@@ -275,13 +285,14 @@ def measure(
     check_choice("crop", crop, CropName)
     if report is not None:
         check_report(Path(report), overwrite, [Path(name) for name in (fused, reference, pan, ms) if name is not None])
+    nodata = read_nodata(src_nodata)
     more: dict[str, Any] = {"maps": None if maps is None else Path(maps), "pictures": report is not None}
     more |= {"overwrite": overwrite, "progress": progress}
     if reference is not None and pan is None and ms is None:
-        inputs = {"reference": Path(reference)}
+        inputs, more["nodata"] = {"reference": Path(reference)}, nodata[1]
         found = measure_against_reference(Path(fused), Path(reference), ratio=ratio, sensor=sensor, crop=crop, **more)
     elif reference is None and pan is not None and ms is not None:
-        inputs = {"PAN": Path(pan), "MS": Path(ms)}
+        inputs, more["nodata"] = {"PAN": Path(pan), "MS": Path(ms)}, nodata
         found = measure_at_full_resolution(Path(fused), Path(pan), Path(ms), sensor=sensor, warp=warp, **more)
     else:
         raise KsdiffError(f"{fused}: give either a reference, or PAN and MS, to measure it against")

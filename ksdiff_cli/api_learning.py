@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ksdiff_cli.checks import Registration, check_choice, check_number, check_seed
+from ksdiff_cli.checks import Nodata, Registration, check_choice, check_number, check_seed, read_nodata
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.progress import ProgressCallback, silent
 
@@ -43,6 +43,7 @@ def prepare_patches(
     output: Name = "patches",
     patch: int = 64,
     sensor: str | None = None,
+    src_nodata: Nodata | tuple[Nodata, Nodata] = None,
     ratio: int | None = None,
     pan_mtf: float | None = None,
     geometry: "Geometry" = "area",
@@ -64,6 +65,7 @@ def prepare_patches(
         output: folder for train.h5, valid.h5, test.h5, full.h5 and quicklook.png.
         patch: side of a training patch in MS pixels, at least 8.
         sensor: a sensor's name or file, for all scenes; None takes what products say.
+        src_nodata: see :func:`ksdiff_cli.sharpen_scene`.
         ratio: degrade by this instead of the scene's own ratio.
         pan_mtf: MTF of the reduced PAN at its Nyquist frequency, (0, 1); None takes the sensor's.
         geometry: where reduced pixels sit: by area as on the ground, or on pixels 4k+2 as in PanCollection.
@@ -100,6 +102,7 @@ def prepare_patches(
         warp=warp,
         register=registration == "correct",
         check_registration=registration != "skip",
+        nodata=read_nodata(src_nodata),
         seed=seed,
     )
     return prepare.prepare_patches(options, overwrite=overwrite, resume=resume, progress=progress)

@@ -13,6 +13,10 @@ Registration = Literal["check", "correct", "skip"]
 Dtype = Literal["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 """Data types that an output may be given."""
 
+Nodata = float | Literal["none"] | None
+"""What means "no data" in an image: a value, in place of what its file declares; "none": no value does, though the file
+declares one; None: what the file declares."""
+
 LARGEST_SEED = 2**24 - 1
 """What leaves room for stage and step in the 64 bits that a step's random numbers start from."""
 
@@ -97,6 +101,38 @@ def check_four(name: str, value: object, words: str, *, whole: bool = False) -> 
     kind = Integral if whole else Real
     if not isinstance(value, Sequence) or len(value) != 4 or not all(isinstance(number, kind) for number in value):
         raise KsdiffError(f"{name} {_shown(value)}: give four {'whole ' if whole else ''}numbers, {words}")
+
+
+def read_nodata(given: object, name: str = "src_nodata") -> tuple[Nodata, Nodata]:
+    """Return what means "no data" in PAN and in MS.
+
+    Args:
+        given: a :data:`Nodata` for both, or a pair of them; or text with one or two of them, such as ``"0"`` or
+            ``"file,-9999"``, where ``file`` stands for None.
+        name: what the person calls it.
+
+    Raises:
+        KsdiffError: it is none of these.
+    """
+    parts = given.split(",") if isinstance(given, str) else given if isinstance(given, Sequence) else [given]
+    try:
+        found = [_nodata(part) for part in parts]
+        pan, ms = found if len(found) == 2 else found * 2
+    except (TypeError, ValueError):
+        raise KsdiffError(
+            f"{name} {_shown(given)}: give a number, nan, none (all pixels are data) or file (as it declares), or one "
+            "of these for PAN and one for MS: file,-9999"
+        ) from None
+    return pan, ms
+
+
+def _nodata(given: object) -> Nodata:
+    if isinstance(given, str):
+        text = given.strip().lower()
+        return None if text == "file" else "none" if text == "none" else float(text)
+    if given is not None and (isinstance(given, bool) or not isinstance(given, Real)):
+        raise TypeError
+    return None if given is None else float(given)
 
 
 def check_method(method: str, given: Mapping[str, object], option: str = "method") -> None:

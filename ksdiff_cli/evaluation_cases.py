@@ -155,7 +155,7 @@ def make_case(
         else:
             notes.append(f"{file.path}: values only reach {largest:.3g}; a --sensor tells what makes them DN for Q2n")
     # scaled data have left their sensor's range
-    own = bits is not None and largest * scale <= 2**bits - 1
+    own = bits is not None and guess_peak(largest * scale) >= 1 and largest * scale <= 2**bits - 1
     peak = float(2**bits - 1) if bits and own else guess_peak(largest)
     case = Case(file, protocol, known, Settings(file.ratio, peak), crop, scale, notes, scaling)
     height, width = case.shape

@@ -30,8 +30,8 @@ class Fuser(ABC):
     uses_mtf: bool = False
     """Whether the sensor's MTF gains matter."""
 
-    def check(self, bands: int, ratio: int) -> None:  # noqa: B027 - most methods take everything
-        """Raise if this number of MS bands or this ratio cannot be done; called before any pixel is read."""
+    def check(self, bands: int, ratio: float) -> None:  # noqa: B027 - most methods take everything
+        """Raise if this number of MS bands or this true ratio cannot be done; called before any pixel is read."""
 
     def reach(self, ratio: int) -> int:
         """Return the PAN pixels it looks at on each side of a pixel; windows come with such a margin, then cut off."""

@@ -83,7 +83,7 @@ class Network(Fuser):
         self._divider = Divider(self._model.margin)
         self._provenance = {"METHOD": "ksdiff", "WEIGHTS": weights_hash(checkpoint), "SEED": str(seed)}
 
-    def check(self, bands: int, ratio: int) -> None:
+    def check(self, bands: int, ratio: float) -> None:
         """See :meth:`Fuser.check`; what was learnt from another scene is forgotten."""
         from ksdiff_cli.models.contract import ModelError
 

@@ -5,18 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ksdiff_cli.checks import Nodata
 from ksdiff_cli.errors import KsdiffError, did_you_mean
 
 Facts = dict[str, Any]
 
 
-def describe(path: str, sensor: str | None = None) -> Facts:
+def describe(path: str, sensor: str | None = None, nodata: tuple[Nodata, Nodata] = (None, None)) -> Facts:
     """Return facts about whatever ``path`` is; the key ``kind`` says what that is.
 
     Args:
         path: a raster (anything GDAL opens), a folder of scenes, ``.safetensors``, ``.h5`` or a sensor's ``.toml``;
             where there is no such file also a sensor's name, or ``sensors`` for all of them.
         sensor: of a folder's scenes, where the product does not say it.
+        nodata: what means "no data" in PAN and in MS of scenes.
 
     Returns:
         Plain values, fit for JSON.
@@ -34,9 +36,11 @@ def describe(path: str, sensor: str | None = None) -> Facts:
     if suffix in {".h5", ".hdf5"}:
         return _h5(path)
     from ksdiff_cli.products import find_scenes, names_scenes
+    from ksdiff_cli.raster_nodata import declare
 
     if names_scenes(path):
-        return {"kind": "scenes", "path": path, "scenes": [_scene(scene) for scene in find_scenes(path, sensor)]}
+        scenes = [declare(scene, nodata) for scene in find_scenes(path, sensor)]
+        return {"kind": "scenes", "path": path, "scenes": [_scene(scene) for scene in scenes]}
     return _sensors(path) or _raster(path)
 
 
@@ -76,10 +80,19 @@ def _sensor(sensor: Any) -> Facts:
 
 
 def _raster(path: str) -> Facts:
-    from ksdiff_cli.raster import open_raster
+    from ksdiff_cli.raster import BandSource, alpha_is_data, open_raster
+    from ksdiff_cli.raster_nodata import find_fill, say_fill
+    from ksdiff_cli.raster_open import data_bands
 
     with open_raster(path) as dataset:
-        return {"kind": "raster", "path": path, **_image(dataset), "tags": dict(sorted(dataset.tags().items()))}
+        facts = {"kind": "raster", "path": path, **_image(dataset), "tags": dict(sorted(dataset.tags().items()))}
+        try:
+            as_data = alpha_is_data(dataset)
+            bands = [BandSource(path, band, alpha_is_data=as_data) for band in data_bands(dataset)]
+            fill = find_fill([dataset] * len(bands), bands)
+        except KsdiffError as error:
+            return facts | {"problem": str(error)}
+        return facts | ({"notes": [say_fill("the image", fill, str(fill))]} if fill else {})
 
 
 def _image(dataset: Any) -> Facts:
@@ -130,6 +143,7 @@ def _scene(scene: Any) -> Facts:
 def _geometry(scene: Any) -> Facts:
     """How PAN and MS lie on each other, MS as it is read: warped where it has to be."""
     from ksdiff_cli.raster import open_pair
+    from ksdiff_cli.raster_nodata import find_notes
     from ksdiff_cli.raster_warp import rotation
 
     with open_pair(scene) as pair:
@@ -152,7 +166,7 @@ def _geometry(scene: Any) -> Facts:
                 "height": pair.shape[0],
             },
             "registration": _registration(pair),
-            "notes": list(pair.notes),
+            "notes": [*pair.notes, *find_notes(pair)],
         }
 
 

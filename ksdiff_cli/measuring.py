@@ -10,18 +10,28 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
+from ksdiff_cli.checks import Nodata
 from ksdiff_cli.degrade import is_power_of_two
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import Axis
 from ksdiff_cli.measuring_maps import map_paths, open_maps
 from ksdiff_cli.measuring_pictures import Overview, View, choose_bands
 from ksdiff_cli.measuring_results import Measurement
-from ksdiff_cli.measuring_sources import Area, FullSource, GridSource, common_area
+from ksdiff_cli.measuring_sources import (
+    Area,
+    FullSource,
+    GridSource,
+    Image,
+    common_area,
+    compare_names,
+    compare_units,
+)
 from ksdiff_cli.metrics import FullGatherer, Gatherer, Settings, crop_slices, guess_peak
 from ksdiff_cli.metrics.blocks import CELL, Block, Span, make_block, split
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair
 from ksdiff_cli.raster_ground import pixel_metres
+from ksdiff_cli.raster_nodata import declare, declare_band, find_fill, find_notes, say_fill
 from ksdiff_cli.raster_open import BLOCK_CACHE, alpha_is_data, data_bands, open_raster
 from ksdiff_cli.sensors import Sensor, find_sensor
 
@@ -40,6 +50,7 @@ def measure_against_reference(
     ratio: float | None = None,
     sensor: str | None = None,
     crop: str = "full",
+    nodata: Nodata = None,
     maps: Path | None = None,
     pictures: bool = False,
     overwrite: bool = False,
@@ -53,6 +64,7 @@ def measure_against_reference(
         ratio: PAN pixels per MS pixel, for ERGAS; ``None`` takes the sensor's, or 4.
         sensor: short name; its bit depth gives the peak of PSNR and SSIM, else the reference's largest value does.
         crop: ``full``, ``cut21`` or ``cut30``.
+        nodata: what means "no data" in both.
         maps: folder for ``sam.tif`` and ``q2n.tif``; ``None`` for no maps.
         pictures: keep an overview and a few windows as examples for a report.
         overwrite: replace existing maps.
@@ -66,13 +78,13 @@ def measure_against_reference(
     ratio = ratio or (known.ratio if known else 4)
     paths = map_paths(maps, ("sam", "q2n"), overwrite)
     with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), open_raster(reference) as first, open_raster(fused) as second:
-        truth, judged, notes = _common_areas(first, second, crop)
+        truth, judged, notes = _common_areas(first, second, crop, nodata)
         peak = float(2**known.bits - 1) if known else _find_peak(truth)
         if not known:
             notes.append(
                 f"peak {peak:g} of PSNR and SSIM: from the reference's largest value; a --sensor tells its bits"
             )
-        (height, width), bands = truth.shape, len(truth.bands)
+        (height, width), bands = truth.shape, len(truth.sources)
         found = Measurement("reduced", (width, height), bands, ratio, {"crop": crop, "peak": peak}, notes=notes)
         gatherer, overview = Gatherer(Settings(ratio, peak)), Overview(truth.shape, pixel_metres(first))
         spans = [(rows, cols) for rows in split(height, _STEP[0]) for cols in split(width, _STEP[1])]
@@ -105,6 +117,7 @@ def measure_at_full_resolution(
     *,
     sensor: str | None = None,
     warp: bool = False,
+    nodata: tuple[Nodata, Nodata] = (None, None),
     maps: Path | None = None,
     pictures: bool = False,
     overwrite: bool = False,
@@ -121,6 +134,7 @@ def measure_at_full_resolution(
         ms: the multispectral raster, same bands as ``fused``.
         sensor: short name, for its MTF gains; ``None`` takes 0.3 for every band.
         warp: warp MS to PAN's grid where its CRS differs or it is rotated against PAN.
+        nodata: what means "no data" in PAN, and in MS and the fused image.
         maps: folder for ``q2n_d_lambda.tif``; ``None`` for no map.
         pictures: keep an overview and a few windows as examples for a report.
         overwrite: replace an existing map.
@@ -141,8 +155,10 @@ def measure_at_full_resolution(
         if count != len(bands):
             raise KsdiffError(f"{fused}: has {count} bands but MS {ms} has {len(bands)}; give equal ones")
         gains = known.ms_gains(count)
-        pair = stack.enter_context(open_pair(_scene(pan, ms, bands, as_data, known, warp)))
-        source, notes = _lay_full(dataset, pair, gains)
+        scene = declare(_scene(pan, ms, bands, as_data, known, warp), nodata)
+        pair = stack.enter_context(open_pair(scene))
+        source, notes = _lay_full(dataset, pair, gains, nodata[1])
+        notes += find_notes(pair)
         if sensor is None:
             notes.append("no --sensor: MTF gain 0.3 for every band")
         height, width = source.shape
@@ -171,25 +187,34 @@ def measure_at_full_resolution(
     return found
 
 
-def _common_areas(reference: Any, fused: Any, crop: str) -> tuple[Area, Area, list[str]]:
+def _common_areas(reference: Any, fused: Any, crop: str, nodata: Nodata) -> tuple[Area, Area, list[str]]:
     """Find the part of two open rasters to compare, and what to say about it."""
-    bands, own = data_bands(reference), data_bands(fused)
-    if len(bands) != len(own):
+    bands, own = _image("the reference", reference, nodata), _image("the fused image", fused, nodata)
+    counts = len(own[2]), len(bands[2])
+    if counts[0] != counts[1]:
         raise KsdiffError(
-            f"{fused.name}: has {len(own)} bands but the reference {reference.name} has {len(bands)}; give equal ones"
+            f"{fused.name}: has {counts[0]} bands but the reference {reference.name} has {counts[1]}; give equal ones"
         )
     at_reference, at_fused, shape, notes = common_area(reference, fused)
     rows, cols = crop_slices(*shape, crop)
     shape = rows.stop - rows.start, cols.stop - cols.start
-    truth, judged = (
-        _area(dataset, at[0] + rows.start, at[1] + cols.start, shape, numbers)
-        for dataset, at, numbers in ((reference, at_reference, bands), (fused, at_fused, own))
+    units, told = compare_units([own, bands])
+    judged, truth = (
+        Area(image[1][0], at[0] + rows.start, at[1] + cols.start, shape, tuple(image[2]), unit)
+        for image, at, unit in zip((own, bands), (at_fused, at_reference), units, strict=True)
     )
+    notes += [*told, *compare_names(own, bands)]
+    for name, datasets, sources in (own, bands):
+        if fill := find_fill(datasets, sources):
+            notes.append(say_fill(name, fill, str(fill)))
     return truth, judged, notes
 
 
-def _area(dataset: Any, row: int, col: int, shape: tuple[int, int], bands: Sequence[int]) -> Area:
-    return Area(dataset, row, col, shape, tuple(bands), alpha_is_data(dataset))
+def _image(name: str, dataset: Any, nodata: Nodata = None) -> Image:
+    """Return the data bands of an open raster."""
+    as_data = alpha_is_data(dataset)
+    sources = [BandSource(dataset.name, band, alpha_is_data=as_data) for band in data_bands(dataset)]
+    return name, [dataset] * len(sources), [declare_band(source, nodata) for source in sources]
 
 
 def _scene(pan: Path, ms: Path, bands: Sequence[int], as_data: bool, sensor: Sensor, warp: bool) -> Scene:
@@ -218,7 +243,9 @@ def _find_peak(area: Area) -> float:
     return guess_peak(largest)
 
 
-def _lay_full(fused: Any, pair: ScenePair, gains: tuple[float, ...]) -> tuple[FullSource | GridSource, list[str]]:
+def _lay_full(
+    fused: Any, pair: ScenePair, gains: tuple[float, ...], nodata: Nodata
+) -> tuple[FullSource | GridSource, list[str]]:
     """Find the part that fused, PAN and MS share, and whether the reference's upsampling applies to it."""
     at_pan, at_fused, shape, _ = common_area(pair.pan, fused)
     starts = [max(0, at - origin) for at, origin in zip(at_pan, pair.origin, strict=True)]
@@ -241,17 +268,21 @@ def _lay_full(fused: Any, pair: ScenePair, gains: tuple[float, ...]) -> tuple[Fu
         notes.append(f"measured on {width} x {height} of the fused image's {fused.width} x {fused.height} pixels")
     pan_at = [start + origin for start, origin in zip(starts, pair.origin, strict=True)]
     fused_at = [of_pan - a + b for of_pan, a, b in zip(pan_at, at_pan, at_fused, strict=True)]
-    fused_area = _area(fused, fused_at[0], fused_at[1], (height, width), data_bands(fused))
+    own, ms = _image("the fused image", fused, nodata), ("MS", pair.ms, pair.scene.ms)
+    units, told = compare_units([own, ms], ("PAN", [pair.pan], [pair.scene.pan]))
+    notes += [*told, *compare_names(own, ms)]
+    if fill := find_fill(*own[1:]):
+        notes.append(say_fill(own[0], fill, str(fill)))
+    fused_area = Area(fused, fused_at[0], fused_at[1], (height, width), tuple(own[2]), units[0])
     if not exact:
         notes.append(
             "MS pixels do not lie exactly on PAN pixels at a ratio of 2, 4, 8 …: MS is upsampled by bicubic resampling "
             "by the georeference, not by the reference toolbox's filter; compare such figures only with each other"
         )
-        return GridSource(fused_area, pair, starts[0], starts[1], gains, (height, width)), notes
+        return GridSource(fused_area, pair, starts[0], starts[1], gains, (height, width), *units[1:]), notes
     ms_rows, ms_cols = (one[1] for one in laid if one)
-    pan_area = Area(pair.pan, pan_at[0], pan_at[1], (height, width), (pair.scene.pan.band,))
-    ms_bands = [source.band for source in pair.scene.ms]
-    ms_area = _area(pair.ms[0], ms_rows, ms_cols, (height // ratio, width // ratio), ms_bands)
+    pan_area = Area(pair.pan, pan_at[0], pan_at[1], (height, width), (pair.scene.pan,), units[2])
+    ms_area = Area(pair.ms[0], ms_rows, ms_cols, (height // ratio, width // ratio), pair.scene.ms, units[1])
     return FullSource(fused_area, pan_area, ms_area, gains, ratio), notes
 
 

@@ -1,14 +1,12 @@
 """Reading rasters for measuring: a common grid, any border, nodata, and the blocks of the full-resolution metrics."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from ksdiff_cli.degrade import INTERP_REACH, MTF_REACH, apply_axes, bicubic, interp23tap, mtf_filter, sampling_matrix
@@ -16,10 +14,11 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import Axis
 from ksdiff_cli.metrics.blocks import Span
 from ksdiff_cli.metrics.full_blocks import FullBlock
-from ksdiff_cli.raster import ScenePair, first_line
-from ksdiff_cli.raster_bands import mask_by_alpha
+from ksdiff_cli.raster import BandSource, ScenePair
+from ksdiff_cli.raster_bands import is_number, read_stored
 from ksdiff_cli.raster_layout import georeferenced
 from ksdiff_cli.raster_values import erode
+from ksdiff_cli.sensors import fold_name
 
 Array = NDArray[Any]
 Reader = Callable[[int, int, int, int], tuple[Array, Array]]
@@ -30,6 +29,20 @@ _OFF_GRID = 0.05
 
 
 @dataclass(frozen=True)
+class Units:
+    """What brings a raster's DN to the unit in which images are compared: ``DN * scale + offset``, band by band."""
+
+    scales: Array
+    """(bands,)"""
+    offsets: Array
+    """(bands,)"""
+
+    def apply(self, values: Array) -> Array:
+        """Return (bands, h, w) values in that unit."""
+        return np.asarray(values * self.scales[:, None, None] + self.offsets[:, None, None])
+
+
+@dataclass(frozen=True)
 class Area:
     """A rectangle of a raster, read in its own pixel coordinates."""
 
@@ -37,10 +50,9 @@ class Area:
     row: int
     col: int
     shape: tuple[int, int]
-    bands: tuple[int, ...]
-    """Band numbers, from 1."""
-    alpha_is_data: bool = False
-    """Whether what the file calls alpha is one of these bands and masks nothing."""
+    sources: tuple[BandSource, ...]
+    units: Units | None = None
+    """None leaves DN as they are."""
 
     def read(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
         """Read a window that lies inside the area; a :data:`Reader`. NaN, nodata and masked pixels are not valid.
@@ -49,24 +61,71 @@ class Area:
             KsdiffError: the file is damaged.
         """
         window = Window(self.col + col, self.row + row, width, height)
-        try:
-            values = self.dataset.read(self.bands, window=window)
-            flags = [self.dataset.mask_flag_enums[band - 1] for band in self.bands]
-            valid = np.ones(values.shape[1:], bool)
-            data_only = [MaskFlags.all_valid, *([MaskFlags.alpha] if self.alpha_is_data else [])]
-            if not all(any(flag in data_only for flag in band) for band in flags):
-                valid = (self.dataset.read_masks(self.bands, window=window) > 0).all(0)
-            if not self.alpha_is_data:
-                mask_by_alpha(self.dataset, self.bands, window, valid)
-        except RasterioError as error:
-            raise KsdiffError(
-                f"{self.dataset.name}: cannot be read ({first_line(error)}); the file is damaged"
-            ) from None
-        values = values.astype(np.float64)
-        valid &= np.isfinite(values).all(0)
+        stored, valid = read_stored([self.dataset] * len(self.sources), self.sources, window)
+        values = np.stack(stored).astype(np.float64)
+        for band in stored:
+            if band.dtype.kind == "f":
+                valid &= is_number(band)
         if not valid.all():
             values[:, ~valid] = 0
+        if self.units is not None:
+            values = self.units.apply(values)
         return values, valid
+
+
+Image = tuple[str, Sequence[Any], Sequence[BandSource]]
+"""What a person calls an image, and its bands: the open file of each, and the band."""
+
+
+def compare_units(images: Sequence[Image], pan: Image | None = None) -> tuple[list[Units | None], list[str]]:
+    """Find the unit in which images can be compared whose files declare scales and offsets.
+
+    That is DN, if all declare the same scale and no offset; else what they declare, in steps of the last image's DN.
+
+    Args:
+        images: of equal bands, the one that tells the step last.
+        pan: an image of one band; one that declares nothing is taken to be in that step.
+
+    Returns:
+        For each image, then for PAN, what its DN become; and what a person must know.
+    """
+    given = [(image, _declared_units(image)) for image in (*images, *([pan] if pan else []))]
+    step = given[len(images) - 1][1][0][0]
+    given = [(image, [(step, 0.0)] if image is pan and units == [(1.0, 0.0)] else units) for image, units in given]
+    if {pair for _, units in given for pair in units} == {(step, 0.0)}:
+        return [None] * len(given), []
+    words = []
+    for (name, _, _), units in given:
+        different = dict.fromkeys(units)
+        shown = ", ".join(f"{scale:g} * DN {offset:+g}" for scale, offset in list(different)[:3])
+        words.append(f"{name}: {shown}{', …' if len(different) > 3 else ''}")
+    note = f"compared by the scales and offsets that the files declare ({'; '.join(words)}), in steps of {step:g}"
+    return [Units(*(np.array(values) / step for values in zip(*units, strict=True))) for _, units in given], [note]
+
+
+def _declared_units(image: Image) -> list[tuple[float, float]]:
+    """Return scale and offset of each band of an image."""
+    _, datasets, sources = image
+    bands = [(dataset, source.band - 1) for dataset, source in zip(datasets, sources, strict=True)]
+    return [(float(dataset.scales[band]) or 1.0, float(dataset.offsets[band])) for dataset, band in bands]
+
+
+def compare_names(first: Image, second: Image) -> list[str]:
+    """Say where two images seem to have their bands in different orders, by the names that their files give them."""
+    names = [
+        [
+            fold_name(dataset.descriptions[source.band - 1] or source.name or "")
+            for dataset, source in zip(*image[1:], strict=True)
+        ]
+        for image in (first, second)
+    ]
+    for number, (one, other) in enumerate(zip(*names, strict=True), start=1):
+        if one and other and one != other and one in names[1]:
+            return [
+                f"band {number} is called {one} in {first[0]} but {other} in {second[0]}, where band "
+                f"{names[1].index(one) + 1} is {one}: bands are compared by number, give both in one order"
+            ]
+    return []
 
 
 def common_area(first: Any, second: Any) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int], list[str]]:
@@ -214,6 +273,8 @@ class GridSource:
     col: int
     gains: tuple[float, ...]
     shape: tuple[int, int]
+    ms_units: Units | None = None
+    pan_units: Units | None = None
     upsampling = "bicubic by the georeference"
 
     def block(self, rows: Span, cols: Span) -> FullBlock:
@@ -223,8 +284,10 @@ class GridSource:
         ratio = math.sqrt(1 / abs(self.pair.grid.rows.scale * self.pair.grid.cols.scale))
         fused, blurred, valid = _fused_and_blurred(self.fused, rows, cols, self.gains, ratio)
         pan_low, low_valid = self._pan_low(rows, cols)
-        ms_up, pan = tile.ms_up.astype(np.float64), tile.pan[0].astype(np.float64)
-        return FullBlock(fused, blurred, ms_up, pan, pan_low, valid & tile.valid & low_valid)
+        ms_up, pan = tile.ms_up.astype(np.float64), tile.pan.astype(np.float64)
+        ms_up = self.ms_units.apply(ms_up) if self.ms_units else ms_up
+        pan = self.pan_units.apply(pan) if self.pan_units else pan
+        return FullBlock(fused, blurred, ms_up, pan[0], pan_low, valid & tile.valid & low_valid)
 
     def _pan_low(self, rows: Span, cols: Span) -> tuple[Array, Array]:
         """Bring PAN to the MS pixels by antialiased bicubic resampling, and back."""
@@ -240,7 +303,8 @@ class GridSource:
 
     def _read_pan(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
         values, valid = self.pair.read_pan(self.row + row, self.col + col, height, width)
-        return values.astype(np.float64), valid
+        values = values.astype(np.float64)
+        return self.pan_units.apply(values) if self.pan_units else values, valid
 
 
 def _there_and_back(axis: Axis, size: int) -> Any:

@@ -5,7 +5,9 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
+from ksdiff_cli import checks
 from ksdiff_cli.checks import LARGEST_SEED
+from ksdiff_cli.errors import KsdiffError
 
 INPUTS = "Inputs"
 OUTPUT = "Output"
@@ -46,6 +48,18 @@ def option(panel: str, *names: str, help: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
+def read_nodata(given: str | None) -> Any:
+    """Return what ``--src-nodata`` says of PAN and of MS, see :func:`ksdiff_cli.checks.read_nodata`.
+
+    Raises:
+        typer.BadParameter: it says nothing that is understood.
+    """
+    try:
+        return checks.read_nodata(given, "--src-nodata")
+    except KsdiffError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def argument(*, help: str, metavar: str, **more: Any) -> Any:
     """Return an argument; see ``typer.Argument`` for the rest."""
     return typer.Argument(help=help, metavar=metavar, show_default=False, **more)
@@ -55,6 +69,25 @@ Quiet = Annotated[bool, option(RUNNING, "--quiet", "-q", help="No progress and n
 Json = Annotated[bool, option(OUTPUT, "--json", help="Print one JSON object on stdout instead of a table.")]
 Overwrite = Annotated[
     bool, option(OUTPUT, "--overwrite", help="Replace an existing output. Default: refuse, and leave it as it is.")
+]
+SrcNodata = Annotated[
+    str | None,
+    option(
+        INPUTS,
+        "--src-nodata",
+        metavar="VALUE | PAN,MS",
+        help="Value of pixels without data in PAN and MS, in place of what the files declare: 0, nan, or 0,-9999 for "
+        "PAN and MS; none: all are data; file: as it declares. Default: file.",
+    ),
+]
+DstNodata = Annotated[
+    float | None,
+    option(
+        OUTPUT,
+        "--dst-nodata",
+        metavar="VALUE",
+        help="Value of pixels without data in the output. Default: that of MS, else of PAN, else 0 where it is needed.",
+    ),
 ]
 Device = Annotated[
     str,

@@ -36,7 +36,18 @@ from ksdiff_cli.raster_fill import (
     grow,
     slope_margin,
 )
-from ksdiff_cli.raster_layout import check_pair, check_quality, crs_notes, georeferenced, intersection, lay, warp_reason
+from ksdiff_cli.raster_layout import (
+    check_colours,
+    check_pair,
+    check_quality,
+    crs_notes,
+    crs_of,
+    has_geotransform,
+    intersection,
+    lay,
+    sensor_geometry,
+    warp_reason,
+)
 from ksdiff_cli.raster_open import alpha_is_data, first_line, open_raster
 from ksdiff_cli.raster_values import Moments
 from ksdiff_cli.raster_warp import warp_bands, warp_flags, warp_grid
@@ -139,6 +150,8 @@ class ScenePair:
     """PAN row and column of the output's first pixel."""
     shape: tuple[int, int]
     """(height, width) of the output in PAN pixels."""
+    true_ratio: float
+    """PAN pixels per MS pixel along the side that has fewer, as the files say, neither rounded nor warped."""
     quality: Any = None
     """The open dataset of the scene's quality band, if it has one, pixel on pixel on MS."""
     warped: tuple[Any, ...] = ()
@@ -161,14 +174,35 @@ class ScenePair:
         return int(first.height), int(first.width)
 
     @property
+    def _by_ms(self) -> bool:
+        """Whether MS alone says where the output lies: PAN has neither a geotransform nor GCPs or RPCs."""
+        return not has_geotransform(self.pan) and has_geotransform(self.ms[0]) and not sensor_geometry(self.pan)
+
+    @property
+    def located(self) -> bool:
+        """Whether a geotransform says where the output lies."""
+        return has_geotransform(self.pan) or self._by_ms
+
+    @property
     def transform(self) -> Affine:
-        """Geotransform of the output grid."""
-        return self.pan.transform @ Affine.translation(self.origin[1], self.origin[0])
+        """Geotransform of the output grid: PAN's, or what follows from that of MS where only MS has one."""
+        if not self._by_ms:
+            return self.pan.transform @ Affine.translation(self.origin[1], self.origin[0])
+        rows, cols = self.grid.rows, self.grid.cols
+        # from centres to corners: half a pixel on both sides
+        first = [axis.offset + (1 - axis.scale) / 2 for axis in (cols, rows)]
+        return self.ms[0].transform @ Affine.translation(*first) @ Affine.scale(cols.scale, rows.scale)
+
+    @property
+    def crs(self) -> Any:
+        """CRS of the output: PAN's, or that of MS where PAN's coordinates are taken to be in it; None without."""
+        pan, ms = crs_of(self.pan), crs_of(self.ms[0])
+        return (ms or pan) if self._by_ms else pan or (ms if self.located else None)
 
     @property
     def georeferenced(self) -> bool:
-        """Whether PAN carries a geotransform or a CRS."""
-        return georeferenced(self.pan)
+        """Whether the output carries a geotransform or a CRS."""
+        return self.located or self.crs is not None
 
     def read_pan(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
         """Read a PAN window: ((1, h, w) float32, (h, w) bool)."""
@@ -345,6 +379,9 @@ def open_pair(scene: Scene) -> Iterator[ScenePair]:
                 raise KsdiffError(f"{source.path}: has no band {source.band}, only {count}; choose with -b")
         pan, ms = opened[scene.pan.path], tuple(opened[source.path] for source in scene.ms)
         check_pair(pan, ms)
+        check_colours(pan, [scene.pan.band])
+        for dataset, source in zip(ms, scene.ms, strict=True):
+            check_colours(dataset, [source.band])
         quality = None
         if scene.quality is not None:
             quality = stack.enter_context(open_raster(scene.quality.path))
@@ -356,8 +393,10 @@ def open_pair(scene: Scene) -> Iterator[ScenePair]:
             notes = [f"MS is warped to PAN's grid at ratio {target.ratio}: {why}", *crs_notes(pan, ms[0])]
             warped = tuple(warp_bands(stack, target, pan, ms, scene.ms))
             quality = quality and warp_flags(stack, target, pan, quality)
+            true_ratio = target.ratio * min(target.scale)
         else:
             whole, notes = lay(pan, ms[0])
+            true_ratio = min(1 / abs(axis.scale) for axis in (whole.rows, whole.cols))
         if any(scene.shift):
             whole = whole.moved(*scene.shift)
         ms_shape = (warped or ms)[0].shape
@@ -367,4 +406,4 @@ def open_pair(scene: Scene) -> Iterator[ScenePair]:
                 f"PAN and MS cover different areas: the output is their common part, {shape[1]} x {shape[0]} "
                 f"of PAN's {pan.width} x {pan.height} pixels"
             )
-        yield ScenePair(scene, pan, ms, whole.shifted(*origin), origin, shape, quality, warped, notes)
+        yield ScenePair(scene, pan, ms, whole.shifted(*origin), origin, shape, true_ratio, quality, warped, notes)

@@ -11,9 +11,13 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.raster_open import unreadable
 
 Array = NDArray[Any]
+
+LARGEST = 1e30
+"""Largest absolute value that is computed with: sums of a few products of them fit into float32."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,9 @@ class BandSource:
     name: str = ""
     """Name for people, e.g. ``red``; empty when unknown."""
     fill: float | None = None
-    """DN that means "no data" by the product's format though the file does not declare it."""
+    """DN that means "no data" by the product's format, or by who gave the file, though it does not declare it."""
+    declared: bool = True
+    """Whether the nodata value that the file declares, if any, counts too; its masks always do."""
     alpha_is_data: bool = False
     """Whether the band that the file calls alpha is one of its data bands and masks nothing."""
 
@@ -46,6 +52,11 @@ class QualityBand:
     cloud: tuple[tuple[int, int], ...]
     """Flags of clouds, cirrus and cloud shadows: data, but not of the ground."""
     band: int = 1
+
+
+def nodata_of(dataset: Any, source: BandSource) -> float | None:
+    """Return the value that means "no data" in a band of an open file, as its user or else the file says."""
+    return dataset.nodatavals[source.band - 1] if source.declared else source.fill
 
 
 def read_band(dataset: Any, source: BandSource, window: Window) -> tuple[Array, Array]:
@@ -68,11 +79,41 @@ def read_bands(datasets: Sequence[Any], sources: Sequence[BandSource], window: W
         ((bands, h, w) float32 DN, (h, w) bool, True where all bands are valid).
 
     Raises:
-        KsdiffError: a file is damaged or incomplete.
+        KsdiffError: a file is damaged or incomplete, or holds values that float32 cannot compute with.
     """
-    shape = int(window.height), int(window.width)
-    values, valid = np.empty((len(sources), *shape), np.float32), np.ones(shape, bool)
-    first, whole = 0, True
+    values = np.empty((len(sources), int(window.height), int(window.width)), np.float32)
+    doubtful = []
+    stored, valid = read_stored(datasets, sources, window)
+    for band, source, own in zip(values, sources, stored, strict=True):
+        # one sum is cheaper than a mask of every pixel, and that of squares is infinite for values beyond 1e19
+        with np.errstate(over="ignore", invalid="ignore"):
+            band[...] = own
+            if own.dtype.kind == "f" and not np.isfinite(np.einsum("i,i->", band.reshape(-1), band.reshape(-1))):
+                doubtful.append((source, band, own))
+    for _, band, own in doubtful:
+        known = is_number(own)
+        valid &= known
+        band[~known] = 0
+    for source, band, own in doubtful:
+        huge = valid & (np.abs(band) > LARGEST)
+        if huge.any():
+            raise too_large(source, own[huge].flat[0])
+    return values, valid
+
+
+def read_stored(datasets: Sequence[Any], sources: Sequence[BandSource], window: Window) -> tuple[list[Array], Array]:
+    """Read a window of several bands as they are stored.
+
+    Returns:
+        (h, w) for each band, of its own data type, and (h, w) bool, True where no band's nodata or mask says otherwise;
+        what is no number is not masked.
+
+    Raises:
+        KsdiffError: see :func:`read_bands`.
+    """
+    found: list[Array] = []
+    valid = np.ones((int(window.height), int(window.width)), bool)
+    first = 0
     while first < len(sources):
         dataset, last = datasets[first], first + 1
         # asked for several bands, GDAL warps the window by itself, not by blocks: other bits in every window
@@ -81,25 +122,38 @@ def read_bands(datasets: Sequence[Any], sources: Sequence[BandSource], window: W
             last += 1
         chosen = sources[first:last]
         try:
-            read = dataset.read([source.band for source in chosen], window=window)
-            for band, source, stored in zip(values[first:last], chosen, read, strict=True):
-                with np.errstate(over="ignore"):
-                    band[...] = stored
+            found.extend(dataset.read([source.band for source in chosen], window=window))
+            for source, stored in zip(chosen, found[first:], strict=True):
                 _mask(dataset, source, stored, window, valid)
             if not chosen[0].alpha_is_data:
                 mask_by_alpha(dataset, [chosen[0].band], window, valid)
-            whole &= read.dtype.kind in "iu"
         except RasterioError as error:
             raise unreadable(chosen[0].path, error) from None
         first = last
-    # one sum is cheaper than a mask of every pixel; what float32 cannot hold is no value either
-    with np.errstate(over="ignore", invalid="ignore"):
-        suspect = not whole and not np.isfinite(values.sum())
-    if suspect:
-        finite = np.isfinite(values)
-        valid &= finite.all(0)
-        values[~finite] = 0
-    return values, valid
+    return found, valid
+
+
+def is_number(stored: Array) -> Array:
+    """Say where floats are measurements: not NaN, infinite or the largest of a type, which stands for "no data"."""
+    known = np.isfinite(stored)
+    for kind in (np.float32, np.float64):  # the largest of the narrower type too: widened, it is kept as it was
+        if np.dtype(kind).itemsize <= stored.dtype.itemsize:
+            known &= np.abs(stored) != np.finfo(kind).max
+    return np.asarray(known)
+
+
+def too_large(source: BandSource, value: Any) -> KsdiffError:
+    """Return the error of a valid value beyond :data:`LARGEST`."""
+    shown = show_value(value)
+    return KsdiffError(
+        f"{source.path}: holds {shown}, too large to compute with ({LARGEST:g} at most); if that marks pixels without "
+        f"data, say so with --src-nodata {shown}, else scale the image down"
+    )
+
+
+def show_value(value: Any) -> str:
+    """Return a pixel's value as it must be typed to mean the same of its data type."""
+    return "0" if value == 0 else str(value).removesuffix(".0")
 
 
 def _mask(dataset: Any, source: BandSource, stored: Array, window: Window, valid: Array) -> None:
@@ -110,6 +164,8 @@ def _mask(dataset: Any, source: BandSource, stored: Array, window: Window, valid
         valid &= stored != source.fill
     flags = dataset.mask_flag_enums[source.band - 1]
     if MaskFlags.all_valid in flags or (MaskFlags.alpha in flags and source.alpha_is_data):
+        return
+    if MaskFlags.nodata in flags and not source.declared:
         return
     nodata = dataset.nodatavals[source.band - 1]
     if MaskFlags.nodata in flags and stored.dtype.kind in "iu" and float(nodata).is_integer():

@@ -9,7 +9,7 @@ from rasterio.warp import transform_bounds
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
-from ksdiff_cli.raster_layout import crs_name, crs_of, has_geotransform
+from ksdiff_cli.raster_layout import crs_name
 from ksdiff_cli.raster_open import is_from_gdal
 
 Crop = tuple[int, int, int, int]
@@ -71,7 +71,7 @@ def crop_pair(pair: ScenePair, crop: Crop) -> ScenePair:
 
 def _crop_to_bounds(pair: ScenePair, bbox: Bounds, bbox_crs: str) -> Crop:
     name = pair.scene.pan.path
-    if not has_geotransform(pair.pan):
+    if not pair.located:
         raise KsdiffError(f"{name}: PAN has no geotransform, so coordinates mean nothing; give a window in pixels")
     west, south, east, north = _in_crs_of_pan(pair, bbox, bbox_crs) if bbox_crs else bbox
     if not (all(map(math.isfinite, (west, south, east, north))) and west < east and south < north):
@@ -90,7 +90,7 @@ def _crop_to_bounds(pair: ScenePair, bbox: Bounds, bbox_crs: str) -> Crop:
 
 
 def _in_crs_of_pan(pair: ScenePair, bbox: Bounds, bbox_crs: str) -> Bounds:
-    target = crs_of(pair.pan)
+    target = pair.crs
     if target is None:
         raise KsdiffError(f"{pair.scene.pan.path}: PAN names no CRS; give the bounding box in PAN's own coordinates")
     try:
@@ -105,7 +105,7 @@ def _in_crs_of_pan(pair: ScenePair, bbox: Bounds, bbox_crs: str) -> Bounds:
         west = south = east = north = math.inf
     if not all(map(math.isfinite, (west, south, east, north))):
         raise KsdiffError(
-            f"the bounding box {_say(bbox)} has no place in {crs_name(pair.pan)}, the CRS of PAN; give another"
+            f"the bounding box {_say(bbox)} has no place in {crs_name(pair)}, the CRS of PAN; give another"
         )
     return west, south, east, north
 
@@ -115,7 +115,7 @@ def _extent(pair: ScenePair) -> str:
     height, width = pair.shape
     corners = [pair.transform @ (col, row) for col in (0, width) for row in (0, height)]
     xs, ys = zip(*corners, strict=True)
-    name = crs_name(pair.pan)
+    name = crs_name(pair)
     return f"which covers {_say((min(xs), min(ys), max(xs), max(ys)))}" + (f" in {name}" if name else "")
 
 

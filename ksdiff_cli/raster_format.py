@@ -1,6 +1,6 @@
 """How sharpened values are stored: data type, nodata, rounding."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.raster import ScenePair, SceneStatistics
+from ksdiff_cli.raster_bands import nodata_of
 
 Array = NDArray[Any]
 
@@ -23,6 +24,16 @@ class PixelFormat:
     """Value of invalid pixels; None when the file declares none."""
     differences: bool = False
     """Whether values are differences of DN, such as deviations, which MS's offset does not apply to."""
+    bits: int | None = None
+    """Bits that integers from 0 up may take, fewer than their type has; None for all of them."""
+    apart: float = 1e-6
+    """How far a float is moved that is valid but the same as a nodata value of 0, DN."""
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest value of an integer type."""
+        info = np.iinfo(self.dtype)
+        return int(info.min), int(info.max) if self.bits is None else 2**self.bits - 1
 
     def encode(self, values: Array, valid: Array, out: Array | None = None) -> Array:
         """Turn fused values into stored ones: rounded, clipped, and never the nodata value where they are valid.
@@ -57,10 +68,10 @@ class PixelFormat:
             return
         # float32 cannot hold the largest 32-bit integers, nor float64 those of 64 bits
         exact = np.float32 if self.dtype.itemsize <= 2 else np.float64
-        info = np.iinfo(self.dtype)
-        top = exact(info.max) if int(exact(info.max)) == info.max else np.nextafter(exact(info.max), exact(0))
+        low, high = self.limits
+        top = exact(high) if int(exact(high)) == high else np.nextafter(exact(high), exact(0))
         rounded = np.rint(values, dtype=exact)
-        np.clip(rounded, exact(info.min), top, out=rounded)
+        np.clip(rounded, exact(low), top, out=rounded)
         if np.isnan(rounded.min(initial=0)):
             np.nan_to_num(rounded, copy=False)
         stored[...] = rounded
@@ -68,24 +79,45 @@ class PixelFormat:
     def _beside(self, nodata: Any) -> Any:
         """Return the value next to nodata; for floats far enough that readers with a tolerance tell them apart."""
         if self.dtype.kind == "f":
-            return nodata + self.dtype.type(max(abs(float(nodata)) * 1e-5, 1e-6))
-        return nodata - 1 if nodata == np.iinfo(self.dtype).max else nodata + 1
+            step = abs(float(nodata)) * 1e-5 or self.apart
+            return self.dtype.type(
+                float(nodata) + (step if float(nodata) + step <= np.finfo(self.dtype).max else -step)
+            )
+        return nodata - 1 if nodata == self.limits[1] else nodata + 1
 
 
-def choose_format(pair: ScenePair, holes: bool, dtype: str | None = None) -> PixelFormat:
+def choose_format(
+    pair: ScenePair, statistics: SceneStatistics | None = None, dtype: str | None = None, nodata: float | None = None
+) -> PixelFormat:
     """Choose the output's data type and nodata value: those of MS, as far as they go together.
 
     Args:
         pair: the inputs.
-        holes: whether some pixel is invalid; only then is a nodata value declared that MS does not declare.
+        statistics: of the scene, once they are known. Only where some pixel is invalid a nodata value is declared that
+            MS does not declare.
         dtype: wanted type; None takes that of MS.
+        nodata: wanted value; None chooses one.
+
+    Raises:
+        KsdiffError: the type does not have the wanted value.
     """
     chosen = np.dtype(dtype) if dtype else np.result_type(*(np.dtype(d.dtypes[b - 1]) for d, b in ms_bands(pair)))
-    candidates = [dataset.nodatavals[band - 1] for dataset, band in ms_bands(pair)]
-    if holes:
-        candidates += [pair.pan.nodatavals[pair.scene.pan.band - 1], 0.0]
-    fitting = (float(value) for value in candidates if value is not None and _fits(float(value), chosen))
-    return PixelFormat(chosen, next(fitting, None))
+    bits = _bits(pair) if chosen.kind in "iu" else None
+    bits = bits if bits and 2**bits - 1 < np.iinfo(chosen).max else None
+    pixels = PixelFormat(chosen, None, bits=bits)
+    if statistics is not None and chosen.kind == "f":
+        least = 1e-5 * min(filter(None, statistics.ms_std.tolist()), default=1.0)
+        pixels = replace(pixels, apart=max(min(pixels.apart, least), float(np.finfo(chosen).tiny)))
+    if nodata is not None:
+        if not _fits(nodata, pixels):
+            kind = f"{bits} bits" if bits and _fits(nodata, replace(pixels, bits=None)) else chosen.name
+            raise KsdiffError(f"--dst-nodata {nodata:g}: is no value of {kind}; give another, or another type with -t")
+        return replace(pixels, nodata=nodata)
+    candidates = [nodata_of(dataset, source) for dataset, source in zip(pair.ms, pair.scene.ms, strict=True)]
+    if statistics is not None and statistics.holes:
+        candidates += [nodata_of(pair.pan, pair.scene.pan), 0.0]
+    fitting = (float(value) for value in candidates if value is not None and _fits(float(value), pixels))
+    return replace(pixels, nodata=next(fitting, None))
 
 
 def check_range(pixels: PixelFormat, statistics: SceneStatistics) -> None:
@@ -110,10 +142,17 @@ def check_range(pixels: PixelFormat, statistics: SceneStatistics) -> None:
             )
 
 
-def _fits(value: float, dtype: np.dtype[Any]) -> bool:
-    if dtype.kind == "f":
-        return not np.isfinite(value) or abs(value) <= float(np.finfo(dtype).max)
-    return value.is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+def _fits(value: float, pixels: PixelFormat) -> bool:
+    if pixels.dtype.kind == "f":
+        return not np.isfinite(value) or abs(value) <= float(np.finfo(pixels.dtype).max)
+    low, high = pixels.limits
+    return float(value).is_integer() and low <= value <= high
+
+
+def _bits(pair: ScenePair) -> int | None:
+    """Return the bits that the values of MS take by its files (NBITS); None where a file does not say."""
+    found = [dataset.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", "") for dataset, band in ms_bands(pair)]
+    return max(map(int, found)) if all(bits.isdecimal() and int(bits) > 0 for bits in found) else None
 
 
 def ms_bands(pair: ScenePair) -> list[tuple[Any, int]]:

@@ -1,6 +1,7 @@
 """How an open PAN and an open MS image lie on each other, and whether they can be fused at all."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rasterio.transform import Affine
@@ -29,7 +30,7 @@ def check_pair(pan: Any, ms: tuple[Any, ...]) -> None:
     for dataset in (pan, *ms):
         if any("complex" in kind for kind in dataset.dtypes):
             raise KsdiffError(f"{dataset.name}: has complex values; give amplitudes or reflectances")
-    located = has_geotransform(pan) and has_geotransform(first)
+    located = both_located(pan, first)
     if not located and pan.width <= first.width and pan.height <= first.height:
         raise KsdiffError(
             f"{pan.name}: PAN ({pan.width} x {pan.height}) is not finer than MS {first.name} "
@@ -49,6 +50,24 @@ def check_quality(quality: Any, ms: Any) -> None:
         )
     if not quality.dtypes[0].startswith(("uint", "int")):
         raise KsdiffError(f"{quality.name}: a quality band holds integers, not {quality.dtypes[0]}")
+
+
+def check_colours(dataset: Any, bands: Sequence[int]) -> None:
+    """Refuse bands, by number from 1, that hold indexes into a colour table, which no filter may mix.
+
+    Raises:
+        KsdiffError: one does; a table of greys that follow each other is none.
+    """
+    for band in bands:
+        try:
+            table = dataset.colormap(band)
+        except ValueError:  # rasterio's way to say that there is none
+            continue
+        if any(colour[:3] != (index,) * 3 for index, colour in table.items()):
+            raise KsdiffError(
+                f"{dataset.name}: band {band} holds indexes into a colour table, not brightness; turn it into colours "
+                f"first: gdal_translate -expand rgb {dataset.name} rgb.tif"
+            )
 
 
 def _other_grid(dataset: Any, first: Any) -> str:
@@ -75,9 +94,19 @@ def georeferenced(dataset: Any) -> bool:
 
 
 def has_geotransform(dataset: Any) -> bool:
-    """Say whether an image says where its pixels lie; a CRS alone, or pixel numbers as coordinates, do not."""
+    """Say whether an image says where its pixels lie; a CRS alone does not, nor does what GDAL makes up without."""
     transform = dataset.transform
-    return not (transform.is_degenerate or any(transform.almost_equals(Affine.scale(1, sign)) for sign in (1, -1)))
+    return not (transform.is_degenerate or transform.almost_equals(Affine.identity()))
+
+
+def both_located(pan: Any, ms: Any) -> bool:
+    """Say whether geotransforms lay two images on each other; pixel numbers as the coordinates of both do not."""
+    return has_geotransform(pan) and has_geotransform(ms) and not (pixel_numbers(pan) and pixel_numbers(ms))
+
+
+def pixel_numbers(dataset: Any) -> bool:
+    """Say whether an image's coordinates count its pixels from its corner, as those of a grid of 1 m may do too."""
+    return bool(dataset.transform.almost_equals(Affine.scale(1, -1)))
 
 
 def sensor_geometry(dataset: Any) -> str | None:
@@ -97,7 +126,7 @@ def lay(pan: Any, ms: Any) -> tuple[GridMap, list[str]]:
         KsdiffError: different CRS, grids rotated against each other, PAN no finer than MS, or sizes at no integer
             ratio.
     """
-    if not (has_geotransform(pan) and has_geotransform(ms)):
+    if not both_located(pan, ms):
         return _by_corner(pan, ms)
     if why := warp_reason(pan, ms):
         raise KsdiffError(f"{ms.name}: {why} {pan.name}; warp it with --warp")
@@ -110,7 +139,7 @@ def warp_reason(pan: Any, ms: Any) -> str | None:
     Returns:
         Words that go on with PAN's name, such as "its CRS (EPSG:32632) differs from that (EPSG:32631) of PAN".
     """
-    if not (has_geotransform(pan) and has_geotransform(ms)):
+    if not both_located(pan, ms):
         return None
     if not same_crs(pan, ms):
         return f"its CRS ({crs_name(ms)}) differs from that ({crs_name(pan)}) of PAN"
@@ -178,11 +207,16 @@ def _by_corner(pan: Any, ms: Any) -> tuple[GridMap, list[str]]:
         instead = sensor_geometry(dataset)
         if not has_geotransform(dataset):
             found.append((name, "no geotransform" + (f", only {instead}" if instead else "")))
-    if len(found) == 2 and found[0][1] == found[1][1]:
+    if not found:
+        why = "no geotransform"
+    elif len(found) == 2 and found[0][1] == found[1][1]:
         why = found[0][1]
     else:
         why = "; ".join(f"{name} has {what}" for name, what in found)
-    kept = " and kept in sensor geometry" if not has_geotransform(pan) and sensor_geometry(pan) else ""
+    kept = ""
+    if not has_geotransform(pan):
+        by_ms = ", whose georeference the output takes" if has_geotransform(ms) else ""
+        kept = " and kept in sensor geometry" if sensor_geometry(pan) else by_ms
     return corner_aligned(ratio), [f"{why}: PAN and MS are laid corner on corner at ratio {ratio}{kept}"]
 
 
@@ -247,6 +281,6 @@ def intersection(
 
 def no_overlap(pan: Any, ms: Any) -> KsdiffError:
     """Return the error of two images that do not meet."""
-    doubts = crs_notes(pan, ms) if has_geotransform(pan) and has_geotransform(ms) else []
+    doubts = crs_notes(pan, ms) if both_located(pan, ms) else []
     why = f" ({doubts[0]})" if doubts else ""
     return KsdiffError(f"{ms.name}: does not overlap PAN {pan.name}{why}; check that both belong to one scene")

@@ -26,8 +26,8 @@ def grid_profile(pair: ScenePair, pixels: PixelFormat) -> dict[str, Any]:
         "dtype": pixels.dtype.name,
         "nodata": pixels.nodata,
     }
-    if has_geotransform(pair.pan):
-        profile |= {"crs": pair.pan.crs, "transform": pair.transform}
+    if pair.located:
+        profile |= {"crs": pair.crs, "transform": pair.transform}
     elif not _only_gcps(pair):
         profile["crs"] = pair.pan.crs
     return profile

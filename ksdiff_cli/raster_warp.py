@@ -19,7 +19,8 @@ from rasterio.warp import transform as reproject
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import Axis, GridMap
-from ksdiff_cli.raster_layout import check_sizes, crs_name, crs_of, has_geotransform, no_overlap, same_crs, turned
+from ksdiff_cli.raster_bands import nodata_of
+from ksdiff_cli.raster_layout import both_located, check_sizes, crs_name, crs_of, no_overlap, same_crs, turned
 from ksdiff_cli.raster_open import first_line, is_from_gdal
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def warp_bands(
     opened: dict[tuple[int, float], Any] = {}
     bands = []
     for dataset, source in zip(ms, sources, strict=True):
-        empty = dataset.nodatavals[source.band - 1] if source.fill is None else source.fill
+        empty = nodata_of(dataset, source) if source.fill is None else source.fill
         empty = math.nan if empty is None or math.isnan(empty) else empty
         key = id(dataset), empty
         if key not in opened:
@@ -180,7 +181,7 @@ def _without_alpha(stack: ExitStack, dataset: Any) -> Any:
 
 def rotation(pan: Any, ms: Any) -> float | None:
     """Measure by how many degrees MS is rotated clockwise against PAN, whatever their CRS; None if nothing says so."""
-    if not (has_geotransform(pan) and has_geotransform(ms)) or (linear := _linear(pan, ms)) is None:
+    if not both_located(pan, ms) or (linear := _linear(pan, ms)) is None:
         return None
     return turned(Affine(linear[0, 0], linear[0, 1], 0, linear[1, 0], linear[1, 1], 0))
 

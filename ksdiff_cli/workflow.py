@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksdiff_cli.checks import Registration, check_choice, check_four
+from ksdiff_cli.checks import Nodata, Registration, check_choice, check_four
 from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.fusers import make_fuser
 from ksdiff_cli.products import choose_bands
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene
 from ksdiff_cli.raster_crop import find_crop
+from ksdiff_cli.raster_nodata import declare
 from ksdiff_cli.raster_writer import check_output
 from ksdiff_cli.registration import guard
 from ksdiff_cli.sharpening import Sharpened, SharpenOptions, is_assembled, sharpen_scene
@@ -49,6 +50,8 @@ class Workflow:
     """Whether results are back-projected, see :mod:`ksdiff_cli.sharpening.consistency`."""
     uncertainty: Uncertainty | None = None
     """The raster of uncertainty that is made besides."""
+    nodata: tuple[Nodata, Nodata] = (None, None)
+    """What means "no data" in PAN and in MS."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be of any scene."""
@@ -93,7 +96,7 @@ class Workflow:
                 is no such band or part.
             ModelError: the weights do not fit the scene.
         """
-        scene = replace(choose_bands(scene, list(self.bands)), warp=self.warp)
+        scene = declare(replace(choose_bands(scene, list(self.bands)), warp=self.warp), self.nodata)
         notes: Sequence[str] = ()
         if self.registration != "skip":
             scene, notes = guard(scene, correct=self.registration == "correct", progress=progress)

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from .layers import low_pass, products_in_bfloat16
 
+_LEAST_RATIO = 1.9  # true PAN pixels per MS pixel: a nominal 2, on grids that were resampled a little
 Stage = Literal[1, 2]
-_SMALLEST_STD = 1e-6
+_ROUNDING = 1e-7  # deviations this small against the mean are what float32 rounds away: a constant image
 
 
 class ModelError(Exception):
@@ -226,14 +227,16 @@ class FusionModel(nn.Module, ABC):
         """Whether the network only runs where the ground truth is known, so that it cannot sharpen."""
         return False
 
-    def check(self, bands: int, ratio: int) -> None:
+    def check(self, bands: int, ratio: float) -> None:
         """Raise :class:`ModelError` if the network cannot take this number of bands or this ratio."""
         if self.config.bands is not None and bands != self.config.bands:
             raise ModelError(
                 f"the weights are for {self.config.bands} MS bands, the data have {bands}; choose bands, or others"
             )
-        if ratio < 2:
-            raise ModelError(f"the network sharpens at ratios of 2 and more, not {ratio}")
+        if ratio < _LEAST_RATIO:
+            raise ModelError(
+                f"the network sharpens at ratios of 2 and more, not {ratio:.3g}: take another method, such as gsa"
+            )
 
     @abstractmethod
     def noise(self, seed: int = 0) -> Tensor:
@@ -302,9 +305,10 @@ class FusionModel(nn.Module, ABC):
             ratio: PAN pixels per MS pixel along a side.
             gt: (N, C, H, W) DN, when known.
         """
-        P = (pan - statistics.pan_mean[..., None, None]).div_(_spread(statistics.pan_std))
-        M = (ms_up - statistics.ms_mean[..., None, None]).div_(_spread(statistics.ms_std))
-        G = None if gt is None else (gt - statistics.ms_mean[..., None, None]) / _spread(statistics.ms_std)
+        P = (pan - statistics.pan_mean[..., None, None]).div_(_spread(statistics.pan_std, statistics.pan_mean))
+        spread = _spread(statistics.ms_std, statistics.ms_mean)
+        M = (ms_up - statistics.ms_mean[..., None, None]).div_(spread)
+        G = None if gt is None else (gt - statistics.ms_mean[..., None, None]) / spread
         detail = P - low_pass(P, ratio)
         if self.config.bands is not None:
             return Inputs(P, detail, M, M[:, :0], G)
@@ -329,7 +333,8 @@ class FusionModel(nn.Module, ABC):
         with self._rounding(pan.device.type):
             fused = network(inputs)
         fused = fused.reshape(*ms_up.shape[:2], *fused.shape[-2:])
-        return fused.mul(_spread(statistics.ms_std)).add_(statistics.ms_mean[..., None, None])
+        spread = _spread(statistics.ms_std, statistics.ms_mean, constant=0)
+        return fused.mul(spread).add_(statistics.ms_mean[..., None, None])
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
@@ -338,6 +343,6 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
 
 
-def _spread(std: Tensor) -> Tensor:
-    """(N, C) -> (N, C, 1, 1), a constant band's zero replaced by one."""
-    return torch.where(std > _SMALLEST_STD, std, torch.ones_like(std))[..., None, None]
+def _spread(std: Tensor, mean: Tensor, constant: float = 1) -> Tensor:
+    """(N, C) -> (N, C, 1, 1), in whatever unit; ``constant`` in place of a constant band's deviation."""
+    return torch.where(std > _ROUNDING * mean.abs(), std, torch.full_like(std, constant))[..., None, None]

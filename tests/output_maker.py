@@ -40,7 +40,7 @@ def write_output(
     scene = files if isinstance(files, Scene) else scene_of(str(files.pan), [str(files.ms)])
     check_output(output, [source.path for source in (scene.pan, *scene.ms)], overwrite, format)
     with open_pair(scene) as pair:
-        pixels = choose_format(pair, pair.statistics().holes, dtype)
+        pixels = choose_format(pair, pair.statistics(), dtype)
         part = crop_pair(pair, window) if window else pair
         height, width = part.shape
         with new_raster(output, part, pixels, creation or {}, TAGS, format, tile) as target:

@@ -566,7 +566,7 @@ def test_what_gdal_cannot_store_is_refused_before_any_work(
 
 def test_what_gdal_can_store_is_not_refused(make_pair: Any, tmp_path: Path) -> None:
     with open_pair(scene_of(str((files := make_pair(dtype="uint8")).pan), [str(files.ms)])) as pair:
-        byte, wide = choose_format(pair, False), choose_format(pair, False, "float64")
+        byte, wide = choose_format(pair), choose_format(pair, dtype="float64")
     for cog in (False, True):
         for codec in ("NONE", "LZW", "DEFLATE", "ZSTD", "LERC"):
             for pixels in (byte, wide):

@@ -52,7 +52,8 @@ def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
     """Return (bands, H, W) DN."""
     haze = coefficients.haze[:, None, None]
     clear = block.ms_up - haze
-    intensity = weigh(coefficients.alpha, clear) + _EPS
+    # the reference adds the least of a unit that stands for DN; here it follows the data's own
+    intensity = weigh(coefficients.alpha, clear) + _EPS * abs(coefficients.mean)
     ratio = modulate(coefficients.gain * block.pan + coefficients.offset, intensity, coefficients.mean, setup)
     return np.asarray(np.maximum(clear, 0) * ratio + haze)
 

@@ -18,6 +18,7 @@ def info(
         ),
     ],
     sensor: options.SensorName = None,
+    src_nodata: options.SrcNodata = None,
     json: options.Json = False,
 ) -> None:
     """Print what a file holds: size, grids, CRS, bands; how PAN and MS lie on each other; a checkpoint's header.
@@ -28,7 +29,7 @@ def info(
     """
     from ksdiff_cli.inspection import describe
 
-    facts = describe(path, sensor)
+    facts = describe(path, sensor, options.read_nodata(src_nodata))
     if json:
         print_json(facts)
         return

@@ -62,6 +62,7 @@ def metrics(
             help="Measure everything, or leave out a border of 21 or 30 px as the literature does.",
         ),
     ] = "full",
+    src_nodata: options.SrcNodata = None,
     warp: options.Warp = False,
     maps: Annotated[
         Path | None,
@@ -104,6 +105,7 @@ def metrics(
             sensor=sensor,
             crop=crop,
             warp=warp,
+            src_nodata=options.read_nodata(src_nodata),
             maps=maps,
             report=report,
             command=shlex.join(["ksdiff", *sys.argv[1:]]),

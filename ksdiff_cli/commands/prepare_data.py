@@ -85,6 +85,7 @@ def prepare_data(
         ),
     ] = 5.0,
     sensor: options.SensorName = None,
+    src_nodata: options.SrcNodata = None,
     warp: options.Warp = False,
     register: options.Register = False,
     no_registration_check: options.NoRegistrationCheck = False,
@@ -129,6 +130,7 @@ def prepare_data(
         warp=warp,
         register=register,
         check_registration=not no_registration_check,
+        nodata=options.read_nodata(src_nodata),
         seed=seed,
     )
     if dry_run:

@@ -76,6 +76,7 @@ def sharpen(
         ),
     ] = None,
     sensor: options.SensorName = None,
+    src_nodata: options.SrcNodata = None,
     warp: options.Warp = False,
     tile: Annotated[
         int | None,
@@ -118,6 +119,7 @@ def sharpen(
             help="GDAL creation option, such as COMPRESS=LZW; may be repeated. Default: tiled, lossless compression.",
         ),
     ] = None,
+    dst_nodata: options.DstNodata = None,
     format: options.Format = "GTiff",
     window: options.Window = None,
     bbox: options.Bbox = None,
@@ -181,7 +183,15 @@ def sharpen(
         # a client may have no GPU, though its workers have
         make_fuser(method, checkpoint, "auto" if scheduler and device != "cpu" else device, seed, threads),
         SharpenOptions(
-            tile, memory, not no_resume, dtype, format, _parse_creation(co or []), overwrite, threads=threads
+            tile,
+            memory,
+            not no_resume,
+            dtype,
+            format,
+            _parse_creation(co or []),
+            overwrite,
+            threads=threads,
+            nodata=dst_nodata,
         ),
         _parse_bands(bidx or []),
         warp,
@@ -193,6 +203,7 @@ def sharpen(
         _adaptation(adapt, checkpoint, seed, device),
         consistent,
         _uncertainty(uncertainty, checkpoint, seed, device, draws),
+        options.read_nodata(src_nodata),
     )
     makers = _makers(workers, scheduler, device, threads)
     if batch is not None:

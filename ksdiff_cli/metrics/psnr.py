@@ -6,6 +6,9 @@ import numpy as np
 
 from ksdiff_cli.metrics.blocks import Array, Block, Metric, measure
 
+_RADIANCE = 1e-3
+"""Largest value below which data are no reflectances in [0, 1]: those of the darkest water reach further."""
+
 
 class Psnr(Metric):
     """Accumulator of :func:`psnr`; NaN without any pixel."""
@@ -53,8 +56,11 @@ def psnr(reference: Array, fused: Array, peak: float, valid: Array | None = None
 def guess_peak(largest: float) -> float:
     """Return the peak of data whose largest value is known: 1 for [0, 1] data, else 2**bits - 1 of the least 8 bits.
 
-    The 8, 10, 11, 12 … bits of the sensors all come out if the data use their range; say the peak with every figure.
+    The 8, 10, 11, 12 … bits of the sensors all come out if the data use their range; say the peak with every figure. Of
+    data far below 1, such as radiances in W/cm²/sr/nm, it is the largest value itself.
     """
+    if 0 < largest < _RADIANCE:
+        return largest
     if largest <= 1:
         return 1.0
     return float(2 ** max(8, math.ceil(math.log2(largest + 1))) - 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ksdiff_cli.checks import check_choice, check_number, check_seed
+from ksdiff_cli.checks import Nodata, check_choice, check_number, check_seed
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.patches.layout import SPLITS, Rect, Regions, Split, check_patch, lay_regions
 from ksdiff_cli.patches.masks import Rule
@@ -16,6 +16,7 @@ from ksdiff_cli.patches.toolbox import check_toolbox
 from ksdiff_cli.products import find_scenes
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.raster import Scene, open_pair
+from ksdiff_cli.raster_nodata import check_declared, declare, find_notes
 from ksdiff_cli.registration import guard
 from ksdiff_cli.sensors import Sensor
 
@@ -50,6 +51,8 @@ class PatchOptions:
     """Whether the shift between PAN and MS is corrected."""
     check_registration: bool = True
     """Whether that shift is measured, and refused if it is large."""
+    nodata: tuple[Nodata, Nodata] = (None, None)
+    """What means "no data" in PAN and in MS of the scenes in folders."""
     seed: int = 0
     """Of the split; see :func:`ksdiff_cli.checks.check_seed`."""
 
@@ -112,7 +115,8 @@ def plan_patches(options: PatchOptions) -> list[Plan]:
             plans.append(_plan_tiles(path, options))
         else:
             plans += [
-                _plan_scene(replace(scene, warp=options.warp), options) for scene in find_scenes(path, options.sensor)
+                _plan_scene(declare(replace(scene, warp=options.warp), options.nodata), options)
+                for scene in find_scenes(path, options.sensor)
             ]
     first = plans[0]
     for plan in plans[1:]:
@@ -137,7 +141,8 @@ def _plan_scene(scene: Scene, options: PatchOptions) -> Plan:
         check_patch(options.patch, source.ratio)
         # the filters' reach as guard: no value of a block depends on a pixel of another split
         regions = lay_regions(scene.name, source.shape, options.patch, source.ratio, source.reach, options.seed)
-        notes = [f"{scene.name}: {line}" for line in (*found, *pair.notes)]
+        check_declared(pair)
+        notes = [f"{scene.name}: {line}" for line in (*found, *pair.notes, *find_notes(pair))]
         if source.ratio != pair.grid.ratio:
             notes.append(
                 f"{scene.name}: degraded by {source.ratio} though its own ratio is {pair.grid.ratio}, "

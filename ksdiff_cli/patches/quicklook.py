@@ -110,9 +110,10 @@ def _picture(source: PairSource, shape: tuple[int, int]) -> Array:
     out = np.zeros((*shape, 3), np.uint8)
     for channel, number in enumerate(_colour_bands(source)):
         dataset, band = source.pair.ms[number], source.pair.scene.ms[number]
-        values = dataset.read(band.band, window=window, out_shape=shape, resampling=way, masked=True)
-        valid = ~np.ma.getmaskarray(values) & np.isfinite(values.data) & (values.data != band.fill)
-        stretched = find_stretch(values.data[None], valid).apply(values.data[None])[0]
+        values = dataset.read(band.band, window=window, out_shape=shape, resampling=way, masked=band.declared)
+        values, mask = np.ma.getdata(values), np.ma.getmaskarray(values)
+        valid = ~mask & np.isfinite(values) & (values != band.fill)
+        stretched = find_stretch(values[None], valid).apply(values[None])[0]
         out[..., channel] = np.where(valid, stretched, 0)
     return out
 

@@ -8,7 +8,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.product import fit_sensor
 from ksdiff_cli.raster import BandSource, Scene
-from ksdiff_cli.raster_layout import georeferenced
+from ksdiff_cli.raster_layout import georeferenced, pixel_numbers
 from ksdiff_cli.raster_open import alpha_is_data, data_bands, open_raster
 from ksdiff_cli.sensors import Sensor, find_sensor
 
@@ -100,7 +100,9 @@ def _by_resolution(files: list[str]) -> tuple[list[str], list[str]]:
         try:
             with open_raster(path) as dataset:
                 sizes[path] = dataset.width, dataset.height
-                areas[path] = abs(dataset.transform.determinant) if georeferenced(dataset) else 0.0
+                areas[path] = (
+                    abs(dataset.transform.determinant) if georeferenced(dataset) and not pixel_numbers(dataset) else 0.0
+                )
                 bands[path] = dataset.count
         except KsdiffError:
             continue  # a stray file that is no raster must not hide the pair

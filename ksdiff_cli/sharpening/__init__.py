@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import rasterio
 
 from ksdiff_cli import __version__
 from ksdiff_cli.checks import Dtype, check_choice, check_number
+from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.progress import ProgressCallback, silent
@@ -17,6 +19,7 @@ from ksdiff_cli.raster import Scene, ScenePair, open_pair
 from ksdiff_cli.raster_creation import check_creation
 from ksdiff_cli.raster_crop import Crop, crop_pair, crop_to
 from ksdiff_cli.raster_format import check_range, choose_format
+from ksdiff_cli.raster_nodata import check_declared, find_notes
 from ksdiff_cli.raster_open import BLOCK_CACHE
 from ksdiff_cli.raster_writer import Format, check_output, new_raster, space_needed
 from ksdiff_cli.resuming import file_state
@@ -61,6 +64,8 @@ class SharpenOptions:
     The output does not depend on it."""
     fidelity: bool = True
     """Whether the output is compared with MS, see :mod:`ksdiff_cli.sharpening.fidelity`."""
+    nodata: float | None = None
+    """Value of invalid pixels; None takes what MS has, or one where it is needed."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; that memory suffices, only the scene tells."""
@@ -72,6 +77,8 @@ class SharpenOptions:
         check_choice("format", self.format, Format)
         if self.dtype is not None:
             check_choice("dtype", self.dtype, Dtype)
+        if self.nodata is not None and (isinstance(self.nodata, bool) or not isinstance(self.nodata, Real)):
+            raise KsdiffError(f"nodata {self.nodata!r}: give a number, or nan")
 
 
 @dataclass(frozen=True)
@@ -141,14 +148,16 @@ def sharpen_scene(
     # set here, GDAL_NUM_THREADS holds in all threads of the process
     threads = {} if options.threads is None else {"GDAL_NUM_THREADS": str(options.threads)}
     with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE, **threads), open_pair(scene) as pair:
-        fuser.check(pair.bands, pair.grid.ratio)
-        pixels = replace(choose_format(pair, holes=False, dtype=options.dtype), differences=differences)
+        check_declared(pair)
+        fuser.check(pair.bands, pair.true_ratio)
+        pixels = replace(choose_format(pair, None, options.dtype, options.nodata), differences=differences)
         check_creation(options.format == "COG", options.creation, pixels, pair.bands)
         plan = plan_scene(pair, output, fuser, options)
         facts = _facts(pair, fuser, plan, options)
         with open_folder(output, facts, _how(options), resume=options.resume) as folder:
             if folder.finished:
                 return _found(output, pair, plan)
+            pair.notes += find_notes(pair)
             check_output(output, inputs, options.overwrite or folder.assembled, options.format)
             return _make(pair, output, fuser, options, plan, folder, progress, make, differences)
 
@@ -166,7 +175,7 @@ def _make(
 ) -> Sharpened:
     """Survey the scene, make the windows that are missing, put them together as they come."""
     statistics = pair.statistics(progress, fuser.watch(pair))
-    pixels = replace(choose_format(pair, statistics.holes, options.dtype), differences=differences)
+    pixels = replace(choose_format(pair, statistics, options.dtype, options.nodata), differences=differences)
     if options.dtype:
         check_range(pixels, statistics)
     job = Job(folder.path, plan, pair.bands, pixels, place_of(pair))
@@ -224,7 +233,7 @@ def plan_scene(pair: ScenePair, output: Path, fuser: Fuser, options: SharpenOpti
     Raises:
         KsdiffError: memory does not suffice, no such tile, or no such part of the scene.
     """
-    stored = choose_format(pair, holes=False, dtype=options.dtype).dtype.itemsize
+    stored = choose_format(pair, None, options.dtype).dtype.itemsize
     margin = fuser.reach(pair.grid.ratio)
     fusing = fuser.bytes_per_pixel(pair.bands)
     base = _BASE_TORCH if "torch" in sys.modules else _BASE
@@ -251,6 +260,7 @@ def _facts(pair: ScenePair, fuser: Fuser, plan: Plan, options: SharpenOptions) -
         # windows of a CPU and of a GPU, which may round otherwise, are not mixed
         "method": dict(fuser.provenance()) | ({"DEVICE": "cuda"} if _device(fuser, pair) else {}),
         "dtype": options.dtype,
+        "nodata": options.nodata,
         "cut": plan.facts,
     }
 

@@ -13,7 +13,6 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
-from rasterio.transform import Affine
 
 from ksdiff_cli.checks import Registration, check_choice, check_number
 from ksdiff_cli.errors import KsdiffError
@@ -21,6 +20,7 @@ from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair
 from ksdiff_cli.raster_format import choose_format
+from ksdiff_cli.raster_nodata import find_notes
 from ksdiff_cli.raster_open import BLOCK_CACHE
 from ksdiff_cli.registration import guard
 from ksdiff_cli.sensors import Sensor
@@ -182,17 +182,17 @@ def _fuse(
             note(line)
     with open_pair(scene) as pair:
         _check_ratio(pair, options.ratio)
-        fuser.check(pair.bands, pair.grid.ratio)
+        fuser.check(pair.bands, pair.true_ratio)
         plan = plan_scene(pair, Path(), fuser, SharpenOptions(options.tile, options.memory, resume=False))
         statistics = pair.statistics(progress)
-        pixels = choose_format(pair, statistics.holes)
+        pixels = choose_format(pair, statistics)
         out = np.full((pair.bands, *pair.shape), 0 if pixels.nodata is None else pixels.nodata, pixels.dtype)
         job = Canvas(Path(), plan, pair.bands, pixels, {}, out)
         fuser.prepare(pair, statistics, progress)
         make_windows(Windows(job, pair, fuser, statistics), plan.numbers, progress)
-        for line in pair.notes if pair.georeferenced else ():
+        for line in (*(pair.notes if pair.georeferenced else ()), *find_notes(pair)):
             note(line)
-        place = {"crs": pair.pan.crs, "transform": pair.transform} if pair.georeferenced else {}
+        place = {"crs": pair.crs, "transform": pair.transform} if pair.georeferenced else {}
         return Image(out, place, pixels.nodata)
 
 
@@ -225,14 +225,10 @@ def _as_file(image: Image) -> Iterator[str]:
     """Keep an image as an uncompressed GeoTIFF in memory; yield the name by which GDAL opens it."""
     bands, height, width = image.values.shape
     profile = {"count": bands, "height": height, "width": width, "dtype": image.values.dtype.name}
-    place = dict(image.place)
-    if "transform" not in place:
-        # rows downwards; the unit matrix would make rasterio warn
-        place["transform"] = Affine(1, 0, 0, 0, -1, 0)
     with MemoryFile(ext=".tif") as memory, warnings.catch_warnings(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with memory.open(
-            driver="GTiff", **profile, **place, nodata=image.nodata, photometric="MINISBLACK", alpha="NO",
+            driver="GTiff", **profile, **image.place, nodata=image.nodata, photometric="MINISBLACK", alpha="NO",
             interleave="band", tiled=True, bigtiff="if_safer",
         ) as file:  # fmt: skip
             file.write(image.values)

@@ -51,7 +51,7 @@ class Consistent(Fuser):
         self._fuser = fuser
         self._gains: tuple[float, ...] = ()
 
-    def check(self, bands: int, ratio: int) -> None:
+    def check(self, bands: int, ratio: float) -> None:
         """See :meth:`Fuser.check`."""
         self._fuser.check(bands, ratio)
 

@@ -26,7 +26,6 @@ from rasterio.windows import Window
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.raster import ScenePair
 from ksdiff_cli.raster_format import PixelFormat
-from ksdiff_cli.raster_layout import has_geotransform
 from ksdiff_cli.raster_open import first_line
 from ksdiff_cli.raster_tiles import tiles_folder
 from ksdiff_cli.resuming import empty_folder, lock_folder, write_note
@@ -337,6 +336,6 @@ def is_assembled(output: Path) -> bool:
 
 def place_of(pair: ScenePair) -> dict[str, Any]:
     """Return the georeference that shards carry: the pair's, or rows downwards and columns."""
-    if has_geotransform(pair.pan):
-        return {"crs": pair.pan.crs, "transform": pair.transform}
+    if pair.located:
+        return {"crs": pair.crs, "transform": pair.transform}
     return {"transform": Affine(1, 0, -0.5, 0, -1, 0.5)}  # the unit matrix would count as none

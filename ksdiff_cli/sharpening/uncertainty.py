@@ -70,7 +70,7 @@ class Spread(Fuser):
         """Take at least two fusers of one kind."""
         self._fusers = list(fusers)
 
-    def check(self, bands: int, ratio: int) -> None:
+    def check(self, bands: int, ratio: float) -> None:
         """See :meth:`Fuser.check`."""
         self._fusers[0].check(bands, ratio)
 
@@ -225,7 +225,12 @@ def _how(scene: Scene, fuser: Fuser, options: SharpenOptions, wanted: Uncertaint
     sources = (scene.pan, *scene.ms)
     # a mosaic's file has another name in each run
     files = [file_state(path) for path in sorted({one.path for one in sources}) if not is_mosaic(path)]
-    scene_facts = [[one.band for one in sources], scene.shift, scene.warp, asdict(scene.sensor)]
+    scene_facts = [
+        [[one.band, one.fill, one.declared] for one in sources],
+        scene.shift,
+        scene.warp,
+        asdict(scene.sensor),
+    ]
     facts = [__version__, files, scene_facts, dict(fuser.provenance()), repr(options), wanted.draws]
     return json.dumps(facts, default=str)
 
