@@ -266,6 +266,7 @@ def evaluate(
     sensor: "str | Sensor | None" = None,
     prior: "Prior" = "own",
     scaling: "Scaling" = "image",
+    draws: int = 1,
     csv: Name | None = None,
     report: Name | None = None,
     command: str = "ksdiff_cli.evaluate",
@@ -287,6 +288,7 @@ def evaluate(
             file (``mean``), ``zero``, or the truth's (``true``, for stage 1's weights).
         scaling: what networks standardise by: each ``image`` by itself, as ``sharpen`` would were it the whole scene,
             or the ``scene`` that the file states for it (all images of a file that states none).
+        draws: of z_T; from 2 on the result has the standard deviation over draws, of networks that use their own z.
         csv: file for every method's values, one row an image.
         report: HTML page to write, with table, pictures and error maps.
         command: what the page says it was made by.
@@ -318,6 +320,9 @@ def evaluate(
     check_choice("prior", prior, Prior)
     check_choice("scaling", scaling, Scaling)
     check_seed(seed)
+    check_number("draws", draws, 1, whole=True)
+    if draws > 1 and prior != "own":
+        raise KsdiffError("draws of z_T go with the networks' own prior: leave --prior or --draws out")
     inputs = [Path(path) for path in (*data, *checkpoints)]
     if csv is not None:
         check_text(Path(csv), overwrite, inputs)
@@ -328,9 +333,17 @@ def evaluate(
     known = find_sensor(sensor) if isinstance(sensor, str) else sensor
     files = open_files([Path(path) for path in data], protocol)
     fusers = make_fusers(list(methods), [Path(path) for path in checkpoints], device, seed, prior)
-    keep = 0 if report is None else _EXAMPLES
     found = evaluate_files(
-        files, fusers, progress, protocol=protocol, sensor=known, crop=crop, keep=keep, prior=prior, scaling=scaling
+        files,
+        fusers,
+        progress,
+        protocol=protocol,
+        sensor=known,
+        crop=crop,
+        keep=0 if report is None else _EXAMPLES,
+        prior=prior,
+        scaling=scaling,
+        draws=draws,
     )
     if csv is not None:
         write_csv(found, Path(csv))

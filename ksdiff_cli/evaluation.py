@@ -1,7 +1,7 @@
 """Comparing methods over the images of patch files: quality by reduced or full resolution metrics, time per image."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from ksdiff_cli.evaluation_cases import SCALINGS, Case, Image, Protocol, Scaling
 from ksdiff_cli.evaluation_prior import Prior, check_prior, gather_latents, name_with
 from ksdiff_cli.evaluation_results import Evaluation, MethodResult, image_name
 from ksdiff_cli.fuser import Fuser
-from ksdiff_cli.fusers import make_fuser
+from ksdiff_cli.fusers import Network, make_fuser
+from ksdiff_cli.metrics import SOFTNESS, Shifts
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import SceneStatistics, Tile
 from ksdiff_cli.report import Example, rgb_bands
@@ -70,6 +71,7 @@ def evaluate_files(
     keep: int = 0,
     prior: Prior = "own",
     scaling: Scaling = "image",
+    draws: int = 1,
 ) -> Evaluation:
     """Fuse every image by every method and measure it.
 
@@ -88,10 +90,11 @@ def evaluate_files(
         prior: whose z networks use; see :func:`ksdiff_cli.evaluation_prior.gather_latents`. Unless it is ``own``, the
             time per image leaves out how z is made.
         scaling: see :class:`ksdiff_cli.evaluation_cases.Case`.
+        draws: of z_T, of networks that draw it and use their own z; the values are those of the first.
 
     Returns:
-        Values by method and image, all metrics of :data:`ksdiff_cli.metrics.REDUCED` or, at full resolution, D_lambda,
-        D_s, HQNR and QNR.
+        Values by method and image, all metrics of :data:`ksdiff_cli.metrics.REDUCED` or, at full resolution, those of
+        :func:`ksdiff_cli.metrics.measure_full`.
 
     Raises:
         KsdiffError: values that are not finite; see above.
@@ -105,15 +108,16 @@ def evaluate_files(
     outcome = Evaluation(protocol, crop, images, {name: MethodResult() for name in fusers})
     outcome.facts = _facts(cases, fusers)
     notes: dict[str, None] = dict.fromkeys(note for case in cases for note in case.notes)
-    bound = [_bind(case, fusers, notes) for case in cases]
-    for name, latents in gather_latents(fusers, cases, prior).items():
-        for case, steps, own in zip(cases, bound, latents, strict=True):
-            steps[name] = partial(_fuse_with, fusers[name], case.file.ratio, own)
+    notes |= {SOFTNESS: None} if protocol == "full" else {}
+    bound = _bind_all(cases, fusers, prior, notes)
     kept = set(np.linspace(0, len(images) - 1, min(keep, len(images))).round().astype(int).tolist())
     number = 0
     for case, steps in zip(cases, bound, strict=True):
         for index in range(len(case.file)):
             image = case.image(index)
+            shifts = case.shifts(image)
+            if shifts is not None:
+                outcome.shifts.append(shifts)
             pictures: dict[str, Array] = {}
             for name, fuse in steps.items():
                 if index == 0:  # the first call pays for memory and for choosing algorithms
@@ -121,17 +125,34 @@ def evaluate_files(
                 begin = time.perf_counter()
                 fused = fuse(image)
                 seconds = time.perf_counter() - begin
-                values, remarks = case.measure(image, fused)
+                values, remarks = case.measure(image, fused, shifts)
                 outcome.methods[name].add(values, seconds)
                 notes |= dict.fromkeys(remarks)
+                for draw, other in enumerate(_draw(fusers[name], fuse, image, fused, draws)):
+                    outcome.methods[name].add_draw(draw, case.measure(image, other, shifts)[0])
                 if number in kept:
                     pictures[name] = fused.astype(np.float32)
                 progress(sum(len(each.seconds) for each in outcome.methods.values()), len(images) * len(fusers), name)
             if number in kept:
-                outcome.examples.append(_example(case, index, image, pictures))
+                outcome.examples.append(_example(case, index, image, shifts, pictures))
             number += 1
     outcome.notes = list(notes)
     return outcome
+
+
+def _draw(fuser: Fuser, fuse: Callable[[Image], Array], image: Image, first: Array, draws: int) -> Iterator[Array]:
+    """Fuse an image with further draws of z_T; nothing of what draws none."""
+    if draws == 1 or not isinstance(fuser, Network):
+        return
+    try:
+        for number in range(1, draws):
+            fuser.draw(number)
+            fused = fuse(image)
+            if number == 1 and np.array_equal(fused, first):
+                return
+            yield fused
+    finally:
+        fuser.draw(0)
 
 
 def _facts(cases: Sequence[Case], fusers: Mapping[str, Fuser]) -> dict[str, str]:
@@ -154,6 +175,7 @@ def _facts(cases: Sequence[Case], fusers: Mapping[str, Fuser]) -> dict[str, str]
         "MTF gains": each([f"MS {_gains(case.sensor.mtf_ms)}, PAN {case.sensor.mtf_pan:g}" for case in cases]),
         "networks standardise by": SCALINGS[cases[0].scaling],
         "peak": each([f"{case.settings.peak:g}" for case in cases]),
+        "SAM": each([f"of {case.quantity}" for case in cases]),
         "weights": ", ".join(weights),
         "versions": f"ksdiff {__version__}, numpy {np.__version__}",
     }
@@ -166,15 +188,27 @@ def _gains(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:g}" for value in (values[:1] if len(set(values)) == 1 else values))
 
 
-def _example(case: Case, index: int, image: Image, pictures: dict[str, Array]) -> Example:
+def _example(case: Case, index: int, image: Image, shifts: Shifts | None, pictures: dict[str, Array]) -> Example:
     return Example(
         name=image_name(str(case.file.path), index),
+        note="" if shifts is None else f"MS lies {shifts} PAN pixels (rows, columns) off PAN",
         fused=pictures,
         pan=image.tile.pan[0],
         ms_up=image.tile.ms_up,
         truth=image.gt,
         bands=rgb_bands(case.file.bands, case.sensor.bands),
     )
+
+
+def _bind_all(
+    cases: Sequence[Case], fusers: Mapping[str, Fuser], prior: Prior, notes: dict[str, None]
+) -> list[dict[str, Callable[[Image], Array]]]:
+    """Return each method's way to fuse an image of each case, with the z that it is to use."""
+    bound = [_bind(case, fusers, notes) for case in cases]
+    for name, latents in gather_latents(fusers, cases, prior).items():
+        for case, steps, own in zip(cases, bound, latents, strict=True):
+            steps[name] = partial(_fuse_with, fusers[name], case.file.ratio, own)
+    return bound
 
 
 def _bind(case: Case, fusers: Mapping[str, Fuser], notes: dict[str, None]) -> dict[str, Callable[[Image], Array]]:

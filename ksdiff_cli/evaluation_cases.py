@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.degrade import is_power_of_two
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.metrics import Settings, guess_peak, measure_full, measure_reduced
+from ksdiff_cli.grids import corner_aligned
+from ksdiff_cli.metrics import Settings, Shifts, find_shifts, guess_peak, measure_full, measure_reduced
 from ksdiff_cli.metrics.blocks import CELL
 from ksdiff_cli.raster import SceneStatistics, Tile
 from ksdiff_cli.sensors import SENSORS, Sensor, find_sensor
@@ -57,6 +58,8 @@ class Case:
     """What a person must know about the file."""
     scaling: Scaling = "image"
     """See :data:`SCALINGS`."""
+    quantity: str = "DN"
+    """What SAM is the angle of: DN, or fractions such as reflectance."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -89,12 +92,20 @@ class Case:
         pan_mean, pan_std, ms_mean, ms_std = (value.numpy() * self.scale for value in values)
         return SceneStatistics(float(pan_mean), float(pan_std), ms_mean, ms_std)
 
-    def measure(self, image: Image, fused: Array) -> tuple[dict[str, float], list[str]]:
+    def shifts(self, image: Image) -> Shifts | None:
+        """Find how far the bands of MS lie off PAN, at full resolution."""
+        if self.protocol == "reduced":
+            return None
+        gains, grid = self.sensor.ms_gains(self.file.bands), corner_aligned(self.file.ratio)
+        return find_shifts(image.tile.pan[0], image.ms, gains, grid)
+
+    def measure(self, image: Image, fused: Array, shifts: Shifts | None) -> tuple[dict[str, float], list[str]]:
         """Measure one fused image: the values by metric, and what a person must know about them."""
         if image.gt is not None:
             return measure_reduced(image.gt, fused, self.settings, self.crop)
         gains = self.sensor.ms_gains(self.file.bands)
-        return measure_full(fused, image.tile.pan[0], image.ms, gains, self.file.ratio)
+        own = None if shifts is None else shifts.shifts
+        return measure_full(fused, image.tile.pan[0], image.ms, gains, self.file.ratio, own)
 
 
 def open_files(paths: list[Path], protocol: Protocol = "reduced") -> list[PatchFile]:
@@ -157,7 +168,8 @@ def make_case(
     # scaled data have left their sensor's range
     own = bits is not None and guess_peak(largest * scale) >= 1 and largest * scale <= 2**bits - 1
     peak = float(2**bits - 1) if bits and own else guess_peak(largest)
-    case = Case(file, protocol, known, Settings(file.ratio, peak), crop, scale, notes, scaling)
+    quantity = "DN" if guess_peak(largest * scale) > 1 else f"fractions up to {largest:.3g}"
+    case = Case(file, protocol, known, Settings(file.ratio, peak), crop, scale, notes, scaling, quantity)
     height, width = case.shape
     if min(height, width) == 0:
         raise KsdiffError(f"{file.path}: its images of {file.size[1]} x {file.size[0]} px hold no cell of 32 x 32")

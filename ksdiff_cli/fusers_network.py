@@ -76,6 +76,7 @@ class Network(Fuser):
                 f"{checkpoint}: holds stage 1, whose prior needs the ground truth; train stage 2 and give its weights"
             )
         self._checkpoint = checkpoint
+        self._seed = seed
         self._noise = self._model.noise(seed)
         self._kernels: list[Any] | None = None
         self._known: tuple[SceneStatistics, Statistics] | None = None
@@ -92,6 +93,10 @@ class Network(Fuser):
         except ModelError as error:
             raise ModelError(f"{self._checkpoint}: {error}") from None
         self._kernels, self._model.lossy, self._divider = None, False, Divider(self._model.margin)
+
+    def draw(self, number: int) -> None:
+        """Take another z_T from now on, the ``number``-th after that of the seed; what a scene taught is forgotten."""
+        self._noise, self._kernels = self._model.noise(self._seed + number), None
 
     def reach(self, ratio: int) -> int:
         """See :meth:`Fuser.reach`."""

@@ -14,8 +14,9 @@ from ksdiff_cli.checks import Nodata
 from ksdiff_cli.degrade import is_power_of_two
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import Axis
-from ksdiff_cli.measuring_maps import map_paths, open_maps
+from ksdiff_cli.measuring_maps import Maps, map_paths, open_maps
 from ksdiff_cli.measuring_pictures import Overview, View, choose_bands
+from ksdiff_cli.measuring_reprojection import find_band_shifts, ms_blocks, read_reprojected
 from ksdiff_cli.measuring_results import Measurement
 from ksdiff_cli.measuring_sources import (
     Area,
@@ -26,8 +27,9 @@ from ksdiff_cli.measuring_sources import (
     compare_names,
     compare_units,
 )
-from ksdiff_cli.metrics import FullGatherer, Gatherer, Settings, crop_slices, guess_peak
-from ksdiff_cli.metrics.blocks import CELL, Block, Span, make_block, split
+from ksdiff_cli.metrics import SOFTNESS, FullGatherer, Gatherer, Settings, crop_slices, guess_peak
+from ksdiff_cli.metrics.blocks import CELL, Block, Metric, Span, make_block, split
+from ksdiff_cli.metrics.q2n import Q2n
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair
 from ksdiff_cli.raster_ground import pixel_metres
@@ -98,6 +100,7 @@ def measure_against_reference(
                     overview.add(View.of(block), rows, cols)
                 progress(done + 1, len(spans))
             found.finish(*gatherer.results())
+            found.sam_of = _quantity(truth, gatherer.metrics["Q2n"])
             if math.isnan(found.values["Q2n"]):
                 writer.drop("q2n")
             if pictures:
@@ -155,8 +158,7 @@ def measure_at_full_resolution(
         if count != len(bands):
             raise KsdiffError(f"{fused}: has {count} bands but MS {ms} has {len(bands)}; give equal ones")
         gains = known.ms_gains(count)
-        scene = declare(_scene(pan, ms, bands, as_data, known, warp), nodata)
-        pair = stack.enter_context(open_pair(scene))
+        pair = stack.enter_context(open_pair(declare(_scene(pan, ms, bands, as_data, known, warp), nodata)))
         source, notes = _lay_full(dataset, pair, gains, nodata[1])
         notes += find_notes(pair)
         if sensor is None:
@@ -165,26 +167,55 @@ def measure_at_full_resolution(
         ratio = round(math.sqrt(1 / abs(pair.grid.rows.scale * pair.grid.cols.scale)), 6)
         settings = {"sensor": known.name, "upsampling": source.upsampling}
         found = Measurement("full", (width, height), count, ratio, settings, notes=notes)
-        gatherer, overview = FullGatherer(), Overview(source.shape, pixel_metres(pair.pan))
-        spans = [(rows, cols) for rows in split(height, _STEP[0], 0, 0) for cols in split(width, _STEP[1], 0, 0)]
+        overview = Overview(source.shape, pixel_metres(pair.pan)) if pictures else None
         writer = stack.enter_context(open_maps(paths, source.fused))
-        for done, (rows, cols) in enumerate(spans):
-            block = source.block(rows, cols)
-            gatherer.update(block)
-            found.left_out += int(np.count_nonzero(~block.valid))
-            writer.write_full(block, rows, cols)
-            if pictures:
-                overview.add(View.of(block), rows, cols)
-            progress(done + 1, len(spans))
-        found.finish(*gatherer.results())
+        gatherer = _gather_full(source, found, writer, overview, progress)
+        found.sam_of = _quantity(source.fused, gatherer.reprojection.metrics["R_Q2n"])
         if math.isnan(found.values["D_lambda"]):
             writer.drop("q2n_d_lambda")
-        if pictures:
+        if overview:
             found.examples = overview.examples(
                 fused.name, lambda rows, cols: View.of(source.block(rows, cols)), choose_bands(dataset)
             )
         found.maps = list(writer.paths.values())
     return found
+
+
+def _gather_full(
+    source: FullSource | GridSource,
+    found: Measurement,
+    writer: Maps,
+    overview: Overview | None,
+    progress: ProgressCallback,
+) -> FullGatherer:
+    """Measure block by block, on PAN's grid and then on that of MS."""
+    (height, width), gatherer = source.shape, FullGatherer(found.ratio)
+    spans = [(rows, cols) for rows in split(height, _STEP[0], 0, 0) for cols in split(width, _STEP[1], 0, 0)]
+    ms_spans = ms_blocks(source, _STEP)
+    total = len(spans) + len(ms_spans)
+    for done, (rows, cols) in enumerate(spans):
+        block = source.block(rows, cols)
+        gatherer.update(block)
+        found.left_out += int(np.count_nonzero(~block.valid))
+        writer.write_full(block, rows, cols)
+        if overview:
+            overview.add(View.of(block), rows, cols)
+        progress(done + 1, total)
+    found.shifts = find_band_shifts(source)
+    for done, (rows, cols) in enumerate(ms_spans, len(spans)):
+        gatherer.reprojection.update(*read_reprojected(source, found.shifts.shifts, rows, cols), rows, cols)
+        progress(done + 1, total)
+    found.notes.append(SOFTNESS)
+    found.finish(*gatherer.results())
+    return gatherer
+
+
+def _quantity(area: Area, q2n: Metric) -> str:
+    """Say what the values are that were compared, whose largest Q2n has seen: SAM depends on it."""
+    if area.units is not None:
+        return "values by the scales and offsets that the files declare"
+    largest = q2n.peak if isinstance(q2n, Q2n) else 0
+    return f"fractions up to {largest:.3g}" if 0 < largest <= 1 else "DN"
 
 
 def _common_areas(reference: Any, fused: Any, crop: str, nodata: Nodata) -> tuple[Area, Area, list[str]]:

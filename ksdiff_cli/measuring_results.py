@@ -11,7 +11,7 @@ import rasterio
 
 from ksdiff_cli import __version__
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.metrics import ABOUT
+from ksdiff_cli.metrics import ABOUT, Shifts
 from ksdiff_cli.report import Example, Report
 
 
@@ -38,6 +38,10 @@ class Measurement:
     """Maps written."""
     examples: list[Example] = field(default_factory=list)
     """What a report shows, if pictures were asked for."""
+    sam_of: str = "DN"
+    """What SAM is the angle of: DN as stored, fractions such as reflectance, or what the files declare."""
+    shifts: Shifts | None = None
+    """At full resolution, how far the bands of MS lie off PAN: the reprojection took it out."""
 
     def finish(self, values: dict[str, float], notes: list[str]) -> None:
         """Take the figures in and explain what is missing.
@@ -52,6 +56,8 @@ class Measurement:
             self.notes.append(f"{self.left_out} of {total} pixels ({self.left_out / total:.2%}) left out as nodata")
         self.values = values
         self.notes += notes
+        if self.shifts is not None:
+            self.notes += self.shifts.notes()
         explained = {note.split(":")[0] for note in notes}
         for name, value in values.items():
             if not math.isfinite(value) and name not in explained:
@@ -68,6 +74,8 @@ class Measurement:
             "bands": self.bands,
             "ratio": self.ratio,
             **self.settings,
+            "SAM_of": self.sam_of,
+            **({} if self.shifts is None else {"band_shifts": self.shifts.shifts.tolist()}),
             "pixels_left_out": self.left_out,
             "notes": self.notes,
             "maps": [str(path) for path in self.maps],
@@ -90,6 +98,8 @@ class Measurement:
             "bands": str(self.bands),
             "ratio": f"{self.ratio:g}",
             **settings,
+            "SAM": f"of {self.sam_of}",
+            **({} if self.shifts is None else {"shift of MS against PAN": f"{self.shifts} PAN pixels (rows, columns)"}),
             "versions": f"ksdiff {__version__}, numpy {np.__version__}, GDAL {rasterio.__gdal_version__}",
         }
         return Report(

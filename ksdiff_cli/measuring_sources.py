@@ -11,9 +11,10 @@ from rasterio.windows import Window
 
 from ksdiff_cli.degrade import INTERP_REACH, MTF_REACH, apply_axes, bicubic, interp23tap, mtf_filter, sampling_matrix
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import Axis
+from ksdiff_cli.grids import Axis, GridMap, corner_aligned
 from ksdiff_cli.metrics.blocks import Span
 from ksdiff_cli.metrics.full_blocks import FullBlock
+from ksdiff_cli.metrics.pan_blocks import PanBlock, margin_for
 from ksdiff_cli.raster import BandSource, ScenePair
 from ksdiff_cli.raster_bands import is_number, read_stored
 from ksdiff_cli.raster_layout import georeferenced
@@ -216,6 +217,17 @@ def _eroded(valid: Array, reach: int) -> Array:
 
 
 @dataclass(frozen=True)
+class MsPart:
+    """The MS pixels that a full-resolution source covers, as they were delivered."""
+
+    read: Reader
+    shape: tuple[int, int]
+    """(height, width), MS pixels."""
+    grid: GridMap
+    """From the source's PAN pixels to these."""
+
+
+@dataclass(frozen=True)
 class FullSource:
     """Fused, PAN and MS on one grid, ready for full-resolution blocks as the reference toolbox makes them."""
 
@@ -231,15 +243,23 @@ class FullSource:
         """(height, width) in PAN pixels, multiples of 32 and of the ratio."""
         return self.pan.shape
 
+    @property
+    def ms_part(self) -> MsPart:
+        """The MS pixels under it."""
+        return MsPart(self.ms.read, self.ms.shape, corner_aligned(self.ratio))
+
+    def read_pan(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
+        """Read PAN; a :data:`Reader`."""
+        return self.pan.read(row, col, height, width)
+
     def block(self, rows: Span, cols: Span) -> FullBlock:
         """Read one block; its sides and place must be multiples of 32."""
-        fused, blurred, fused_valid = _fused_and_blurred(self.fused, rows, cols, self.gains, self.ratio)
-        pan, pan_valid = self.pan.read(rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start)
+        around, blurred, valid = _around(self.fused.read, self.read_pan, rows, cols, self.gains, self.ratio)
         coarse = self._coarse(rows), self._coarse(cols)
         ms_up, ms_valid = self._interpolated(self.ms.read, *coarse)
         pan_low, low_valid = self._interpolated(self._read_coarse_pan, *coarse)
-        valid = fused_valid & pan_valid & ms_valid & low_valid
-        return FullBlock(fused, blurred, ms_up, pan[0], pan_low[0], valid)
+        fused, pan, own = around.cut(0, 0)
+        return FullBlock(fused, blurred, ms_up, pan, pan_low[0], valid & own & ms_valid & low_valid, around)
 
     def _coarse(self, span: Span) -> Span:
         return Span(span.start // self.ratio, span.stop // self.ratio, span.size // self.ratio)
@@ -282,18 +302,18 @@ class GridSource:
         height, width = rows.stop - rows.start, cols.stop - cols.start
         tile = self.pair.read(self.row + rows.start, self.col + cols.start, height, width)
         ratio = math.sqrt(1 / abs(self.pair.grid.rows.scale * self.pair.grid.cols.scale))
-        fused, blurred, valid = _fused_and_blurred(self.fused, rows, cols, self.gains, ratio)
+        around, blurred, valid = _around(self.fused.read, self.read_pan, rows, cols, self.gains, ratio)
         pan_low, low_valid = self._pan_low(rows, cols)
-        ms_up, pan = tile.ms_up.astype(np.float64), tile.pan.astype(np.float64)
+        fused, pan, own = around.cut(0, 0)
+        ms_up = tile.ms_up.astype(np.float64)
         ms_up = self.ms_units.apply(ms_up) if self.ms_units else ms_up
-        pan = self.pan_units.apply(pan) if self.pan_units else pan
-        return FullBlock(fused, blurred, ms_up, pan[0], pan_low, valid & tile.valid & low_valid)
+        return FullBlock(fused, blurred, ms_up, pan, pan_low, valid & own & tile.valid & low_valid, around)
 
     def _pan_low(self, rows: Span, cols: Span) -> tuple[Array, Array]:
         """Bring PAN to the MS pixels by antialiased bicubic resampling, and back."""
         grid = self.pair.grid.shifted(self.row, self.col)
         reach = math.ceil(6 / min(abs(grid.rows.scale), abs(grid.cols.scale)))
-        values, valid = read_clipped(self._read_pan, rows, cols, reach, "symmetric")
+        values, valid = read_clipped(self.read_pan, rows, cols, reach, "symmetric")
         down, across = (
             _there_and_back(axis.shifted(span.start - reach), span.stop - span.start + 2 * reach)
             for axis, span in ((grid.rows, rows), (grid.cols, cols))
@@ -301,9 +321,33 @@ class GridSource:
         inside = slice(reach, -reach)
         return apply_axes(down, across, values)[0, inside, inside], _eroded(valid, reach)
 
-    def _read_pan(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
+    @property
+    def ms_part(self) -> MsPart:
+        """The MS pixels whose centres lie in it."""
+        ends = []
+        for axis, start, size, most in zip(
+            (self.pair.grid.rows, self.pair.grid.cols),
+            (self.row, self.col),
+            self.shape,
+            self.pair.ms_shape,
+            strict=True,
+        ):
+            first, last = sorted((axis.to_ms(start - 0.5), axis.to_ms(start + size - 0.5)))
+            ends.append((max(0, math.ceil(first)), min(most, math.ceil(last))))
+        (top, bottom), (left, right) = ends
+
+        def read(row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
+            values, valid = self.pair.read_ms(top + row, left + col, height, width)
+            values = np.where(valid, values, 0).astype(np.float64)
+            return self.ms_units.apply(values) if self.ms_units else values, valid
+
+        grid = self.pair.grid.shifted(self.row, self.col).moved(-top, -left)
+        return MsPart(read, (bottom - top, right - left), grid)
+
+    def read_pan(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
+        """Read PAN; a :data:`Reader`."""
         values, valid = self.pair.read_pan(self.row + row, self.col + col, height, width)
-        values = values.astype(np.float64)
+        values = np.where(valid, values, 0).astype(np.float64)
         return self.pan_units.apply(values) if self.pan_units else values, valid
 
 
@@ -316,11 +360,21 @@ def _there_and_back(axis: Axis, size: int) -> Any:
     return up @ down
 
 
-def _fused_and_blurred(
-    fused: Area, rows: Span, cols: Span, gains: tuple[float, ...], ratio: float
-) -> tuple[Array, Array, Array]:
-    """Read a block of the fused image: as it is, through the MS camera's MTF, and where that saw no nodata."""
-    values, valid = read_clipped(fused.read, rows, cols, MTF_REACH, "edge")
-    inside = slice(MTF_REACH, -MTF_REACH)
-    blurred = mtf_filter(values, gains, ratio)[:, inside, inside]
-    return values[:, inside, inside], blurred, _eroded(valid, MTF_REACH)
+def _around(
+    fused: Reader, pan: Reader, rows: Span, cols: Span, gains: tuple[float, ...], ratio: float
+) -> tuple[PanBlock, Array, Array]:
+    """Read a block of the fused image and of PAN with what lies around it.
+
+    Returns:
+        The block; the fused image through the MS camera's MTF, (bands, h, w); where that saw no nodata, (h, w) bool.
+    """
+    margin = margin_for(ratio)
+    values, valid = read_clipped(fused, rows, cols, margin, "edge")
+    pan_values, pan_valid = read_clipped(pan, rows, cols, margin, "edge")
+    places = [np.arange(span.start - margin, span.stop + margin) for span in (rows, cols)]
+    inside = [(at >= 0) & (at < span.size) for at, span in zip(places, (rows, cols), strict=True)]
+    block = PanBlock(values, pan_values[0], valid & pan_valid & inside[0][:, None] & inside[1], margin)
+    near = [slice(margin - MTF_REACH, size - margin + MTF_REACH) for size in valid.shape]
+    core = slice(MTF_REACH, -MTF_REACH)
+    blurred = mtf_filter(values[:, *near], gains, ratio)[:, core, core]
+    return block, blurred, _eroded(valid[tuple(near)], MTF_REACH)

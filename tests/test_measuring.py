@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from ksdiff_cli import measuring, measuring_pictures, metrics
 from ksdiff_cli.degrade import interp23tap, mtf_filter
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.grids import corner_aligned
 from ksdiff_cli.main import app
 from ksdiff_cli.measuring import measure_against_reference, measure_at_full_resolution
 from ksdiff_cli.sensors import SENSORS
@@ -220,11 +221,12 @@ def test_full_files_equal_arrays(folder, images, small_steps, sensor):
     found = measure_at_full_resolution(fused, pan, ms, sensor=sensor, maps=folder.path)
     gains = SENSORS[sensor or "generic"].ms_gains(4)
     expected, _ = metrics.measure_full(images["fused"], images["pan"], images["ms"], gains, 4)
-    assert list(found.values) == ["D_lambda", "D_s", "HQNR", "QNR"]
+    assert list(found.values) == list(expected)
     assert_values(found.values, expected)
     assert found.ratio == 4 and found.size == (192, 160) and found.left_out == 0
     assert "interp23tap" in found.settings["upsampling"]
-    assert found.notes == ([] if sensor else ["no --sensor: MTF gain 0.3 for every band"])
+    assert found.notes[:-1] == ([] if sensor else ["no --sensor: MTF gain 0.3 for every band"])
+    assert "reward softness" in found.notes[-1]
     with rasterio.open(found.maps[0]) as file:
         assert 1 - file.read(1).mean() == pytest.approx(found.values["D_lambda"], abs=1e-6)
 
@@ -264,6 +266,41 @@ def test_full_nodata_is_left_out(folder, images, small_steps):
     assert found.values["D_lambda"] != clean.values["D_lambda"]
     with rasterio.open(found.maps[0]) as file:
         assert math.isnan(file.read(1)[0, 0])
+
+
+@pytest.mark.parametrize("corner", [0, 1.5])
+def test_full_nodata_is_the_same_streamed_and_in_memory(folder, images, monkeypatch, corner):
+    """Holes in all three images; MS on PAN's pixel corners and between them."""
+    rng = np.random.default_rng(11)
+    images = {name: image.copy() for name, image in images.items()}
+    known = {name: np.ones(images[name].shape[-2:], bool) for name in ("fused", "pan", "ms")}
+    for name, mask in known.items():
+        part = mask[:, mask.shape[1] * 3 // 4 :]
+        part[rng.uniform(size=part.shape) < 2e-3] = False
+        images[name][..., ~mask] = 0
+    assert not any(mask.all() for mask in known.values())
+    pan, fused = (folder.write(f"{name}.tif", images[name], nodata=0) for name in ("pan", "fused"))
+    ms = folder.write("ms.tif", images["ms"], cell=4, nodata=0, row=corner, col=corner)
+    whole = measure_at_full_resolution(fused, pan, ms)
+    monkeypatch.setattr(measuring, "_STEP", (32, 64))
+    # the reference's circular upsampling spreads the holes of MS, so that D_lambda may have no cell left
+    known_values = {name: value for name, value in whole.values.items() if math.isfinite(value)}
+    assert {"D_rho", "D_sR", "R_Q2n", "R_SAM", "sharpness_next"} <= set(known_values)
+    assert_values(measure_at_full_resolution(fused, pan, ms).values, known_values)
+    if corner:
+        return
+    valid = known["fused"] & known["pan"]
+    expected = {
+        "D_rho": metrics.d_rho(images["fused"], images["pan"], 4, valid),
+        "D_sR": metrics.d_sr(images["fused"], images["pan"], valid),
+    }
+    expected["sharpness_finest"], expected["sharpness_next"] = metrics.sharpness(images["fused"], images["pan"], valid)
+    shifts = metrics.find_shifts(images["pan"], images["ms"], (0.3,) * 4, corner_aligned(4), known["pan"], known["ms"])
+    assert whole.shifts.shifts.tolist() == shifts.shifts.tolist()
+    assert whole.to_dict()["band_shifts"] == shifts.shifts.tolist()
+    masks = {"valid": known["fused"], "ms_valid": known["ms"]}
+    expected |= metrics.reprojection(images["fused"], images["ms"], (0.3,) * 4, 4, shifts=shifts.shifts, **masks)
+    assert_values(whole.values, expected)
 
 
 def test_full_warps_ms_when_told_to(folder, images):
@@ -319,7 +356,22 @@ def test_command_full(folder, images):
         (1 - report["D_lambda"]) * (1 - report["D_s"])
     )
     assert {"QNR", "sensor", "upsampling", "notes", "width", "height", "pixels_left_out"} <= set(report)
-    assert "no --sensor" in result.stderr
+    assert report["RQNR"] == pytest.approx((1 - report["D_lambda"]) * (1 - report["D_sR"]))
+    assert report["D_lambda_align"] == pytest.approx(1 - report["R_Q2n"])
+    assert {"D_rho", "R_ERGAS", "R_SAM", "sharpness_finest", "sharpness_next"} <= set(report)
+    assert report["SAM_of"] == "DN" and np.shape(report["band_shifts"]) == (4, 2)
+    assert "no --sensor" in result.stderr and "reward softness" in result.stderr
+
+
+def test_what_sam_is_of_is_said(folder, images):
+    unit = images["truth"].astype(np.float32) / 2047
+    truth, fused = folder.write("truth.tif", unit), folder.write("fused.tif", unit * 1.01)
+    assert "SAM of fractions up to" in run(fused, "--reference", truth).stdout
+    pan, ms = folder.write("pan.tif", images["pan"]), folder.write("ms.tif", images["ms"], cell=4)
+    with rasterio.open(ms, "r+") as file:
+        file.offsets = [-0.2] * 4
+    judged = folder.write("fused.tif", images["fused"])
+    assert "SAM of values by the scales and offsets" in run(judged, "--pan", pan, "--ms", ms).stdout
 
 
 def test_equal_images_have_no_number_for_psnr(folder, images):

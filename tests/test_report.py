@@ -146,13 +146,29 @@ def test_the_table_says_what_the_values_are(tmp_path: Path) -> None:
     assert "SAM ↓" in text and "Q2n ↑" in text
 
 
+def test_differences_draws_and_what_is_known_of_images(tmp_path: Path) -> None:
+    text, found = written(
+        tmp_path,
+        report(
+            about_images=["shift <1>", "shift 2"],
+            differences={"m0": {"SAM": ["+1.5000", "+1.0 … +2.0", "p 0.5, m1"]}, "m1": {}},
+            draws={"m1": {"SAM": 0.0123, "Q2n": NAN}},
+        ),
+    )
+    assert "+1.5000" in found.text() and "p 0.5, m1" in found.text() and "not corrected" in found.text()
+    assert "over draws" in found.text() and "0.012" in found.text()
+    assert "<li>test.h5, image 0: shift &lt;1&gt;</li>" in text
+    assert "against the best other" not in written(tmp_path, report())[1].text()
+
+
 def test_marks() -> None:
-    assert table.rank({"a": 1.0, "b": 3.0, "c": 2.0, "d": NAN}, False) == {"a": 1, "c": 2}
-    assert table.rank({"a": 1.0, "b": 3.0, "c": 2.0}, True) == {"b": 1, "c": 2}
-    assert table.rank({"a": 1.0, "b": 1.0, "c": 2.0}, False) == {"a": 1, "b": 1}
-    assert table.rank({"a": 1.0, "b": 2.0, "c": 2.0}, False) == {"a": 1, "b": 2, "c": 2}
-    assert table.rank({"a": INF, "b": 40.0}, True) == {"a": 1, "b": 2}
-    assert table.rank({"a": 1.0, "b": NAN}, True) == {}
+    assert table.rank({"a": 1.0, "b": 3.0, "c": 2.0, "d": NAN}, "SAM") == {"a": 1, "c": 2}
+    assert table.rank({"a": 1.0, "b": 3.0, "c": 2.0}, "Q2n") == {"b": 1, "c": 2}
+    assert table.rank({"a": 1.0, "b": 1.0, "c": 2.0}, "SAM") == {"a": 1, "b": 1}
+    assert table.rank({"a": 1.0, "b": 2.0, "c": 2.0}, "SAM") == {"a": 1, "b": 2, "c": 2}
+    assert table.rank({"a": INF, "b": 40.0}, "PSNR") == {"a": 1, "b": 2}
+    assert table.rank({"a": 1.0, "b": NAN}, "Q2n") == {}
+    assert table.rank({"a": 0.7, "b": 1.1, "c": 1.5, "d": 0.95}, "sharpness_finest") == {"d": 1, "b": 2}
 
 
 def test_values_without_a_number(tmp_path: Path) -> None:
@@ -168,7 +184,9 @@ def test_values_without_a_number(tmp_path: Path) -> None:
 
 
 def test_every_metric_is_explained() -> None:
-    assert set(table.DEFINITIONS) == set(ABOUT)
+    assert all(about.what and bool(about.rewards) == bool(about.fooled) for about in ABOUT.values())
+    assert "rewards" in table.make_definitions(["HQNR"]) and "never choose" in table.make_definitions(["HQNR"])
+    assert "→1" in table.make_definitions(["sharpness_next"])
     assert "best is 0" in table.make_definitions(["SAM"]) and "higher is better" in table.make_definitions(["PSNR"])
     assert table.make_definitions(["new <metric>"]) == "<dl><dt>new &lt;metric&gt; </dt><dd></dd></dl>"
 

@@ -12,9 +12,13 @@ from ksdiff_cli import options
 from ksdiff_cli.console import note, print_json, progress, stdout
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ksdiff_cli.evaluation_results import Evaluation
 
 _WIDE = 200  # columns for a table that goes to a file, where nothing needs to be folded
+_COLUMNS = 7  # metrics of a table
+_SHIFTS = 20  # images whose shift is printed
 
 
 def evaluate(
@@ -79,6 +83,16 @@ def evaluate(
             "scene that a file states for it, else all images of the file together.",
         ),
     ] = "image",
+    draws: Annotated[
+        int,
+        options.option(
+            options.METHOD,
+            "--draws",
+            min=1,
+            metavar="N",
+            help="Draws of z_T; from 2 on the deviation over draws is shown for networks that have some.",
+        ),
+    ] = 1,
     csv: Annotated[
         Path | None,
         options.option(
@@ -119,6 +133,7 @@ def evaluate(
             sensor=sensor,
             prior=prior,
             scaling=scaling,
+            draws=draws,
             csv=csv,
             report=report,
             command=shlex.join(["ksdiff", *sys.argv[1:]]),
@@ -139,28 +154,60 @@ def evaluate(
 
 
 def _print_table(found: "Evaluation") -> None:
-    """Print methods by metrics, the best in bold, the second underlined."""
-    from rich.console import Console
+    """Print methods by metrics, the best in bold, the second underlined; and what is known of the differences."""
     from rich.table import Table
 
+    from ksdiff_cli.classical import METHODS
     from ksdiff_cli.metrics import ABOUT
 
     crop = f", crop {found.crop}" if found.protocol == "reduced" else ""
-    title = f"{found.protocol} resolution{crop}, {len(found.images)} image(s), mean ± std"
-    table = Table(title=title, title_justify="left")
-    table.add_column("method", no_wrap=True)
-    for name in found.metrics:
-        arrow = "↑" if ABOUT[name].higher_is_better else "↓"
-        table.add_column(f"{name} {arrow}", justify="right", min_width=8)
-    table.add_column("s/image", justify="right", no_wrap=True)
-    places = {name: found.ranks(name, ABOUT[name].higher_is_better) for name in found.metrics}
-    for method, result in found.methods.items():
-        cells = []
-        for name in found.metrics:
-            text = _figure(result.mean(name), result.std(name))
-            style = {1: "bold", 2: "underline"}.get(places[name].get(method, 0))
-            cells.append(f"[{style}]{text}[/]" if style else text)
-        table.add_row(method, *cells, f"{result.runtime:.3f}")
+    title = f"{found.protocol} resolution{crop}, {len(found.images)} image(s), mean ± std, SAM {found.facts['SAM']}"
+    for start in range(0, len(found.metrics), _COLUMNS):
+        names = found.metrics[start : start + _COLUMNS]
+        table = Table(title=None if start else title, title_justify="left")
+        table.add_column("method", no_wrap=True)
+        for name in names:
+            table.add_column(f"{name} {ABOUT[name].arrow}", justify="right", min_width=8)
+        table.add_column("s/image", justify="right", no_wrap=True)
+        places = {name: found.ranks(name) for name in names}
+        for method, result in found.methods.items():
+            cells = []
+            for name in names:
+                text = _figure(result.mean(name), result.std(name))
+                style = {1: "bold", 2: "underline"}.get(places[name].get(method, 0))
+                cells.append(f"[{style}]{text}[/]" if style else text)
+            table.add_row(method, *cells, f"{result.runtime:.3f}")
+        _print(table)
+    if found.shifts:
+        shown = ", ".join(f"{number} {shift}" for number, shift in enumerate(found.shifts[:_SHIFTS]))
+        more = f" … (all {len(found.shifts)} with --json or --csv)" if len(found.shifts) > _SHIFTS else ""
+        stdout.print(f"Shift of MS against PAN by image, PAN pixels (rows, columns): {shown}{more}", markup=False)
+    networks = [name for name in found.methods if name not in METHODS]
+    _print_differences(found, networks or list(found.methods))
+
+
+def _print_differences(found: "Evaluation", methods: list[str]) -> None:
+    """Print methods against the best other one, image by image, and what draws of z_T change."""
+    from rich.table import Table
+
+    for method in methods:
+        if not found.differences[method]:
+            continue
+        drawn = bool(found.methods[method].draws)
+        heads = ["metric", "best other", "images", "difference", "95 % interval", "p"]
+        table = Table(title=f"{method} less the best other method, image by image", title_justify="left")
+        for place, head in enumerate([*heads, *(["std over draws"] if drawn else [])]):
+            table.add_column(head, justify="left" if place < 2 else "right", no_wrap=True)
+        for metric, one in found.differences[method].items():
+            cells = [metric, one.other, str(one.images), f"{one.mean:+.4f}", f"{one.low:+.4f} … {one.high:+.4f}"]
+            spread = [f"{found.methods[method].std_over_draws(metric):.2g}"] if drawn else []
+            table.add_row(*cells, f"{one.p:.2g}", *spread)
+        _print(table)
+
+
+def _print(table: "Table") -> None:
+    from rich.console import Console
+
     (stdout if stdout.is_terminal else Console(width=_WIDE, highlight=False)).print(table)
 
 

@@ -130,7 +130,11 @@ def _print_table(fused: Path, found: "Measurement") -> None:
     from ksdiff_cli.metrics import ABOUT
 
     facts = [f"{found.protocol} resolution", f"{found.size[0]} x {found.size[1]} px", f"{found.bands} bands"]
-    facts += [f"ratio {found.ratio:g}", *(f"{name} {_short(value)}" for name, value in found.settings.items())]
+    facts += [
+        f"ratio {found.ratio:g}",
+        f"SAM of {found.sam_of}",
+        *(f"{name} {_short(value)}" for name, value in found.settings.items()),
+    ]
     stdout.print(f"{fused.name}: {' · '.join(facts)}", soft_wrap=True, markup=False)
     table = Table()
     table.add_column("Metric")

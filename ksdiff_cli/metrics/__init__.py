@@ -8,12 +8,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.grids import corner_aligned
+from ksdiff_cli.metrics.about import ABOUT, SOFTNESS, merit
 from ksdiff_cli.metrics.blocks import Array, Block, Metric, make_block
 from ksdiff_cli.metrics.d_lambda import DLambda, d_lambda
-from ksdiff_cli.metrics.d_rho import d_rho
+from ksdiff_cli.metrics.d_rho import DRho, d_rho
 from ksdiff_cli.metrics.d_s import DS, d_s
-from ksdiff_cli.metrics.d_sr import d_sr, rqnr
+from ksdiff_cli.metrics.d_sr import DSR, d_sr, rqnr
 from ksdiff_cli.metrics.ergas import Ergas, ergas
 from ksdiff_cli.metrics.full_blocks import FullBlock, FullMetric, make_full_block
 from ksdiff_cli.metrics.hqnr import hqnr
@@ -22,18 +26,20 @@ from ksdiff_cli.metrics.psnr import Psnr, guess_peak, psnr
 from ksdiff_cli.metrics.q2n import Q2n, q2n, q2n_map
 from ksdiff_cli.metrics.q_avg import QAvg, q_avg
 from ksdiff_cli.metrics.qnr import PairDLambda, pair_d_lambda, qnr
-from ksdiff_cli.metrics.reprojection import reprojection
+from ksdiff_cli.metrics.reprojection import Reprojection, reprojection
 from ksdiff_cli.metrics.sam import Sam, sam, sam_map
 from ksdiff_cli.metrics.scc import Scc, scc
-from ksdiff_cli.metrics.sharpness import sharpness
+from ksdiff_cli.metrics.sharpness import Sharpness, sharpness
 from ksdiff_cli.metrics.shifts import Shifts, find_shifts
 from ksdiff_cli.metrics.ssim import Ssim, ssim
+from ksdiff_cli.metrics.views import place_view
 
 __all__ = [
     "ABOUT",
     "CROPS",
     "FULL",
     "REDUCED",
+    "SOFTNESS",
     "Block",
     "CropName",
     "FullBlock",
@@ -55,6 +61,7 @@ __all__ = [
     "make_full_block",
     "measure_full",
     "measure_reduced",
+    "merit",
     "pair_d_lambda",
     "psnr",
     "q2n",
@@ -81,17 +88,6 @@ class Settings:
     """Largest DN possible."""
 
 
-@dataclass(frozen=True)
-class About:
-    """How to read a metric."""
-
-    higher_is_better: bool
-    ideal: float
-    undefined: str
-    """When it is undefined."""
-    unit: str = ""
-
-
 REDUCED: dict[str, Callable[[Settings], Metric]] = {
     "SAM": lambda settings: Sam(),
     "ERGAS": lambda settings: Ergas(settings.ratio),
@@ -108,23 +104,7 @@ FULL: dict[str, Callable[[], FullMetric]] = {
     "D_s": DS,
     "D_lambda_pairs": PairDLambda,
 }
-"""Metrics against PAN and MS alone; HQNR and QNR follow from them."""
-
-_NO_CELL = "no 32 x 32 cell without nodata"
-ABOUT: dict[str, About] = {
-    "SAM": About(False, 0, "no pixel with a spectrum other than 0 in both images", "°"),
-    "ERGAS": About(False, 0, "a reference band has mean 0"),
-    "Q2n": About(True, 1, _NO_CELL),
-    "SCC": About(True, 1, "an image without any gradient"),
-    "Q_avg": About(True, 1, "no 32 x 32 window without nodata"),
-    "PSNR": About(True, math.inf, "no valid pixel", "dB"),
-    "SSIM": About(True, 1, "no 11 x 11 window without nodata"),
-    "D_lambda": About(False, 0, _NO_CELL),
-    "D_s": About(False, 0, _NO_CELL + " and with contrast"),
-    "HQNR": About(True, 1, "D_lambda or D_s undefined"),
-    "QNR": About(True, 1, _NO_CELL + " and with contrast"),
-}
-"""Every figure that is reported, in the order of the tables."""
+"""Metrics on cells of 32 pixels against PAN and MS alone; HQNR and QNR follow from them."""
 
 
 def _take(name: str, result: Callable[[], float], notes: list[str]) -> float:
@@ -167,19 +147,24 @@ class Gatherer:
 
 
 class FullGatherer:
-    """All full-resolution metrics at once, block by block."""
+    """All full-resolution metrics at once: blocks on PAN's grid and, for the reprojection, blocks of MS pixels."""
 
-    def __init__(self) -> None:
-        """Start every metric of :data:`FULL` with nothing gathered."""
+    def __init__(self, ratio: float = 4) -> None:
+        """Start every metric with nothing gathered; ``ratio`` is in PAN pixels per MS pixel."""
         self.metrics = {name: make() for name, make in FULL.items()}
+        self.d_rho, self.d_sr, self.sharpness = DRho(ratio), DSR(), Sharpness()
+        self.reprojection = Reprojection(ratio)
 
     def update(self, block: FullBlock) -> None:
-        """Take one block in."""
+        """Take one block on PAN's grid in, which has its surroundings."""
+        assert block.around is not None
         for metric in self.metrics.values():
             metric.update(block)
+        for other in (self.d_rho, self.d_sr, self.sharpness):
+            other.update(block.around)
 
     def results(self) -> tuple[dict[str, float], list[str]]:
-        """Return D_lambda, D_s, HQNR and QNR, NaN where undefined, and what a person must know about them."""
+        """Return every figure of full resolution, NaN where undefined, and what a person must know about them."""
         notes: list[str] = []
         found = {name: _take(name, metric.result, notes) for name, metric in self.metrics.items()}
         constant = max(metric.constant for metric in self.metrics.values())
@@ -188,13 +173,21 @@ class FullGatherer:
                 f"{constant} cells of 32 x 32 px are constant in two images compared: left out of D_s and QNR "
                 "(the reference toolbox would give NaN)"
             )
+        reprojected, more = self.reprojection.results()
+        finest, following = self.sharpness.result()
         values = {
             "D_lambda": found["D_lambda"],
             "D_s": found["D_s"],
             "HQNR": hqnr(found["D_lambda"], found["D_s"]),
             "QNR": qnr(found["D_lambda_pairs"], found["D_s"]),
+            "D_rho": self.d_rho.result(),
+            "D_sR": self.d_sr.result(),
+            "RQNR": rqnr(found["D_lambda"], self.d_sr.result()),
+            **reprojected,
+            "sharpness_finest": finest,
+            "sharpness_next": following,
         }
-        return values, notes
+        return values, notes + more
 
 
 def measure_reduced(
@@ -226,13 +219,30 @@ def measure_reduced(
 
 
 def measure_full(
-    fused: Array, pan: Array, ms: Array, gains: tuple[float, ...], ratio: int = 4
+    fused: Array,
+    pan: Array,
+    ms: Array,
+    gains: tuple[float, ...],
+    ratio: int = 4,
+    shifts: Array | None = None,
 ) -> tuple[dict[str, float], list[str]]:
     """Measure a full-resolution image in memory against its PAN and MS; see :func:`make_full_block`.
 
+    Args:
+        fused: (bands, H, W), DN.
+        pan: (H, W), DN.
+        ms: (bands, H/ratio, W/ratio), DN; its grid shares PAN's outer corner.
+        gains: one MTF gain per band.
+        ratio: PAN pixels per MS pixel along a side, a power of two.
+        shifts: (bands, 2), for the reprojection, as :func:`find_shifts` finds them; ``None`` has them found.
+
     Returns:
-        D_lambda, D_s, HQNR and QNR, NaN where undefined, and notes on why.
+        Every figure of full resolution, NaN where undefined, and notes on why.
     """
-    gatherer = FullGatherer()
+    gatherer = FullGatherer(ratio)
     gatherer.update(make_full_block(fused, pan, ms, gains, ratio))
+    grid, (height, width) = corner_aligned(ratio), ms.shape[1:]
+    shifts = find_shifts(pan, ms, gains, grid).shifts if shifts is None else shifts
+    view = place_view(grid, pan.shape, (0, height), (0, width), gains, shifts)
+    gatherer.reprojection.update(ms, view.see(fused[:, view.rows, view.cols]), np.ones((height, width), bool))
     return gatherer.results()

@@ -8,6 +8,7 @@ import numpy as np
 from ksdiff_cli.degrade import bicubic, interp23tap, is_power_of_two, mtf_filter
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics.blocks import CELL, Array, cells
+from ksdiff_cli.metrics.pan_blocks import PanBlock, make_pan_block, margin_for
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class FullBlock:
     """(h, w) float64, PAN brought down to the MS grid and up again."""
     valid: Array
     """(h, w) bool; False where any of the above is nodata or was filtered from nodata."""
+    around: PanBlock | None = None
+    """The fused image and PAN with the pixels around them and their own validity, for metrics of these two alone."""
 
 
 class FullMetric(ABC):
@@ -70,10 +73,10 @@ def make_full_block(fused: Array, pan: Array, ms: Array, gains: tuple[float, ...
         )
     if len(gains) != bands:
         raise KsdiffError(f"{len(gains)} MTF gains for {bands} bands")
-    for name, image in (("fused", fused), ("PAN", pan), ("MS", ms)):
-        if not np.isfinite(image).all():
-            raise KsdiffError(f"the {name} image holds NaN or infinite values")
-    fused, pan = np.asarray(fused, np.float64), np.asarray(pan, np.float64)
+    if not np.isfinite(ms).all():
+        raise KsdiffError("the MS image holds NaN or infinite values")
+    around = make_pan_block(fused, pan, None, margin_for(ratio))
+    fused, pan, _ = around.cut(0, 0)
     return FullBlock(
         fused,
         mtf_filter(fused, gains, ratio),
@@ -81,6 +84,7 @@ def make_full_block(fused: Array, pan: Array, ms: Array, gains: tuple[float, ...
         pan,
         interp23tap(bicubic(pan[None], 1 / ratio), ratio)[0],
         np.ones((height, width), bool),
+        around,
     )
 
 

@@ -15,9 +15,9 @@ class PanBlock:
     """A piece of a fused image and of PAN, its core, with ``margin`` pixels around it."""
 
     fused: Array
-    """(bands, h + 2 margin, w + 2 margin) float64, DN; 0 where not valid."""
+    """(bands, h + 2 margin, w + 2 margin) float64, DN; finite."""
     pan: Array
-    """(h + 2 margin, w + 2 margin) float64, DN; 0 where not valid."""
+    """(h + 2 margin, w + 2 margin) float64, DN; finite."""
     valid: Array
     """(h + 2 margin, w + 2 margin) bool; False for nodata in either image and beyond the image."""
     margin: int

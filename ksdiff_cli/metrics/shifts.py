@@ -30,9 +30,21 @@ class Shifts:
     """(bands,) mean local correlation there; NaN, with shift 0, where nothing could be compared."""
 
     @property
+    def mean(self) -> tuple[float, float]:
+        """The mean over bands, rows and columns."""
+        row, col = self.shifts.mean(0)
+        return float(row), float(col)
+
+    @property
     def at_the_end(self) -> bool:
         """Whether a band lies at the end of what is tried: its true shift may be larger."""
         return bool((np.abs(self.shifts) == STEPS[-1]).any())
+
+    def notes(self) -> list[str]:
+        """Return what a person should know about figures that depend on the shifts."""
+        if self.at_the_end:
+            return [f"MS lies {self} PAN pixels off PAN, as far as is looked for: ksdiff info measures larger shifts"]
+        return []
 
     def __str__(self) -> str:
         """Return the shifts for people, band by band: rows, columns; one for all where they are equal."""

@@ -1,6 +1,6 @@
 """What a report is made of: the figures of every method and image, and a few images to look at."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -94,6 +94,12 @@ class Report:
     examples: list[Example]
     notes: list[str]
     """What a person must know to read the figures."""
+    about_images: list[str] = field(default_factory=list)
+    """What else is known of each image, in order; may be empty."""
+    differences: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """Method -> metric -> how it differs from the best other method, in lines; may be empty."""
+    draws: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Method -> metric -> standard deviation over draws of z_T; may be empty."""
 
     def __post_init__(self) -> None:
         """Check that methods, metrics and images fit each other.

@@ -1,6 +1,7 @@
 """The page: HTML around the table, the pictures and the charts. It refers to nothing outside itself."""
 
 import base64
+import math
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -11,7 +12,7 @@ from ksdiff_cli.report.colours import ERROR_COLOURS
 from ksdiff_cli.report.contents import Box, Example, Report
 from ksdiff_cli.report.pictures import Gallery, Picture, Strip, make_gallery, whole_limit
 from ksdiff_cli.report.scale import ScaleBar
-from ksdiff_cli.report.table import make_definitions, make_image_table, make_table
+from ksdiff_cli.report.table import make_definitions, make_image_table, make_plain_table, make_table
 
 _STAGE = 640  # CSS pixels that the swipe viewer may be wide
 _DETAIL = 288  # CSS pixels of a detail
@@ -34,7 +35,7 @@ def make_page(report: Report) -> str:
         f'content="light dark"><link rel="icon" href="data:,"><title>{escape(report.title)}</title>\n'
         f"<style>\n{style}</style>\n<noscript><style>.swipe,.legend{{display:none}}</style></noscript></head>\n"
         f"<body><header><h1>{escape(report.title)}</h1><p>{escape(_headline(report))}</p></header>\n<main>\n"
-        f"{_results(report)}{examples}{_charts(report)}{_notes(report)}{_facts(report)}</main>\n"
+        f"{_results(report)}{_differences(report)}{examples}{_charts(report)}{_notes(report)}{_facts(report)}</main>\n"
         f"<script>\n{script}</script>\n</body></html>\n"
     )
 
@@ -61,6 +62,27 @@ def _results(report: Report) -> str:
         f'<section id="results"><h2>Results</h2>{make_table(report.values, report.seconds)}'
         f'<p class="hint">{many}{ranked}↑ higher is better, ↓ lower is better.{sort}</p></section>\n'
     )
+
+
+def _differences(report: Report) -> str:
+    """Return each method against the best other one, and what draws of z_T change."""
+    parts = []
+    if any(report.differences.values()):
+        hint = (
+            "Mean over the images of a method's value less that of the best other method; below it the 95 % interval "
+            "(bootstrap over images), p of Wilcoxon's signed-rank test, not corrected for the number of comparisons, "
+            "and that other method."
+        )
+        table = make_plain_table(report.metrics, report.differences, "Differences from the best other method")
+        parts.append(f'<h2>Image by image against the best other method</h2>{table}<p class="hint">{hint}</p>')
+    if report.draws:
+        cells = {
+            method: {metric: [f"{value:.2g}"] for metric, value in each.items() if math.isfinite(value)}
+            for method, each in report.draws.items()
+        }
+        table = make_plain_table(report.metrics, cells, "Deviations over draws")
+        parts.append(f"<h2>Standard deviation over draws of z_T, of the mean over the images</h2>{table}")
+    return f'<section id="differences">{"".join(parts)}</section>\n' if parts else ""
 
 
 def _example(report: Report, number: int, example: Example, limit: int) -> str:
@@ -194,7 +216,9 @@ def _facts(report: Report) -> str:
     lines = {"protocol": f"{report.protocol} resolution", **report.facts}
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in lines.items())
     command = f"<p>Made by</p><pre>{escape(report.command)}</pre>" if report.command else ""
-    names = "".join(f"<li>{escape(name)}</li>" for name in report.images)
+    known = report.about_images or [""] * len(report.images)
+    pairs = zip(report.images, known, strict=True)
+    names = "".join(f"<li>{escape(': '.join(filter(None, pair)))}</li>" for pair in pairs)
     images = ""
     if len(report.images) > 1:
         images = f'<details><summary>{len(report.images)} images</summary><ol start="0">{names}</ol></details>'
