@@ -17,6 +17,7 @@ Nodata = float | Literal["none"] | None
 """What means "no data" in an image: a value, in place of what its file declares; "none": no value does, though the file
 declares one; None: what the file declares."""
 
+_LONGEST = 200  # signs of a value in a message
 LARGEST_SEED = 2**24 - 1
 """What leaves room for stage and step in the 64 bits that a step's random numbers start from."""
 
@@ -35,7 +36,7 @@ def check_choice(name: str, value: object, choices: Any) -> None:
     known = get_args(choices)
     if not isinstance(value, str) or value not in known:
         hint = did_you_mean(str(value), known).removeprefix("; ")
-        raise KsdiffError(f"{name} {_shown(value)}: {hint + ' ' if hint else ''}choose one of {', '.join(known)}")
+        raise KsdiffError(f"{name} {shown(value)}: {hint + ' ' if hint else ''}choose one of {', '.join(known)}")
 
 
 def check_number(
@@ -74,7 +75,7 @@ def check_number(
         words = f"above {least}, at most {most}" if bounded else f"above {least}"
     else:
         words = f"from {least} to {most}" if bounded else f"of at least {least}"
-    raise KsdiffError(f"{name} {_shown(value)}: give {kind} {words}")
+    raise KsdiffError(f"{name} {shown(value)}: give {kind} {words}")
 
 
 def check_seed(seed: int) -> None:
@@ -100,7 +101,7 @@ def check_four(name: str, value: object, words: str, *, whole: bool = False) -> 
     """
     kind = Integral if whole else Real
     if not isinstance(value, Sequence) or len(value) != 4 or not all(isinstance(number, kind) for number in value):
-        raise KsdiffError(f"{name} {_shown(value)}: give four {'whole ' if whole else ''}numbers, {words}")
+        raise KsdiffError(f"{name} {shown(value)}: give four {'whole ' if whole else ''}numbers, {words}")
 
 
 def read_nodata(given: object, name: str = "src_nodata") -> tuple[Nodata, Nodata]:
@@ -120,7 +121,7 @@ def read_nodata(given: object, name: str = "src_nodata") -> tuple[Nodata, Nodata
         pan, ms = found if len(found) == 2 else found * 2
     except (TypeError, ValueError):
         raise KsdiffError(
-            f"{name} {_shown(given)}: give a number, nan, none (all pixels are data) or file (as it declares), or one "
+            f"{name} {shown(given)}: give a number, nan, none (all pixels are data) or file (as it declares), or one "
             "of these for PAN and one for MS: file,-9999"
         ) from None
     return pan, ms
@@ -151,6 +152,10 @@ def check_method(method: str, given: Mapping[str, object], option: str = "method
             raise KsdiffError(f"{name} goes with {option} ksdiff, not {method}")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Return a value in one short line."""
-    return str(value) if isinstance(value, Real) else " ".join(reprlib.repr(value).split())
+    try:
+        text = str(value) if isinstance(value, Real) else reprlib.repr(value)
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number too long to be written"
+    return " ".join(text.split()) if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

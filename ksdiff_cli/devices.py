@@ -21,7 +21,7 @@ def pick_device(name: str = "auto") -> "torch.device":
     """
     import torch
 
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", name):
         raise KsdiffError(f"--device {name}: unknown device; choose auto, cpu, cuda or cuda:N")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")

@@ -19,6 +19,9 @@ from ksdiff_cli.usage import explain, is_usage
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
 
+_LONGEST = 10_000  # signs of a message, which may quote a file; two long paths fit
+
+
 class ErrorBorder(TyperGroup):
     """The one place where expected failures become one line, ``Error: …``; anything else keeps its traceback.
 
@@ -52,6 +55,8 @@ def _border(command: Callable[[], str]) -> Iterator[None]:
             message, code = f"{error.filename}: is too long for a file's name; check the path", 1
         else:
             raise
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
     # a path may hold anything, a line end too
     line = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in message)
     stderr.print(f"Error: {line}", soft_wrap=True, markup=False)

@@ -1,8 +1,12 @@
 """Opening rasters, local or remote, and putting GDAL's complaints into one line."""
 
 import os
+import re
+import stat
 import warnings
-from contextlib import nullcontext
+import zipfile
+from contextlib import nullcontext, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,8 @@ from ksdiff_cli.errors import KsdiffError
 BLOCK_CACHE = 64 << 20
 """GDAL's cache of decoded blocks, bytes (what rasterio takes an integer GDAL_CACHEMAX for). GDAL's own default grows
 with the machine; a bound on memory must not. The first read of a process fixes it."""
+_UNPACKED, _COMPRESSED = 256 << 20, 200  # bytes of an archive's files that are never too many; more, by its own size
+_IN_ZIP = re.compile(r"(?:/vsizip/|zip://)\{?(?P<archive>.+?\.zip)(?=[/!}]|$)", re.IGNORECASE | re.DOTALL)
 _READDIR = "GDAL_DISABLE_READDIR_ON_OPEN"
 _SCHEMES = {"http", "https", "ftp", "s3", "gs", "az", "oss", "swift", "hdfs", "webhdfs"}
 
@@ -36,6 +42,8 @@ def open_raster(path: str | Path) -> Any:
         KsdiffError: there is no such file, it cannot be fetched, or it is not a raster.
     """
     remote = is_remote(path)
+    if not remote:
+        _check_kind(path)
     alone = remote and _READDIR not in os.environ
     try:
         with warnings.catch_warnings(), rasterio.Env(**{_READDIR: "EMPTY_DIR"}) if alone else nullcontext():
@@ -62,6 +70,51 @@ def open_raster(path: str | Path) -> Any:
         dataset.close()
         raise KsdiffError(f"{path}: holds no bands; name the image file itself")
     return dataset
+
+
+def _check_kind(path: str | Path) -> None:
+    """Refuse what GDAL would wait for without end, or unpack without bound.
+
+    Raises:
+        KsdiffError: a pipe or a device; see :func:`check_unpacked`.
+    """
+    if match := _IN_ZIP.match(str(path)):
+        with suppress(OSError):  # GDAL says what is wrong with it
+            archive = match["archive"]
+            state = Path(archive).stat()
+            check_unpacked(archive, state.st_size, _unpacked(archive, state.st_mtime_ns, state.st_size))
+    with suppress(OSError):  # no such file
+        mode = Path(path).stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise KsdiffError(f"{path}: is a pipe or a device, not a raster file; write it into a file first")
+
+
+@lru_cache(64)
+def _unpacked(archive: str, changed: int, size: int) -> int:
+    """Return the size, bytes, of all files in a zip of this state; 0 of one that cannot be read."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return sum(member.file_size for member in file.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return 0
+
+
+def check_unpacked(path: str | Path, packed: int, unpacked: int) -> None:
+    """Refuse an archive that holds far more than images can be compressed to.
+
+    Args:
+        path: the archive.
+        packed: its size, bytes.
+        unpacked: the size of all that is in it, or of as much as has been seen.
+
+    Raises:
+        KsdiffError: see above.
+    """
+    if unpacked > max(_UNPACKED, packed * _COMPRESSED):
+        raise KsdiffError(
+            f"{path}: unpacks to more than {_COMPRESSED} times its size, as no scene does; unpack it yourself if you "
+            "trust it, and name the folder"
+        )
 
 
 def is_remote(path: str | Path) -> bool:

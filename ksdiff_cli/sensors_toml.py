@@ -1,19 +1,21 @@
 """Sensors that people describe themselves, in a TOML file: ``--sensor my.toml``. sample_data/sensor.toml shows one."""
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from reprlib import repr as shown
 from typing import Any
 
+from ksdiff_cli.checks import shown
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.sensors import Sensor, Sources, Span, by_any_name, fold_name
 
 _NEEDED = ("name", "bands", "ratio", "bits", "mtf_ms", "mtf_pan")
 _KNOWN = (*_NEEDED, "title", "wavelengths", "pan_wavelengths", "sources")
 _SOURCES = tuple(each.name for each in fields(Sources))
+_LARGEST = 1 << 20  # bytes
 _RATIO, _BITS, _NM = (2, 20), (1, 16), (200, 15000)
 
 
@@ -36,14 +38,19 @@ def read_sensor(path: str) -> Sensor:
         KsdiffError: no such file, no TOML, an unknown or missing key, or a value that cannot be; it names the file.
     """
     try:
+        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+            raise KsdiffError(f"{path}: is a pipe or a device; write it into a file first")
         with Path(path).open("rb") as file:
-            values = tomllib.load(file)
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise KsdiffError(f"{path}: is too large for a sensor file; check the path")
+        values = tomllib.loads(content.decode())
     except FileNotFoundError:
         raise KsdiffError(f"{path}: no such sensor file; check the path") from None
-    except tomllib.TOMLDecodeError as error:
-        raise KsdiffError(f"{path}: is not TOML: {error}") from None
     except UnicodeDecodeError:
         raise KsdiffError(f"{path}: is not TOML: it is no UTF-8 text") from None
+    except (ValueError, RecursionError) as error:  # also of a number of thousands of digits
+        raise KsdiffError(f"{path}: is not TOML: {str(error)[:200]}") from None
     except OSError as error:
         raise KsdiffError(f"{path}: cannot be read ({error.strerror or error})") from None
     try:
@@ -60,7 +67,7 @@ def _sensor(values: Mapping[str, Any]) -> Sensor:
             raise _ValueError(f"has no {key}; needed are {', '.join(_NEEDED)}{hint}")
     name = _text("name", values["name"])
     if by_any_name(name):
-        raise _ValueError(f"name: {name!r} is a sensor that ksdiff knows already; choose another name")
+        raise _ValueError(f"name: {shown(name)} is a sensor that ksdiff knows already; choose another name")
     bands = _bands(values["bands"])
     return Sensor(
         name=name,
@@ -81,7 +88,7 @@ def _check_keys(values: Mapping[str, Any], known: tuple[str, ...], what: str) ->
         if key not in known:
             near = get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            raise _ValueError(f"unknown {what} {key!r}: {hint}")
+            raise _ValueError(f"unknown {what} {shown(key)}: {hint}")
 
 
 def _text(key: str, value: Any) -> str:
@@ -119,9 +126,10 @@ def _bands(value: Any) -> tuple[str, ...]:
         raise _ValueError(f'bands: must be a list of names, ["blue", "green", …], not {shown(value)}')
     bands = tuple(_text(f"bands, number {number}", band) for number, band in enumerate(value, start=1))
     names = [fold_name(band) for band in bands]
+    counts = Counter(names)
     for band, name in zip(bands, names, strict=True):
-        if names.count(name) > 1:
-            raise _ValueError(f"bands: {band!r} stands there twice; every band needs a name of its own")
+        if counts[name] > 1:
+            raise _ValueError(f"bands: {shown(band)} stands there twice; every band needs a name of its own")
     return bands
 
 

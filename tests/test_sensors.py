@@ -250,6 +250,14 @@ def test_the_shortest_file(tmp_path: Path) -> None:
         ({"sources": '{mtf = "me"}'}, "unknown key in [sources] 'mtf': "),
         ({"sources": "{bits = 3}"}, "sources, bits: must be a text"),
         ({"mtf_pan": "0,15"}, "is not TOML: "),
+        ({"ratio": f"0x{'f' * 5000}"}, "ratio: must be a whole number from 2 to 20, not a number too long"),
+        ({"bits": f"-0b{'1' * 20_000}"}, "is not TOML: "),
+        ({"mtf_pan": f"0o{'7' * 9000}"}, "mtf_pan: an MTF gain at Nyquist"),
+        ({"mtf_pan": f"1e{'9' * 4000}"}, "mtf_pan: an MTF gain at Nyquist"),
+        ({"pan_wavelengths": f"[1, 0x{'f' * 9000}]"}, "pan_wavelengths: must be lower"),
+        ({"title": f'"{chr(0x9B)}31m"'}, "title: must be a text of one line"),
+        ({"a" * 9000: "1"}, "unknown key 'aaa"),
+        ({"bands": json.dumps([f"b{n}" for n in range(5000)]), "mtf_ms": "[0.3]"}, "has 1 gains for 5000 bands"),
     ],
 )
 def test_bad_files_say_what_is_wrong(changes: dict[str, str | None], words: str, tmp_path: Path) -> None:
@@ -270,6 +278,17 @@ def test_what_is_no_toml_file(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes('name = "Pléiades"\n'.encode("latin-1"))
     with pytest.raises(KsdiffError, match=r"latin\.toml: is not TOML: it is no UTF-8 text"):
         find_sensor(str(tmp_path / "latin.toml"))
+    for name, text in {
+        "digits": f"ratio = {'9' * 5000}",
+        "date": "name = 9999-99-99",
+        "deep": "name = " + "[" * 10_000,
+        "tables": "[a" + ".a" * 20_000 + "]",
+        "large": "#" * (1 << 20) + "\n",
+    }.items():
+        (tmp_path / f"{name}.toml").write_text(text)
+        with pytest.raises(KsdiffError, match=rf"{name}\.toml: (is not TOML|is too large|unknown key)") as caught:
+            find_sensor(str(tmp_path / f"{name}.toml"))
+        assert len(str(caught.value).partition(".toml: ")[2]) < 400
     (tmp_path / "folder.toml").mkdir()
     with pytest.raises(KsdiffError, match=r"folder\.toml: cannot be read"):
         find_sensor(str(tmp_path / "folder.toml"))

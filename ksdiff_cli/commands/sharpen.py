@@ -1,5 +1,6 @@
 """ksdiff sharpen: PAN and MS in, sharpened GeoTIFF out."""
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -340,7 +341,7 @@ def _parse_bands(values: list[str]) -> list[int | str]:
     bands = [band.strip() for value in values for band in value.split(",")]
     if not all(bands):
         raise typer.BadParameter(f"-b takes band numbers or names such as 3,2,1 or red,green, not {','.join(values)!r}")
-    return [int(band) if band.lstrip("-").isdecimal() else band for band in bands]
+    return [int(band) if re.fullmatch("-?[0-9]{1,9}", band) else band for band in bands]
 
 
 def _parse_creation(values: list[str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """ksdiff train: patches in, weights out."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -274,7 +275,7 @@ def train(
 
 def _parse_rank(text: str) -> tuple[int, int, int, int]:
     parts = text.split(",")
-    if len(parts) != 4 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    if len(parts) != 4 or not all(re.fullmatch(r"\s*0*[1-9][0-9]{0,4}\s*", part) for part in parts):
         raise typer.BadParameter(f"--rank {text}: needs four whole numbers of at least 1, such as 4,4,2,2")
     first, second, third, fourth = map(int, parts)
     return first, second, third, fourth

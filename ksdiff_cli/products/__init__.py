@@ -69,6 +69,8 @@ def find_scenes(path: str | Path, sensor: str | None = None) -> list[Scene]:
     hint = ""
     if archive := next((name for name in folders[0].files if name.lower().endswith(ARCHIVES)), None):
         hint = f"; archives are read when named themselves ({folders[0].at(archive)})"
+        if folders[0].packed:
+            hint = f"; an archive in an archive is not read, unpack {archive} first"
     raise KsdiffError(f"{path}: no scene found here or in its subfolders; looked for {wanted}{hint}")
 
 

@@ -5,12 +5,15 @@ here, from the metadata. Facts are from the Pléiades Imagery User Guide and the
 """
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from xml.etree import ElementTree
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.products.fields import whole_number
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor, side_by_side
 from ksdiff_cli.raster import BandSource, Scene
@@ -24,6 +27,7 @@ _NAMES = {
     "DB": "deep blue", "B": "blue", "G": "green", "R": "red", "RE": "red edge", "NIR": "nir", "N": "nir",  # Neo
 }  # fmt: skip
 _CHANNELS = ("RED_CHANNEL", "GREEN_CHANNEL", "BLUE_CHANNEL", "ALPHA_CHANNEL")
+_MOST_BANDS = 1000  # DIMAP serves many cameras, none of which has near as many
 _TOGETHER = 5.0  # s; PAN and MS of one image start within tenths of a second, images of a stereo pair 10 s apart
 
 
@@ -37,7 +41,8 @@ class _Image:
     """P, PAN, MS, MS-FS, PMS …"""
     satellite: str
     """Mission and index, e.g. PHR1A."""
-    time: datetime | None
+    time: float | None
+    """When it was taken, s; None where nothing says so."""
     shape: tuple[int, int]
     bands: tuple[str, ...]
     """In the file's order; empty names where the metadata does not say."""
@@ -71,19 +76,17 @@ def read(folder: Folder, sensor: Sensor | None) -> list[Scene]:
         raise _refusal(folder, images)
     if len(pans) == len(others) == 1:
         return [_scene(folder.name, pans[0], others[0], sensor)]
-    return [_scene(pan.file[len("DIM_") : -len(".XML")], pan, _partner(pan, others), sensor) for pan in pans]
+    timed = sorted(((image.time, image) for image in others if image.time is not None), key=itemgetter(0))
+    return [_scene(pan.file[len("DIM_") : -len(".XML")], pan, _partner(pan, timed), sensor) for pan in pans]
 
 
-def _partner(pan: _Image, others: Sequence[_Image]) -> _Image:
-    """Return the MS image that was taken together with PAN."""
-    near = [
-        image
-        for image in others
-        if image.satellite == pan.satellite
-        and pan.time
-        and image.time
-        and abs((image.time - pan.time).total_seconds()) <= _TOGETHER
-    ]
+def _partner(pan: _Image, others: Sequence[tuple[float, _Image]]) -> _Image:
+    """Return the MS image, of those in order of time, that was taken together with PAN."""
+    near: list[_Image] = []
+    if pan.time is not None:
+        first = bisect_left(others, pan.time - _TOGETHER, key=itemgetter(0))
+        last = bisect_right(others, pan.time + _TOGETHER, key=itemgetter(0))
+        near = [image for _, image in others[first:last] if image.satellite == pan.satellite]
     if len(near) != 1:
         raise KsdiffError(f"{pan.path}: {len(near)} MS images were taken with this PAN; name PAN and MS one by one")
     return near[0]
@@ -124,9 +127,11 @@ def _read_dim(folder: Folder, file: str) -> _Image:
     def text(name: str) -> str:
         return (root.findtext(f".//{name}") or "").strip()
 
-    for name in ("NROWS", "NCOLS", "NBANDS"):
-        if not text(name).isdigit():
+    sizes = {name: whole_number(text(name)) for name in ("NROWS", "NCOLS", "NBANDS")}
+    for name, size in sizes.items():
+        if size is None or (name == "NBANDS" and size > _MOST_BANDS):
             raise KsdiffError(f"{path}: has no {name}; it is no whole DIMAP 2 product description, fetch it again")
+    rows, columns, count = (size or 0 for size in sizes.values())
     spectral, mission = text("SPECTRAL_PROCESSING").upper(), text("MISSION").upper()
     if not (spectral and mission):
         missing = "MISSION" if spectral else "SPECTRAL_PROCESSING"
@@ -137,14 +142,14 @@ def _read_dim(folder: Folder, file: str) -> _Image:
             f"{path}: says SPECTRAL_PROCESSING {spectral}, but is called {named[1]}; fetch the product again"
         )
     _check_tiles(folder, path, root)
-    bands = ("pan",) if spectral in ("P", "PAN") else _band_names(path, root, int(text("NBANDS")))
+    bands = ("pan",) if spectral in ("P", "PAN") else _band_names(path, root, count)
     return _Image(
         folder,
         file,
         spectral,
         re.sub(r"\W", "", mission + text("MISSION_INDEX").upper()),
         _time(text("IMAGING_DATE"), text("IMAGING_TIME")),
-        (int(text("NROWS")), int(text("NCOLS"))),
+        (rows, columns),
         bands,
         _nodata(root),
     )
@@ -182,13 +187,13 @@ def _band_names(path: str, root: ElementTree.Element, count: int) -> tuple[str, 
 def _nodata(root: ElementTree.Element) -> float | None:
     for special in root.iterfind(".//Special_Value"):
         if (special.findtext("SPECIAL_VALUE_TEXT") or "").strip().upper() == "NODATA":
-            value = (special.findtext("SPECIAL_VALUE_COUNT") or "").strip()
-            return float(value) if value.isdigit() else None
+            return whole_number((special.findtext("SPECIAL_VALUE_COUNT") or "").strip())
     return None
 
 
-def _time(date: str, time: str) -> datetime | None:
+def _time(date: str, time: str) -> float | None:
     try:
-        return datetime.fromisoformat(f"{date}T{time.rstrip('Z')}")
+        taken = datetime.fromisoformat(f"{date}T{time.rstrip('Z')}")
     except ValueError:
         return None
+    return (taken.replace(tzinfo=None) - datetime(2000, 1, 1)).total_seconds()

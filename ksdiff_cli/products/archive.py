@@ -1,22 +1,31 @@
 """Archives and products on a web server: their files are listed here, and GDAL reads the pixels in place."""
 
+import gzip
+import http.client
 import io
 import re
+import struct
 import tarfile
 import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
 import zlib
+from lzma import LZMAError
 from pathlib import Path
 from typing import IO, Any
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.products.folder import ListedFolder, is_text
+from ksdiff_cli.products.fields import read_fields
+from ksdiff_cli.products.folder import ALL_TEXTS, ENTRIES, LARGEST_TEXT, ListedFolder, Text, is_text
+from ksdiff_cli.raster_open import check_unpacked
 
-_LARGEST_TEXT = 16 << 20
 _TIMEOUT = 30  # s
-_NAMED_FILE = re.compile(r'^\s*FILE_NAME_\w+\s*=\s*"(?P<name>[^"/]+)"', re.MULTILINE)
+_UNREADABLE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, struct.error, http.client.HTTPException,
+    EOFError, OSError, ValueError, RuntimeError, LookupError,
+)  # fmt: skip
+"""What Python's readers of archives raise where an archive is not what it should be."""
 
 
 def open_archive(path: str) -> ListedFolder:
@@ -32,8 +41,8 @@ def open_archive(path: str) -> ListedFolder:
         raise KsdiffError(f"{path}: a compressed archive cannot be read in pieces; download it and name the file")
     try:
         with io.BufferedReader(_HttpFile(path), 1 << 16) if remote else Path(path).open("rb") as file:
-            files = _list_zip(file) if lower.endswith(".zip") else _list_tar(file)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+            files = _list_zip(path, file) if lower.endswith(".zip") else _list_tar(path, file)
+    except _UNREADABLE as error:
         missing = isinstance(error, FileNotFoundError)
         advice = "check the path" if missing else "the file is damaged or incomplete, fetch it again"
         raise KsdiffError(f"{path}: cannot be read as an archive ({_reason(error)}); {advice}") from None
@@ -51,34 +60,91 @@ def open_remote_mtl(url: str) -> ListedFolder:
     """
     try:
         with io.BufferedReader(_HttpFile(url)) as file:
-            text = file.read(_LARGEST_TEXT).decode(errors="replace")
-    except OSError as error:
+            text = file.read(LARGEST_TEXT).decode(errors="replace")
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise KsdiffError(f"{url}: cannot be fetched ({_reason(error)}); check the address") from None
     base, _, own = url.rpartition("/")
-    files: dict[str, str | None] = {match["name"]: None for match in _NAMED_FILE.finditer(text)}
+    named = (value for key, value in read_fields(text) if key.startswith("FILE_NAME_"))
+    files: dict[str, Text] = {name: None for name in named if name and "/" not in name}
     return ListedFolder(base, own[: -len("_MTL.txt")], files | {own: text})
 
 
-def _list_tar(file: IO[bytes]) -> dict[str, str | None]:
-    files: dict[str, str | None] = {}
-    with tarfile.open(fileobj=file) as archive:
-        # one pass: a compressed archive cannot go back
-        for member in archive:
+def _list_tar(path: str, file: IO[bytes]) -> dict[str, Text]:
+    """List a tar, compressed or not, in one pass: a compressed one cannot go back."""
+    packed = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    compressed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    files: dict[str, Text] = {}
+    texts = 0
+    plain: Any = gzip.GzipFile(fileobj=file) if compressed else file
+    bounded: Any = _Bounded(path, plain, packed)
+    with plain, tarfile.open(fileobj=bounded, mode="r:") as archive:
+        seen: list[Any] = vars(archive)["members"]
+        for number, member in enumerate(archive, start=1):
+            if number > ENTRIES:
+                raise _too_many(path)
+            seen.clear()  # it would keep them all
             if member.isfile():
-                small = is_text(member.name) and member.size <= _LARGEST_TEXT
+                small = is_text(member.name) and member.size <= LARGEST_TEXT and texts + member.size <= ALL_TEXTS
                 content = archive.extractfile(member) if small else None
-                files[member.name.removeprefix("./")] = content.read().decode(errors="replace") if content else None
+                texts += member.size if content else 0
+                files[member.name] = content.read().decode(errors="replace") if content else None
     return files
 
 
-def _list_zip(file: IO[bytes]) -> dict[str, str | None]:
-    files: dict[str, str | None] = {}
+def _list_zip(path: str, file: IO[bytes]) -> dict[str, Text]:
+    packed = file.seek(0, io.SEEK_END)
+    files: dict[str, Text] = {}
+    texts = 0
     with zipfile.ZipFile(file) as archive:
-        for member in archive.infolist():
-            if not member.is_dir():
-                small = is_text(member.filename) and member.file_size <= _LARGEST_TEXT and not member.flag_bits & 1
-                files[member.filename] = archive.read(member).decode(errors="replace") if small else None
+        members = archive.infolist()
+        if len(members) > ENTRIES:
+            raise _too_many(path)
+        check_unpacked(path, packed, sum(member.file_size for member in members))
+        for member in members:
+            if not member.filename or member.is_dir():
+                continue
+            # other ways of compression unpack without a bound, and GDAL does not know them
+            known = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not member.flag_bits & 1
+            small = is_text(member.filename) and member.file_size <= LARGEST_TEXT
+            if small and known and texts + member.file_size <= ALL_TEXTS:
+                texts += member.file_size
+                files[member.filename] = archive.read(member).decode(errors="replace")
+            else:
+                files[member.filename] = None
     return files
+
+
+def _too_many(path: str) -> KsdiffError:
+    return KsdiffError(f"{path}: holds more than {ENTRIES} files; unpack the scene's own and name their folder")
+
+
+class _Bounded(io.RawIOBase):
+    """A tar that is read no further than an honest archive of its packed size may go."""
+
+    def __init__(self, path: str, file: IO[bytes], packed: int) -> None:
+        self._path, self._file, self._packed = path, file, packed
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_SET:
+            check_unpacked(self._path, self._packed, offset)
+        return self._file.seek(offset, whence)
+
+    def read(self, size: int = -1) -> bytes:
+        if size > LARGEST_TEXT + 512:
+            raise tarfile.ReadError("a header asks for far too much")
+        check_unpacked(self._path, self._packed, self._file.tell() + max(0, size))
+        return self._file.read(size)
 
 
 def _reason(error: Exception) -> str:
@@ -92,9 +158,10 @@ class _HttpFile(io.RawIOBase):
         # the address as people write it may hold blanks
         self._url, self._position = urllib.parse.quote(url, safe=":/?&=%+,;@~!$'()*#"), 0
         with self._request(0, 1) as answer:
-            if answer.status != 206:
+            size = str(answer.headers["Content-Range"]).rpartition("/")[2]
+            if answer.status != 206 or not re.fullmatch("[0-9]{1,18}", size):
                 raise OSError(None, "the server does not send parts of files; download it")
-            self._size = int(answer.headers["Content-Range"].rpartition("/")[2])
+            self._size = int(size)
 
     def _request(self, start: int, stop: int) -> Any:
         request = urllib.request.Request(self._url, headers={"Range": f"bytes={start}-{stop - 1}"})
@@ -124,7 +191,7 @@ class _HttpFile(io.RawIOBase):
         if stop <= self._position:
             return 0
         with self._request(self._position, stop) as answer:
-            content = answer.read()
+            content = answer.read(stop - self._position)
         buffer[: len(content)] = content
         self._position += len(content)
         return len(content)

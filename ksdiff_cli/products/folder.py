@@ -2,18 +2,50 @@
 
 import os
 import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path, PurePosixPath
+from typing import Union
 
 from ksdiff_cli.errors import KsdiffError
 
+ENTRIES = 100_000
+"""Files and folders that a search looks at; a provider's largest delivery has some thousand."""
+LARGEST_TEXT, ALL_TEXTS = 16 << 20, 64 << 20
+"""Bytes of one metadata file, and of all that a search reads; real ones have kilobytes."""
+_DEEPEST = 16  # folders in folders of an archive
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 _METADATA = ("_mtl.txt", ".imd", ".til", ".xml")
 _TEXTS = (".txt", ".imd", ".til", ".xml", ".dim")
 # GDAL would write a file .properties beside every compressed archive that it reads
 os.environ.setdefault("CPL_VSIL_GZIP_WRITE_PROPERTIES", "NO")
 
-_INSIDE = re.compile(r"/vsi(?:zip|tar)/(?P<archive>.+?\.(?:zip|tar\.gz|tgz|tar))(?:/(?P<inner>.+))?", re.IGNORECASE)
+_INSIDE = re.compile(
+    r"/vsi(?:zip|tar)/(?P<archive>.+?\.(?:zip|tar\.gz|tgz|tar))(?:/(?P<inner>.+))?", re.IGNORECASE | re.DOTALL
+)
+
+
+@dataclass
+class Allowance:
+    """What a search may still look at: a folder of strangers may hold anything."""
+
+    entries: int = field(default_factory=lambda: ENTRIES)
+    text: int = field(default_factory=lambda: ALL_TEXTS)
+
+    def take(self, path: str, entries: int = 0, text: int = 0) -> None:
+        """Count what is looked at.
+
+        Raises:
+            KsdiffError: it is more than there is of any product.
+        """
+        self.entries, self.text = self.entries - entries, self.text - text
+        if self.entries < 0:
+            raise KsdiffError(f"{path}: more than {ENTRIES} files and folders lie here; name the scene's own folder")
+        if self.text < 0:
+            raise KsdiffError(f"{path}: over {ALL_TEXTS >> 20} MB of metadata lie here; name PAN and MS one by one")
 
 
 class Folder:
@@ -23,21 +55,24 @@ class Folder:
     """As GDAL opens it, without a slash at its end."""
     name: str
     """For people."""
+    packed: bool = False
+    """Whether it lies in an archive."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Take an existing folder."""
+    def __init__(self, path: str | Path, allowance: Allowance | None = None) -> None:
+        """Take an existing folder, and what may be looked at in it and others of one search."""
         self.path = str(path)
         self.name = Path(path).resolve().name
+        self._allowance = allowance or Allowance()
 
     @cached_property
     def files(self) -> list[str]:
         """Names of the files in it, sorted; hidden ones left out."""
-        return [entry.name for entry in self._entries() if entry.is_file()]
+        return [entry.name for entry in self._entries if entry.is_file()]
 
-    @property
+    @cached_property
     def folders(self) -> list["Folder"]:
         """The folders in it, sorted by name; hidden ones left out."""
-        return [Folder(self.at(entry.name)) for entry in self._entries() if entry.is_dir()]
+        return [Folder(self.at(entry.name), self._allowance) for entry in self._entries if entry.is_dir()]
 
     def at(self, name: str) -> str:
         """Return the path of a file in it, as GDAL opens it."""
@@ -45,51 +80,88 @@ class Folder:
 
     def find(self, name: str) -> str | None:
         """Return the file called ``name`` in any case, as it is called here."""
-        return next((own for own in self.files if own.lower() == name.lower()), None)
+        return self._by_lower.get(name.lower())
 
     def read_text(self, name: str) -> str:
         """Read a metadata file.
 
         Raises:
-            KsdiffError: it cannot be read.
+            KsdiffError: it cannot be read, or is too large.
         """
         try:
-            return Path(self.path, name).read_text(encoding="utf-8", errors="replace")
+            with Path(self.path, name).open("rb") as file:
+                content = file.read(LARGEST_TEXT + 1)
         except OSError as error:
             raise KsdiffError(f"{self.at(name)}: cannot be read ({error.strerror}); check its permissions") from None
+        if len(content) > LARGEST_TEXT:
+            raise KsdiffError(f"{self.at(name)}: is too large for a metadata file; fetch it again")
+        self._allowance.take(self.path, text=len(content))
+        return content.decode(errors="replace")
 
+    @cached_property
+    def _by_lower(self) -> dict[str, str]:
+        return {own.lower(): own for own in reversed(self.files)}  # the first of two that differ by case
+
+    @cached_property
     def _entries(self) -> list[os.DirEntry[str]]:
         try:
             with os.scandir(self.path) as entries:
-                found = [entry for entry in entries if not entry.name.startswith(".")]
+                seen = (entry for entry in entries if not entry.name.startswith("."))
+                found = list(islice(seen, self._allowance.entries + 1))
         except OSError as error:
             raise KsdiffError(f"{self.path}: cannot be read ({error.strerror}); check its permissions") from None
+        self._allowance.take(self.path, entries=len(found))
         return sorted(found, key=lambda entry: entry.name)
+
+
+Text = str | None
+"""A metadata file's text; None of other files, and of one that is too large."""
+Tree = dict[str, Union["Tree", Text]]
 
 
 class ListedFolder(Folder):
     """A folder known by a list of all files in it and below, such as an archive's."""
 
-    def __init__(self, path: str, name: str, files: dict[str, str | None]) -> None:
+    packed = True
+
+    def __init__(self, path: str, name: str, files: Mapping[str, Text]) -> None:
         """Take the files by their paths from here, with the text of those that are metadata."""
-        self.path, self.name, self._files = path, name, files
+        tree: Tree = {}
+        for file, text in files.items():
+            *parents, own = PurePosixPath(file).parts or ("..",)
+            if {"/", ".."} & {*parents, own} or len(parents) > _DEEPEST:
+                continue  # no product's file
+            place: Tree | Text = tree
+            for parent in parents:
+                place = place.setdefault(parent, {}) if isinstance(place, dict) else None
+            if isinstance(place, dict):  # else a file is said to be a folder, too
+                place.setdefault(own, text)
+        self.path, self.name, self._tree = path, name, tree
+
+    @classmethod
+    def _of(cls, path: str, name: str, tree: Tree) -> "ListedFolder":
+        folder = cls(path, name, {})
+        folder._tree = tree
+        return folder
 
     @cached_property
     def files(self) -> list[str]:
         """See :class:`Folder`."""
-        return sorted(path for path in self._files if "/" not in path and not path.startswith("."))
+        found = (name for name, inner in self._tree.items() if not isinstance(inner, dict))
+        return sorted(name for name in found if not name.startswith("."))
 
-    @property
+    @cached_property
     def folders(self) -> list[Folder]:
         """See :class:`Folder`."""
-        names = {path.partition("/")[0] for path in self._files if "/" in path}
-        return [self.below(name) for name in sorted(names) if not name.startswith((".", "__MACOSX"))]
+        found = (name for name, inner in self._tree.items() if isinstance(inner, dict))
+        return [self.below(name) for name in sorted(found) if not name.startswith((".", "__MACOSX"))]
 
     def below(self, inner: str) -> "ListedFolder":
         """Return a folder below this one; an empty one when there is none."""
-        start = inner + "/"
-        files = {path.removeprefix(start): text for path, text in self._files.items() if path.startswith(start)}
-        return ListedFolder(f"{self.path}/{inner}", PurePosixPath(inner).name, files)
+        place: Tree | Text = self._tree
+        for name in PurePosixPath(inner).parts:
+            place = place.get(name) if isinstance(place, dict) else None
+        return self._of(f"{self.path}/{inner}", PurePosixPath(inner).name, place if isinstance(place, dict) else {})
 
     def at(self, name: str) -> str:
         """See :class:`Folder`."""
@@ -97,8 +169,8 @@ class ListedFolder(Folder):
 
     def read_text(self, name: str) -> str:
         """See :class:`Folder`."""
-        text = self._files.get(name)
-        if text is None:
+        text = self._tree.get(name)
+        if not isinstance(text, str):
             raise KsdiffError(f"{self.at(name)}: is too large for a metadata file; unpack the archive and look at it")
         return text
 
@@ -135,13 +207,16 @@ def places(path: str | Path) -> tuple[list[Folder], str]:
         raise KsdiffError(f"{path}: no such folder or file; check the path")
     if local.is_dir():
         return [Folder(local)], ""
+    if not stat.S_ISREG(local.stat().st_mode):
+        raise KsdiffError(f"{path}: is a pipe or a device, which cannot be looked into; write it into a file first")
     if text.lower().endswith(ARCHIVES):
         from ksdiff_cli.products.archive import open_archive
 
         return [open_archive(text)], ""
     if text.lower().endswith(_METADATA):
         # Maxar and Airbus put PAN and MS into sibling folders
-        return [Folder(local.parent), Folder(local.absolute().parent.parent)], local.name
+        allowance = Allowance()
+        return [Folder(local.parent, allowance), Folder(local.absolute().parent.parent, allowance)], local.name
     raise KsdiffError(f"{path}: is a file; name the scene's folder (or PAN and MS one by one)")
 
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.products.fields import first_fields
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.product import NoPairError, fit_sensor
 from ksdiff_cli.raster import BandSource, QualityBand, Scene
@@ -64,13 +65,16 @@ def read(folder: Folder, sensor: Sensor | None) -> list[Scene]:
         KsdiffError: an MTL file is cut short, or contradicts the file names; NoPairError: a product without PAN.
     """
     products: dict[str, dict[int, str]] = defaultdict(dict)
+    flags: dict[str, re.Match[str]] = {}
     for name in folder.files:
+        if match := _QUALITY_FILE.fullmatch(name):
+            flags.setdefault(match["product"], match)
         if (match := _BAND_FILE.fullmatch(name)) and not _GAP_MASK.search(match["product"]):
             products[match["product"]][int(match["band"])] = name
     scenes, refusal = [], None
     for product, files in products.items():
         try:
-            scene = _read_product(folder, product, files, sensor)
+            scene = _read_product(folder, product, files, sensor, flags.get(product))
         except NoPairError as error:
             refusal = error
             continue
@@ -83,7 +87,9 @@ def read(folder: Folder, sensor: Sensor | None) -> list[Scene]:
     )
 
 
-def _read_product(folder: Folder, product: str, files: Mapping[int, str], sensor: Sensor | None) -> Scene | None:
+def _read_product(
+    folder: Folder, product: str, files: Mapping[int, str], sensor: Sensor | None, flags: re.Match[str] | None
+) -> Scene | None:
     """Return a product's scene, None when nothing says that it is Landsat's."""
     mtl = _read_mtl(folder, product)
     number = _number(folder, product, mtl)
@@ -110,7 +116,7 @@ def _read_product(folder: Folder, product: str, files: Mapping[int, str], sensor
         _source(folder, files[_PAN], "pan"),
         ms,
         fit_sensor(sensor or own, tuple(bands.values())),
-        _quality(folder, product, own, mtl),
+        flags and QualityBand(folder.at(flags[0]), _FILL_FLAG, _cloud_flags(flags["kind"].upper(), product, own, mtl)),
     )
 
 
@@ -123,9 +129,7 @@ def _read_mtl(folder: Folder, product: str) -> dict[str, str]:
     name = folder.find(f"{product}_MTL.txt")
     if name is None:
         return {}
-    fields: dict[str, str] = {}
-    for match in re.finditer(r'^\s*(\w+)\s*=\s*"?([^"\n]*?)"?\s*$', folder.read_text(name), re.MULTILINE):
-        fields.setdefault(match[1], match[2])
+    fields = first_fields(folder.read_text(name))
     if "SPACECRAFT_ID" not in fields:
         raise KsdiffError(f"{folder.at(name)}: has no SPACECRAFT_ID; the MTL file is cut short, fetch it again")
     return fields
@@ -143,14 +147,6 @@ def _number(folder: Folder, product: str, mtl: Mapping[str, str]) -> int | None:
             "names; they do not belong together, fetch the product again"
         )
     return by_name or by_mtl
-
-
-def _quality(folder: Folder, product: str, own: Sensor, mtl: Mapping[str, str]) -> QualityBand | None:
-    for name in folder.files:
-        match = _QUALITY_FILE.fullmatch(name)
-        if match and match["product"] == product:
-            return QualityBand(folder.at(name), _FILL_FLAG, _cloud_flags(match["kind"].upper(), product, own, mtl))
-    return None
 
 
 def _cloud_flags(kind: str, product: str, own: Sensor, mtl: Mapping[str, str]) -> _Flags:

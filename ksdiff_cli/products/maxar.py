@@ -5,11 +5,12 @@ Facts are from DigitalGlobe's Imagery Support Data (ISD) Documentation 1.1.2: an
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.products.fields import first_fields, read_fields, whole_number
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.mosaic import ImageTile, join_tiles
 from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor, side_by_side
@@ -21,8 +22,8 @@ LOOKS_FOR = "Maxar .IMD files of PAN and MS"
 _EIGHT = ("C", "B", "G", "Y", "R", "RE", "N", "N2")
 _FOUR = ("B", "G", "R", "N")
 _IMAGES = (".tif", ".tiff", ".ntf", ".jp2")
-_PART = re.compile(r"\d{9,}_\d+_P\d+", re.IGNORECASE)  # order, item and part, e.g. 052299001010_01_P001
-_FIELD = re.compile(r'^\s*(\w+)\s*=\s*"?([^";\n]*)"?\s*;', re.MULTILINE)
+# order, item and part, e.g. 052299001010_01_P001
+_PART = re.compile(r"(?<!\d)\d{9,20}_\d{1,9}_P\d{1,9}", re.IGNORECASE)
 _BLACKFILL = 0.0  # DN beside the image in products on a map
 
 
@@ -77,10 +78,8 @@ def read(folder: Folder, sensor: Sensor | None) -> list[Scene]:
     pairs = [(part, *pair) for part, group in sorted(parts.items()) for pair in _pairs(folder, part, group)]
     if not pairs:
         raise _refusal(folder, images)
-    names = [
-        f"{part}_{number}" if [p for p, *_ in pairs].count(part) > 1 else part
-        for number, (part, *_) in enumerate(pairs, 1)
-    ]
+    shared = Counter(part for part, *_ in pairs)
+    names = [f"{part}_{number}" if shared[part] > 1 else part for number, (part, *_) in enumerate(pairs, 1)]
     return [_scene(name, pan, ms, sensor) for name, (_, pan, ms) in zip(names, pairs, strict=True)]
 
 
@@ -134,16 +133,16 @@ def _sources(image: _Image, names: Sequence[str]) -> tuple[BandSource, ...]:
 
 def _read_imd(folder: Folder, name: str) -> _Image:
     text = folder.read_text(name)
-    fields: dict[str, str] = {}
-    for match in _FIELD.finditer(text):
-        fields.setdefault(match[1], match[2].strip())
+    fields = first_fields(text, ";")
     for key in ("bandId", "satId", "numRows", "numColumns"):
         if not fields.get(key):
             raise KsdiffError(f"{folder.at(name)}: has no {key}; the IMD file is cut short, fetch it again")
-    if not (fields["numRows"].isdigit() and fields["numColumns"].isdigit()):
+    rows, columns = whole_number(fields["numRows"]), whole_number(fields["numColumns"])
+    if rows is None or columns is None:
         raise KsdiffError(f"{folder.at(name)}: numRows or numColumns is no number; fetch the IMD file again")
     stem, band_id = name[: -len(".IMD")], fields["bandId"]
-    groups = tuple(re.findall(r"^\s*BEGIN_GROUP\s*=\s*BAND_(\w+)", text, re.MULTILINE))
+    named = (value for key, value in read_fields(text) if key == "BEGIN_GROUP")
+    groups = tuple(name.removeprefix("BAND_") for name in named if re.fullmatch(r"BAND_\w+", name))
     if not groups:
         raise KsdiffError(f"{folder.at(name)}: names no band (BEGIN_GROUP = BAND_…); fetch the IMD file again")
     # a bandId such as RGB or NRG spells the file's order
@@ -160,7 +159,7 @@ def _read_imd(folder: Folder, name: str) -> _Image:
         fields["satId"].upper(),
         band_id,
         spelled,
-        (int(fields["numRows"]), int(fields["numColumns"])),
+        (rows, columns),
         found[0].upper() if found else "",
         fields.get("panSharpenAlgorithm", "None") not in ("None", ""),
         "BEGIN_GROUP = MAP_PROJECTED_PRODUCT" in text,
@@ -184,13 +183,16 @@ def _join(image: _Image, til: str) -> str:
     """Return the one file that a TIL names, or a VRT of its tiles."""
     folder, path = image.folder, image.folder.at(til)
     text = folder.read_text(til)
-    announced = re.search(r"^\s*numTiles\s*=\s*(\d+)", text, re.MULTILINE)
+    # all but the first piece begin with a group's name
+    groups = (piece.partition("END_GROUP") for piece in re.split(r"\bBEGIN_GROUP\b", text)[1:])
     tiles = [
-        _tile(folder, path, dict(_FIELD.findall(group)))
-        for group in re.findall(r"BEGIN_GROUP\s*=\s*TILE_\d+(.*?)END_GROUP", text, re.DOTALL)
+        _tile(folder, path, dict(read_fields(inside, ";")))
+        for inside, ended, _ in groups
+        if ended and re.match(r"\s*=\s*TILE_\d", inside)
     ]
-    if announced is None or not tiles or len(tiles) != int(announced[1]):
-        total = announced[1] if announced else "an unknown number of"
+    announced = whole_number(first_fields(text, ";").get("numTiles", ""))
+    if announced is None or not tiles or len(tiles) != announced:
+        total = "an unknown number of" if announced is None else announced
         raise KsdiffError(f"{path}: describes {len(tiles)} of {total} tiles; the TIL file is cut short, fetch it again")
     corner = max(tile.row + tile.height for tile in tiles), max(tile.col + tile.width for tile in tiles)
     if corner != image.shape or sum(tile.height * tile.width for tile in tiles) < image.shape[0] * image.shape[1]:
@@ -206,9 +208,8 @@ def _join(image: _Image, til: str) -> str:
 def _tile(folder: Folder, til: str, fields: dict[str, str]) -> ImageTile:
     try:
         name = fields["filename"]
-        top, left, bottom, right = (
-            int(fields[key]) for key in ("ULRowOffset", "ULColOffset", "LRRowOffset", "LRColOffset")
-        )
+        edges = [whole_number(fields[key]) for key in ("ULRowOffset", "ULColOffset", "LRRowOffset", "LRColOffset")]
+        top, left, bottom, right = (edge for edge in edges if edge is not None)
     except (KeyError, ValueError):
         raise KsdiffError(
             f"{til}: a tile has no filename or offsets; the TIL file is damaged, fetch it again"

@@ -15,6 +15,7 @@ from ksdiff_cli.sensors import Sensor, find_sensor
 LOOKS_FOR = "a PAN and an MS raster (pan.tif and ms.tif, or one single-band raster finer than the others)"
 
 _SUFFIXES = (".tif", ".tiff", ".vrt", ".img", ".jp2")
+_MOST = 1000  # files that are opened to see which is PAN, or which are bands
 _FINER = 2.25  # an MS pixel covers at least 1.5 x 1.5 PAN pixels
 _PAN_WORDS = {"pan", "panchromatic"}
 _MS_WORDS = {"ms", "msi", "mss", "mul", "multi", "multiband", "multispectral", "mux"}
@@ -96,7 +97,7 @@ def _by_resolution(files: list[str]) -> tuple[list[str], list[str]]:
     sizes: dict[str, tuple[int, float]] = {}
     areas: dict[str, float] = {}
     bands: dict[str, int] = {}
-    for path in files if len(files) > 1 else []:
+    for path in files if 1 < len(files) <= _MOST else []:
         try:
             with open_raster(path) as dataset:
                 sizes[path] = dataset.width, dataset.height
@@ -128,7 +129,7 @@ def _one(folder: Folder, paths: list[str], role: str) -> str:
 
 def _bands(folder: Folder, paths: list[str]) -> tuple[BandSource, ...]:
     """MS is one file of many bands, or several files of one band each (in the order of their names)."""
-    if len(paths) > 1:
+    if 1 < len(paths) <= _MOST:
         counts = set()
         for path in paths:
             with open_raster(path) as dataset:
