@@ -112,11 +112,43 @@ def test_fidelity_is_the_difference_of_what_the_camera_sees_from_ms(simulated, t
     assert tags(made.output)["KSDIFF_FIDELITY"] == made.fidelity
 
 
+def unexplained(bands: Array, pan: Array) -> float:
+    """Share of PAN's variance that least squares on the bands leave."""
+    columns = bands.reshape(len(bands), -1).T.astype(float)
+    rest = pan.ravel() - columns @ np.linalg.lstsq(columns, pan.ravel(), rcond=None)[0]
+    return rest.var() / pan.var()
+
+
+def test_fidelity_to_pan_is_the_regression_on_output_and_ms(simulated, tmp_path):
+    pan, ms, _ = simulated
+    made = sharpen(pan, ms, tmp_path / "out.tif", sensor="QB")
+    fine = read(pan)[0].astype(float)
+    gain = sum(SENSORS["QB"].mtf_ms) / 4
+    low = degrade(fine[None].astype(np.float32), corner_aligned(4), (64, 64), (gain,))[0].astype(float)
+    inner = np.s_[..., 2:-2, 2:-2]  # as above
+    shares = unexplained(read(made.output), fine), unexplained(read(ms)[inner], low[inner])
+    assert shares[0] > 2 * shares[1] > 0  # upsampled MS has none of PAN's detail
+    output, coarse = (f"{100 * share:.2g} %" for share in shares)
+    assert f"bands misses {output} of PAN's" in made.fidelity_pan and f"own scale {coarse} (in" in made.fidelity_pan
+    assert tags(made.output)["KSDIFF_FIDELITY_PAN"] == made.fidelity_pan
+    sharp = sharpen(pan, ms, tmp_path / "gsa.tif", make_fuser("gsa"))
+    assert f"bands misses {100 * unexplained(read(sharp.output), fine):.2g} % of PAN's" in sharp.fidelity_pan
+
+
+def test_a_constant_pan_has_nothing_to_explain(make_pair, tmp_path):
+    def flat(pan, ms):
+        pan[...] = 300
+
+    files = make_pair(size=(128, 128), edit=flat)
+    made = sharpen(files.pan, files.ms, tmp_path / "out.tif")
+    assert made.fidelity and made.fidelity_pan is None and "KSDIFF_FIDELITY_PAN" not in tags(made.output)
+
+
 def test_fidelity_of_parts_and_formats_and_after_a_kill(simulated, tmp_path, monkeypatch):
     pan, ms, _ = simulated
     whole = sharpen(pan, ms, tmp_path / "whole.tif", tile=64)
     again = sharpen(pan, ms, tmp_path / "one.tif", tile=256)
-    assert whole.fidelity == again.fidelity
+    assert whole.fidelity == again.fidelity and whole.fidelity_pan == again.fidelity_pan
     for name, format in (("cog.tif", "COG"), ("out.vrt", "VRT")):
         made = sharpen(pan, ms, tmp_path / name, format=format, tile=64)
         assert made.fidelity == whole.fidelity == tags(tmp_path / name)["KSDIFF_FIDELITY"]
@@ -280,4 +312,5 @@ def test_the_command_says_it(run, simulated, tmp_path):
     done = run("sharpen", pan, ms, "-o", tmp_path / "out.tif", "--method", "brovey", "--consistent", "--sensor", "QB")
     assert done.exit_code == 0, done.output
     assert "Spectral fidelity: degraded output differs from MS by" in done.stderr
+    assert "Spatial fidelity: the best mix of the output's bands misses" in done.stderr
     assert "Note: --consistent: before it" in done.stderr

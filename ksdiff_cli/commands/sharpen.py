@@ -234,6 +234,8 @@ def _tell(made: "Sharpened", each: str, *, seam_report: bool, quiet: bool) -> No
     note(f"Windows of {made.tile} pixels: {made.windows}{kept}; {bound}", quiet=quiet)
     if made.fidelity:
         note(f"Spectral fidelity: {made.fidelity}", quiet=quiet)
+    if made.fidelity_pan:
+        note(f"Spatial fidelity: {made.fidelity_pan}", quiet=quiet)
     if seam_report:
         score = "none, the output is one window" if made.seam is None else f"{made.seam:.3f} (1: no border shows)"
         stdout.print(f"Seam score: {score}", highlight=False)

@@ -24,7 +24,7 @@ from ksdiff_cli.raster_open import BLOCK_CACHE
 from ksdiff_cli.raster_writer import Format, check_output, new_raster, space_needed
 from ksdiff_cli.resuming import file_state
 from ksdiff_cli.sharpening.assembly import Assembly
-from ksdiff_cli.sharpening.fidelity import FIDELITY_TAG, measure_output, places
+from ksdiff_cli.sharpening.fidelity import FIDELITY_TAG, PAN_TAG, measure_output, places
 from ksdiff_cli.sharpening.job import Folder, Job, earlier_tile, is_assembled, job_folder, open_folder, place_of
 from ksdiff_cli.sharpening.pipeline import Maker, Windows, make_windows
 from ksdiff_cli.sharpening.plan import GB, DeviceNeed, Need, Plan, make_plan
@@ -63,7 +63,7 @@ class SharpenOptions:
     """CPU threads that GDAL reads and compresses with, beside each other; None reads with one and compresses with all.
     The output does not depend on it."""
     fidelity: bool = True
-    """Whether the output is compared with MS, see :mod:`ksdiff_cli.sharpening.fidelity`."""
+    """Whether the output is compared with MS and PAN, see :mod:`ksdiff_cli.sharpening.fidelity`."""
     nodata: float | None = None
     """Value of invalid pixels; None takes what MS has, or one where it is needed."""
 
@@ -105,6 +105,8 @@ class Sharpened:
     """Seam score, see :class:`ksdiff_cli.sharpening.seams.Seams`; None where no border lies in the output."""
     fidelity: str | None = None
     """How far the output, degraded to MS's grid, is from MS; None where that was not measured."""
+    fidelity_pan: str | None = None
+    """How well the output's bands explain PAN; None where that was not measured."""
 
 
 def sharpen_scene(
@@ -212,6 +214,7 @@ def _make(
         plan.memory,
         seam,
         str(fidelity) if fidelity else None,
+        fidelity.of_pan if fidelity else None,
     )
 
 
@@ -287,6 +290,7 @@ def _found(output: Path, pair: ScenePair, plan: Plan) -> Sharpened:
             plan.memory,
             None if seam == "none" else float(seam),
             dataset.tags().get(FIDELITY_TAG),
+            dataset.tags().get(PAN_TAG),
         )
 
 

@@ -1,9 +1,12 @@
-"""Spectral fidelity: is the output, seen through the MS camera, the MS that went in?
+"""Fidelity: is the output, seen through the MS camera, the MS that went in, and does it explain PAN?
 
-As in Wald's protocol (Wald, Ranchin and Mangolini 1997, the consistency property), and as D_lambda of Khan et al. asks,
-but in DN and band by band. It is measured on windows spread over the output, so that its cost does not grow with it.
+The first as in Wald's protocol (Wald, Ranchin and Mangolini 1997, the consistency property), and as D_lambda of Khan et
+al. asks, but in DN and band by band. The second by D_sR, beside that of MS at its own scale: no sharper image of the
+same bands need explain PAN better. Both are measured on windows spread over the output, so that their cost does not
+grow with it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 
 from ksdiff_cli.anchors import spread_windows
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.metrics.d_sr import Explained
 from ksdiff_cli.raster import ScenePair, SceneStatistics
 from ksdiff_cli.sensors import Sensor, find_sensor
 from ksdiff_cli.sharpening.camera import place_camera
@@ -25,7 +29,9 @@ Look = Callable[[Box], tuple[Array, Array]]
 """A window of the output -> (bands, H, W) DN, (H, W) bool valid."""
 
 FIDELITY_TAG = "KSDIFF_FIDELITY"
-"""Where an output's metadata has the line; ``KSDIFF_FIDELITY_DN`` has every band's difference."""
+"""Where an output's metadata has the line on MS; ``KSDIFF_FIDELITY_DN`` has every band's difference."""
+PAN_TAG = "KSDIFF_FIDELITY_PAN"
+"""Where it has the line on PAN."""
 SIDE = 256
 """Side of a window that is looked at, PAN pixels."""
 MOST = 32
@@ -47,6 +53,9 @@ class Fidelity:
     """Whose MTF the output was seen through."""
     windows: int
     """Number of windows that were looked at."""
+    unexplained: tuple[float, float] = (math.nan, math.nan)
+    """Share of PAN's variance that no weighted sum of the output's bands explains (D_sR), and the same of MS's bands
+    and PAN as the MS camera sees it; NaN where PAN is constant."""
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -58,9 +67,21 @@ class Fidelity:
             f"(RMS in {self.windows} window{'s' * (self.windows > 1)}, MTF of sensor {self.sensor})"
         )
 
+    @property
+    def of_pan(self) -> str | None:
+        """Say in one line how well the bands explain PAN; None where PAN is constant."""
+        if not all(map(math.isfinite, self.unexplained)):
+            return None
+        output, ms = (f"{100 * share:.2g} %" for share in self.unexplained)
+        return (
+            f"the best mix of the output's bands misses {output} of PAN's variance (D_sR), that of MS's bands at their "
+            f"own scale {ms} (in {self.windows} window{'s' * (self.windows > 1)})"
+        )
+
     def tags(self) -> dict[str, str]:
-        """Return the output's metadata: the line, and the DN of every band."""
-        return {FIDELITY_TAG: str(self), f"{FIDELITY_TAG}_DN": " ".join(f"{value:.4g}" for value in self.rms)}
+        """Return the output's metadata: both lines, and the DN of every band."""
+        pan = {} if self.of_pan is None else {PAN_TAG: self.of_pan}
+        return {FIDELITY_TAG: str(self), f"{FIDELITY_TAG}_DN": " ".join(f"{value:.4g}" for value in self.rms), **pan}
 
 
 def places(region: Box, side: int = SIDE, most: int = MOST) -> list[Box]:
@@ -95,9 +116,10 @@ def measure_output(
 def measure_fidelity(
     pair: ScenePair, region: Box, look: Look, ms_std: Array, side: int = SIDE, most: int = MOST
 ) -> Fidelity | None:
-    """Measure an output's spectral fidelity on windows spread evenly over it.
+    """Measure an output's fidelity on windows spread evenly over it.
 
-    Only MS pixels count whose whole view, to 4 deviations of the MTF, is valid and lies in a window.
+    Only MS pixels count whose whole view, to 4 deviations of the MTF, is valid and lies in a window. PAN is brought to
+    MS by the mean of the bands' gains.
 
     Args:
         pair: the inputs.
@@ -112,11 +134,13 @@ def measure_fidelity(
     """
     gains, sensor = known_gains(pair.scene.sensor, pair.bands)
     squares, count, windows = np.zeros(pair.bands), 0, 0
+    fine, coarse = Explained(), Explained()
     for box in places(region, side, most):
-        camera = place_camera(pair.grid, box, pair.ms_shape, gains)
+        camera = place_camera(pair.grid, box, pair.ms_shape, (*gains, sum(gains) / len(gains)))
         if not camera.whole.any():
             continue
         image, valid = look(box)
+        pan = np.where(valid, pair.read_pan(box.top, box.left, box.height, box.width)[0][0], 0)
         ms, known = pair.read_ms(camera.ms.top, camera.ms.left, camera.ms.height, camera.ms.width)
         known &= camera.whole
         if not valid.all():
@@ -128,11 +152,14 @@ def measure_fidelity(
                 difference = (camera.degrade(plane, band) - ms[band])[known]
                 squares[band] += np.square(difference, dtype=np.float64).sum()
             count, windows = count + int(known.sum()), windows + 1
+            fine.add(image, pan, valid)
+            coarse.add(ms, camera.degrade(pan, pair.bands), known)
     if not count:
         return None
     rms = np.sqrt(squares / count)
     share = np.where(ms_std > 0, rms / np.where(ms_std > 0, ms_std, 1), 0)
-    return Fidelity(rms, share, tuple(source.name for source in pair.scene.ms), sensor.name, windows)
+    unexplained = fine.unexplained(), coarse.unexplained()
+    return Fidelity(rms, share, tuple(source.name for source in pair.scene.ms), sensor.name, windows, unexplained)
 
 
 def known_gains(sensor: Sensor, bands: int) -> tuple[tuple[float, ...], Sensor]:

@@ -25,7 +25,7 @@ from ksdiff_cli.raster import Scene, ScenePair, SceneStatistics, Tile
 from ksdiff_cli.raster_writer import check_output
 from ksdiff_cli.resuming import file_state
 from ksdiff_cli.sharpening import SEAM_TAG, Sharpened, SharpenOptions, is_assembled, sharpen_scene
-from ksdiff_cli.sharpening.fidelity import FIDELITY_TAG
+from ksdiff_cli.sharpening.fidelity import FIDELITY_TAG, PAN_TAG
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
 
 Array = NDArray[Any]
@@ -253,4 +253,5 @@ def _kept(output: Path, other: Sharpened) -> Sharpened:
             resumed=other.windows,
             seam=None if seam == "none" else float(seam),
             fidelity=tags.get(FIDELITY_TAG),
+            fidelity_pan=tags.get(PAN_TAG),
         )
