@@ -31,12 +31,15 @@ from ksdiff_cli import sharpen_scene
 from ksdiff_cli.classical import METHODS
 from ksdiff_cli.metrics import ABOUT, ergas, q2n, sam
 from ksdiff_cli.models.checkpoint import weights_hash
+from ksdiff_cli.numerics.camera import SceneCamera
 from ksdiff_cli.weights import SHIPPED
 
 Row = dict[str, dict[str, float]]
 """Metric by method."""
 ERGAS_ASKED, SAM_ASKED = 0.72, 0.80
 """What a new network must reach on aerial scenes at ratio 4: its mean by the best classical one's."""
+D_RHO_ASKED, FINEST_ASKED = 1.6, (0.9, 1.15)
+"""And on real scenes: D_rho by GSA's, sharpness of the finest octave relative to PAN's."""
 TRUTH_METRICS = ("ERGAS", "SAM", "Q2n")
 LOWER = {"ERGAS", "SAM"}
 ASKED_OF = "aerial4"
@@ -88,8 +91,8 @@ def truth_rows(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str
             )
 
 
-def real_rows(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, Row]]:
-    """Yield (scene, row) of the real scenes, and draw their sheets."""
+def real_rows(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, SceneCamera, Row]]:
+    """Yield (scene, its camera, row) of the real scenes, and draw their sheets."""
     weights = options.checkpoint or SHIPPED
 
     def run(method: str, inputs: list[str], sensor: str | None, output: Path) -> None:
@@ -102,7 +105,7 @@ def real_rows(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str,
         seen = look(name, options.data, needed, scratch, run)
         if options.sheets:
             draw(seen, name, options.sheets, weights_hash(weights)[:8])
-        yield name, {method: figures(seen, method) for method in options.methods}
+        yield name, seen.camera, {method: figures(seen, method) for method in options.methods}
 
 
 def best_of(row: Row, metric: str) -> str | None:
@@ -139,15 +142,43 @@ def print_truth(rows: list[tuple[str, str, Row]], methods: list[str]) -> None:
             )
 
 
-def print_real(rows: list[tuple[str, Row]], methods: list[str]) -> None:
-    """Print a table a metric, a line a scene."""
-    for metric in (name for name in ABOUT if name in rows[0][1][methods[0]]):
-        print(f"\n**{metric}**\n\n| scene | {' | '.join(methods)} |")
-        print("|---" * (len(methods) + 1) + "|")
-        for name, row in rows:
-            print(f"| {name} | {' | '.join(f'{row[method][metric]:.3f}' for method in methods)} |")
-        means = [float(np.nanmean([row[method][metric] for _, row in rows])) for method in methods]
-        print(f"| mean | {' | '.join(f'{mean:.3f}' for mean in means)} |")
+def print_real(rows: list[tuple[str, SceneCamera, Row]], methods: list[str]) -> None:
+    """Print a table a metric, a line a scene, and what the network reaches of what is asked."""
+    for metric in (name for name in ABOUT if name in rows[0][2][methods[0]]):
+        of_ms = [f"{1 - camera.r2:.3f}" for _, camera, _ in rows] if metric == "D_sR" else []
+        titles = [*methods, *(["MS at its own scale"] if of_ms else [])]
+        print(f"\n**{metric}**\n\n| scene | {' | '.join(titles)} |")
+        print("|---" * (len(titles) + 1) + "|")
+        for number, (name, _, row) in enumerate(rows):
+            cells = [f"{row[method][metric]:.3f}" for method in methods]
+            print(f"| {name} | {' | '.join(cells + of_ms[number : number + 1])} |")
+        means = [_mean(rows, method, metric) for method in methods]
+        print(f"| mean | {' | '.join(f'{mean:.3f}' for mean in means)} |{' |' if of_ms else ''}")
+    print("\nCameras found in the scenes:")
+    for name, camera, _ in rows:
+        print(f"{name}: {camera}")
+    if "ksdiff" in methods:
+        print_reached(rows, [method for method in methods if method in METHODS])
+
+
+def print_reached(rows: list[tuple[str, SceneCamera, Row]], classical: list[str]) -> None:
+    """Print what the network reaches of what is asked at full resolution."""
+    worse = [name for name, camera, row in rows if row["ksdiff"]["D_sR"] > 1 - camera.r2]
+    print(f"\nD_sR above that of MS at its own scale: {', '.join(worse) or 'nowhere'} (asked: nowhere)")
+    low, high = FINEST_ASKED
+    off = [f"{name} {v:.2f}" for name, _, row in rows if not low <= (v := row["ksdiff"]["sharpness_finest"]) <= high]
+    print(f"finest octave out of {low:g} to {high:g} of PAN's: {', '.join(off) or 'nowhere'} (asked: nowhere)")
+    four = [row for row in rows if REAL_SCENES[row[0]].ratio == 4]
+    if four and "gsa" in classical:
+        share = _mean(four, "ksdiff", "D_rho") / _mean(four, "gsa", "D_rho")
+        print(f"D_rho at ratio 4: {share:.2f} of GSA's (asked {D_RHO_ASKED:g} or less)")
+    for metric in ("RQNR", "R_Q2n") if classical else ():
+        best = max(classical, key=lambda method: _mean(rows, method, metric))
+        print(f"{metric}: {_mean(rows, 'ksdiff', metric):.3f}; {best} {_mean(rows, best, metric):.3f} (asked: no less)")
+
+
+def _mean(rows: list[tuple[str, SceneCamera, Row]], method: str, metric: str) -> float:
+    return float(np.nanmean([row[method][metric] for _, _, row in rows]))
 
 
 def main() -> None:
@@ -170,11 +201,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if options.real is not None:
             found = []
-            for name, row in real_rows(options, Path(folder)):
-                found.append((name, row))
+            for name, camera, row in real_rows(options, Path(folder)):
+                found.append((name, camera, row))
                 print(name, "done", flush=True)
             print_real(found, options.methods)
-            kept["real"] = [{"scene": name, "methods": row} for name, row in found]
+            kept["real"] = [{"scene": name, "camera": vars(camera), "methods": row} for name, camera, row in found]
         else:
             rows = []
             for name, camera, row in truth_rows(options, Path(folder)):

@@ -17,7 +17,10 @@ from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter, uniform_filter
 
 from ksdiff_cli import measure
+from ksdiff_cli.numerics.camera import SceneCamera
 from ksdiff_cli.products import find_scenes
+from ksdiff_cli.raster import open_pair
+from ksdiff_cli.raster_camera import find_camera
 
 SHOWN = ("gsa", "bt-h", "ksdiff")
 SIDE, ENLARGED = 96, 4  # a crop, PAN pixels, and by how much it is shown larger
@@ -64,6 +67,8 @@ class Seen:
     ms: Path
     """One file, as :func:`ksdiff_cli.measure` takes it."""
     fused: dict[str, Path]
+    camera: SceneCamera
+    """Found in the scene; 1 - its r2 is what MS, at its own scale, leaves of PAN: its D_sR."""
 
 
 def look(
@@ -84,7 +89,9 @@ def look(
     for method in methods:
         fused[method] = folder / f"{method}.tif"
         sharpen(method, inputs, scene.sensor, fused[method])
-    return Seen(scene, Path(found.pan.path), _one_file(found, folder / "ms-bands.tif"), fused)
+    with open_pair(found) as pair:
+        camera = find_camera(pair)
+    return Seen(scene, Path(found.pan.path), _one_file(found, folder / "ms-bands.tif"), fused, camera)
 
 
 def figures(seen: Seen, method: str) -> dict[str, float]:
