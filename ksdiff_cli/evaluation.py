@@ -118,6 +118,7 @@ def evaluate_files(
             shifts = case.shifts(image)
             if shifts is not None:
                 outcome.shifts.append(shifts)
+                notes |= {f"{image_name(str(case.file.path), index)}: {note}": None for note in shifts.notes()}
             pictures: dict[str, Array] = {}
             for name, fuse in steps.items():
                 if index == 0:  # the first call pays for memory and for choosing algorithms

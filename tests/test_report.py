@@ -143,7 +143,7 @@ def test_the_table_says_what_the_values_are(tmp_path: Path) -> None:
     assert '<b>0.6250</b><span class="std"> ± 0.1250</span>' in rows[0] and ">0.375<" in rows[0]
     assert "<b>1.5000</b>" in rows[1] and "<u>0.2500</u>" in rows[1] and ">1.500<" in rows[1]
     assert 'data-v="3.0"' in rows[0]
-    assert "SAM ↓" in text and "Q2n ↑" in text
+    assert "SAM&nbsp;↓" in text and "Q2n&nbsp;↑" in text
 
 
 def test_differences_draws_and_what_is_known_of_images(tmp_path: Path) -> None:

@@ -179,9 +179,11 @@ def _print_table(found: "Evaluation") -> None:
             table.add_row(method, *cells, f"{result.runtime:.3f}")
         _print(table)
     if found.shifts:
-        shown = ", ".join(f"{number} {shift}" for number, shift in enumerate(found.shifts[:_SHIFTS]))
+        means = [shift.mean for shift in found.shifts[:_SHIFTS]]
+        shown = ", ".join(f"{number} ({row:+.1f}, {col:+.1f})" for number, (row, col) in enumerate(means))
         more = f" … (all {len(found.shifts)} with --json or --csv)" if len(found.shifts) > _SHIFTS else ""
-        stdout.print(f"Shift of MS against PAN by image, PAN pixels (rows, columns): {shown}{more}", markup=False)
+        title = "Shift of MS against PAN by image, PAN pixels (rows, columns), mean over bands"
+        stdout.print(f"{title}: {shown}{more}", soft_wrap=True, markup=False)
     networks = [name for name in found.methods if name not in METHODS]
     _print_differences(found, networks or list(found.methods))
 

@@ -88,7 +88,7 @@ ABOUT: dict[str, About] = {
         1,
         "D_lambda or D_s undefined",
         "(1 − D_lambda) (1 − D_s)",
-        rewards="both of the above",
+        rewards="what these two reward",
         fooled="softness: upsampled MS scores high and sharper images lower; never choose by it alone",
     ),
     "QNR": About(
@@ -97,7 +97,7 @@ ABOUT: dict[str, About] = {
         _NO_CELL + " and with contrast",
         "as HQNR, with the spectral distortion of band pairs",
         rewards="bands that are as like each other as MS's are",
-        fooled="softness, as HQNR",
+        fooled="softness, as for HQNR",
     ),
     "D_rho": About(
         "lower",
@@ -121,7 +121,7 @@ ABOUT: dict[str, About] = {
         "D_lambda or D_sR undefined",
         "(1 − D_lambda) (1 − D_sR)",
         rewards="MS's colours and PAN's detail together",
-        fooled="little of D_lambda is about detail: gains that are wrong in half of the bands hardly show",
+        fooled="detail in the wrong bands: D_lambda does not see detail, D_sR only the bands' sum",
     ),
     "R_Q2n": About(
         "higher",
@@ -136,8 +136,8 @@ ABOUT: dict[str, About] = {
         0,
         _NO_MS,
         "ERGAS of the same two images",
-        rewards="as R_Q2n, in DN, band by band",
-        fooled="as R_Q2n",
+        rewards="the same as R_Q2n, in DN, band by band",
+        fooled="the same as R_Q2n",
     ),
     "R_SAM": About(
         "lower",
@@ -145,16 +145,16 @@ ABOUT: dict[str, About] = {
         _NO_MS,
         "SAM of the same two images",
         "°",
-        rewards="as R_Q2n, colours alone",
-        fooled="as R_Q2n; and one gain for all bands of a pixel does not change it",
+        rewards="the same as R_Q2n, colours alone",
+        fooled="the same as R_Q2n; one gain for all bands of a pixel does not change it either",
     ),
     "D_lambda_align": About(
         "lower",
         0,
         "as R_Q2n",
         "1 − R_Q2n: spectral distortion at MS's scale after each band's shift",
-        rewards="as R_Q2n",
-        fooled="as R_Q2n; but a shift between PAN and MS does not count",
+        rewards="the same as R_Q2n: unlike for D_lambda a shift between PAN and MS does not count",
+        fooled="the same as R_Q2n",
     ),
     "sharpness_finest": About(
         "nearer",
@@ -170,7 +170,7 @@ ABOUT: dict[str, About] = {
         "as sharpness_finest",
         "the same an octave coarser (1/8 to 1/4 cycles a pixel)",
         rewards="as much of the next finest detail as PAN has",
-        fooled="as sharpness_finest; a band that truly is smoother than PAN is not softer made",
+        fooled="the same as sharpness_finest; and a band that truly is smoother than PAN counts as soft",
     ),
 }
 """Every figure that is reported, in the order of the tables."""

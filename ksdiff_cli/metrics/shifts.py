@@ -43,7 +43,7 @@ class Shifts:
     def notes(self) -> list[str]:
         """Return what a person should know about figures that depend on the shifts."""
         if self.at_the_end:
-            return [f"MS lies {self} PAN pixels off PAN, as far as is looked for: ksdiff info measures larger shifts"]
+            return [f"MS lies {self} PAN pixels off PAN, as far as is looked for; it may be more"]
         return []
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ from ksdiff_cli.report.colours import ERROR_COLOURS
 from ksdiff_cli.report.contents import Box, Example, Report
 from ksdiff_cli.report.pictures import Gallery, Picture, Strip, make_gallery, whole_limit
 from ksdiff_cli.report.scale import ScaleBar
-from ksdiff_cli.report.table import make_definitions, make_image_table, make_plain_table, make_table
+from ksdiff_cli.report.table import arrow, make_definitions, make_image_table, make_plain_table, make_table
 
 _STAGE = 640  # CSS pixels that the swipe viewer may be wide
 _DETAIL = 288  # CSS pixels of a detail
@@ -35,7 +35,7 @@ def make_page(report: Report) -> str:
         f'content="light dark"><link rel="icon" href="data:,"><title>{escape(report.title)}</title>\n'
         f"<style>\n{style}</style>\n<noscript><style>.swipe,.legend{{display:none}}</style></noscript></head>\n"
         f"<body><header><h1>{escape(report.title)}</h1><p>{escape(_headline(report))}</p></header>\n<main>\n"
-        f"{_results(report)}{_differences(report)}{examples}{_charts(report)}{_notes(report)}{_facts(report)}</main>\n"
+        f"{_results(report)}{examples}{_charts(report)}{_differences(report)}{_notes(report)}{_facts(report)}</main>\n"
         f"<script>\n{script}</script>\n</body></html>\n"
     )
 
@@ -57,10 +57,11 @@ def _results(report: Report) -> str:
         return ""
     many = "mean ± standard deviation over the images; " if len(report.images) > 1 else ""
     ranked = "<b>best</b>, <u>second best</u>; " if len(report.values) > 1 else ""
+    near = ", → nearer is better" if any("→" in arrow(metric) for metric in report.metrics) else ""
     sort = " A click on a column's head sorts by it." if len(report.values) > 1 else ""
     return (
         f'<section id="results"><h2>Results</h2>{make_table(report.values, report.seconds)}'
-        f'<p class="hint">{many}{ranked}↑ higher is better, ↓ lower is better.{sort}</p></section>\n'
+        f'<p class="hint">{many}{ranked}↑ higher is better, ↓ lower is better{near}.{sort}</p></section>\n'
     )
 
 

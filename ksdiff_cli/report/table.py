@@ -8,6 +8,9 @@ import numpy as np
 
 from ksdiff_cli.metrics import ABOUT, merit
 
+_LONG = 10  # letters of a metric's name that a column takes as they are
+_MANY = 8  # metrics above which deviations stand below the means
+
 
 def mean_of(values: Sequence[float]) -> float:
     """Return the mean of the values that are defined; NaN if there are none."""
@@ -45,9 +48,9 @@ def make_table(values: Mapping[str, Mapping[str, Sequence[float]]], seconds: Map
     metrics = list(next(iter(values.values()), {}))
     places = {name: rank({method: mean_of(each[name]) for method, each in values.items()}, name) for name in metrics}
     heads = [_head("method", "ascending")]
-    heads += [_head(f"{name} {arrow(name)}", _first(name), name) for name in metrics]
+    heads += [_head(_title(name), _first(name), name) for name in metrics]
     heads += [_head("s / image", "ascending")] if seconds else []
-    rows = []
+    rows, wide = [], " wide" if len(metrics) > _MANY else ""
     for index, (method, each) in enumerate(values.items()):
         cells = [f'<th scope="row" data-v="{index}">{escape(method)}</th>']
         cells += [_cell(name, each[name], places[name].get(method)) for name in metrics]
@@ -56,8 +59,8 @@ def make_table(values: Mapping[str, Mapping[str, Sequence[float]]], seconds: Map
             cells.append(f'<td data-v="{mean!r}">{"" if math.isnan(mean) else f"{mean:.3f}"}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Table of methods"><table class="sortable"><thead>'
-        f"<tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="Table of methods"><table class="sortable{wide}">'
+        f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -65,7 +68,7 @@ def make_image_table(values: Mapping[str, Mapping[str, Sequence[float]]], index:
     """Return the small table of one image's values."""
     metrics = list(next(iter(values.values()), {}))
     places = {name: rank({method: each[name][index] for method, each in values.items()}, name) for name in metrics}
-    heads = "".join(f'<th scope="col">{escape(name)} {arrow(name)}</th>' for name in ["", *metrics])
+    heads = "".join(f'<th scope="col">{_title(name)}</th>' for name in ["", *metrics])
     rows = []
     for method, each in values.items():
         cells = "".join(_cell(name, [each[name][index]], places[name].get(method), 3) for name in metrics)
@@ -84,7 +87,7 @@ def make_plain_table(metrics: Sequence[str], cells: Mapping[str, Mapping[str, Se
         cells: method -> metric -> lines; a metric that is missing leaves its cell empty.
         label: what the table is, for those who do not see it.
     """
-    heads = "".join(f'<th scope="col">{escape(name)} {arrow(name)}</th>' for name in metrics)
+    heads = "".join(f'<th scope="col">{_title(name)}</th>' for name in metrics)
     rows = []
     for method, each in cells.items():
         texts = []
@@ -119,6 +122,12 @@ def arrow(metric: str) -> str:
     return ABOUT[metric].arrow if metric in ABOUT else ""
 
 
+def _title(metric: str) -> str:
+    """Return a column's head: name and arrow, which a narrow column may break inside a long name only."""
+    name = escape(metric).replace("_", "_<wbr>") if len(metric) > _LONG else escape(metric)
+    return f"{name}&nbsp;{arrow(metric)}" if arrow(metric) else name
+
+
 def _first(metric: str) -> str:
     """Return the order that puts the best first."""
     return "descending" if metric in ABOUT and ABOUT[metric].better == "higher" else "ascending"
@@ -130,9 +139,9 @@ def _sorted_by(metric: str, value: float) -> float:
     return abs(value - ABOUT[metric].ideal) if nearer else value
 
 
-def _head(text: str, first: str, metric: str = "") -> str:
+def _head(title: str, first: str, metric: str = "") -> str:
     about = f' title="{escape(ABOUT[metric].what)}"' if metric in ABOUT else ""
-    return f'<th scope="col" data-first="{first}"{about}><button type="button">{escape(text.strip())}</button></th>'
+    return f'<th scope="col" data-first="{first}"{about}><button type="button">{title}</button></th>'
 
 
 def _cell(metric: str, values: Sequence[float], place: int | None, digits: int = 4) -> str:
