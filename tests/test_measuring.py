@@ -361,6 +361,8 @@ def test_command_full(folder, images):
     assert {"D_rho", "R_ERGAS", "R_SAM", "sharpness_finest", "sharpness_next"} <= set(report)
     assert report["SAM_of"] == "DN" and np.shape(report["band_shifts"]) == (4, 2)
     assert "no --sensor" in result.stderr and "reward softness" in result.stderr
+    table = run(folder.path / "fused.tif", "--pan", paths[0], "--ms", paths[1]).stdout
+    assert "sharpness_finest" in table and "Shift of MS against PAN" in table
 
 
 def test_what_sam_is_of_is_said(folder, images):

@@ -147,6 +147,8 @@ def _print_table(fused: Path, found: "Measurement") -> None:
         best = "higher" if math.isinf(about.ideal) else f"{about.ideal:g}"
         table.add_row(name, shown + unit, best)
     stdout.print(table)
+    if found.shifts is not None:
+        stdout.print(f"Shift of MS against PAN, PAN pixels (rows, columns): {found.shifts}", markup=False)
 
 
 def _short(value: object) -> str:
