@@ -46,7 +46,7 @@ _FEWEST = 300  # MS pixels
 _EXPLAINED = 0.6  # of the variance of PAN's details, for a camera to be believed
 _GAIN_UNSURE, _COMPENSATION_UNSURE = 0.08, 0.6  # deviations above which nothing was found
 _PASSES = 8  # of the search for the shift
-_DONE = 0.002  # MS pixels; a smaller step ends the passes
+_DONE = 0.01  # MS pixels; a smaller step ends the passes: what is left is of its square
 _FINEST = 1e-4  # of the gain, when the search for it ends
 _SINGULAR = 1e-9  # directions of relatively smaller variance are rounding error, e.g. of a band that is there twice
 # how far the peak lies off for PAN's details that no band explains, a share of 1 of them: simulated cameras

@@ -8,13 +8,14 @@ its MS bands and of these few layers.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.grids import Axis, GridMap, gaussian_matrix
+from ksdiff_cli.grids import Axis, GridMap
 from ksdiff_cli.tiling import Box
 
 Array = NDArray[Any]
@@ -29,7 +30,7 @@ FARTHEST = 1.5
 SIDE = 64
 """Side of a view, MS pixels."""
 
-_CELLS = 8  # views along a side of the scene, at most
+_CELLS = 6  # views along a side of the scene, at most
 _LAYERS = 10  # Gaussians from which all others follow to 1e-4 up to twice the MS Nyquist frequency
 _HIGH = 3.0  # MS pixels; what varies more slowly than this Gaussian passes tells of colours, not of cameras
 _PART = 16  # side of the parts whose moments are kept apart, MS pixels
@@ -75,7 +76,7 @@ class View:
 
 
 def view_boxes(grid: GridMap, pan_shape: tuple[int, int], ms_shape: tuple[int, int]) -> list[tuple[Box, Box]]:
-    """Lay views over the common area: all of a small scene, else 8 x 8 of 64 MS pixels that are spread evenly over it.
+    """Lay views over the common area: all of a small scene, else 6 x 6 of 64 MS pixels that are spread evenly over it.
 
     Args:
         grid: from PAN pixels to MS pixels.
@@ -214,13 +215,22 @@ def _axes(view: View, shift: Shift) -> list[tuple[Axis, int, int, float]]:
 
 def _matrix(axis: Axis, size: int, count: int, shift: float, sigma: float) -> Array:
     """Return the (count, size) matrix that samples PAN through a Gaussian of ``sigma`` MS pixels, at shifted ones."""
-    at = axis.to_pan(np.arange(count) - shift)
-    return np.asarray(gaussian_matrix(at, size, sigma / abs(axis.scale)).toarray())
+    # most views lie alike on their PAN, but for rounding
+    return _gaussian(round(axis.to_pan(-shift), 9), 1 / axis.scale, count, size, sigma / abs(axis.scale))
+
+
+@lru_cache(maxsize=128)
+def _gaussian(first: float, step: float, count: int, size: int, sigma: float) -> Array:
+    """Return :func:`ksdiff_cli.grids.gaussian_matrix` as a dense one, which is made faster; rows far off are 0."""
+    away = (np.arange(size) - (first + step * np.arange(count)[:, None])) / sigma
+    weights = np.exp(-0.5 * away * away)
+    weights[np.abs(away) > 4] = 0
+    return np.asarray(weights / np.maximum(weights.sum(1, keepdims=True), 1e-9), np.float32)
 
 
 def _without_slow(planes: Array, valid: Array) -> Array:
     """Subtract from (n, h, w) the Gaussian mean of the valid pixels around; anything where invalid."""
-    rows, cols = (gaussian_matrix(np.arange(size), size, _HIGH).toarray() for size in valid.shape)
+    rows, cols = (_gaussian(0.0, 1.0, size, size, _HIGH) for size in valid.shape)
     known = valid.astype(np.float32)
     slow = (rows @ (planes * known)) @ cols.T
     return np.asarray(planes - slow / np.maximum(rows @ known @ cols.T, 1e-6))
