@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ksdiff_cli.fuser import Fuser
     from ksdiff_cli.measuring_results import Measurement
     from ksdiff_cli.metrics import CropName
+    from ksdiff_cli.raster_camera import Mtf
     from ksdiff_cli.raster_writer import Format
     from ksdiff_cli.sensors import Sensor
     from ksdiff_cli.sharpening import Sharpened
@@ -49,6 +50,7 @@ def sharpen_scene(
     src_nodata: Nodata | tuple[Nodata, Nodata] = None,
     dst_nodata: float | None = None,
     consistent: bool = False,
+    mtf: "Mtf | None" = None,
     uncertainty: Name | None = None,
     draws: int = 8,
     warp: bool = False,
@@ -84,6 +86,9 @@ def sharpen_scene(
         dst_nodata: value of pixels without data in the output; None takes that of MS, else of PAN, else 0 where it is
             needed.
         consistent: back-project the result until it agrees with MS within the sensor's noise.
+        mtf: how sharp MS is believed to be: ``scene``, as found in the scene where it tells, or ``sensor``, as the
+            sensor's table says; None takes ``scene`` for ``consistent`` and spectral fidelity and ``sensor`` for
+            methods with MTF filters.
         uncertainty: raster to write the standard deviation of ``draws`` results to, DN, float32; None writes none.
         draws: results that the uncertainty is drawn from, 2 to 64.
         warp: warp MS in another CRS, or rotated against PAN, onto PAN's axes; else it is refused.
@@ -126,11 +131,20 @@ def sharpen_scene(
         adaptation = Adaptation(weights, adapt, seed, device)
     kind: Any = dtype if dtype is None else str(getattr(dtype, "__name__", dtype))
     options = SharpenOptions(
-        tile, memory, resume, kind, format, dict(creation or {}), overwrite, threads=threads, nodata=dst_nodata
+        tile,
+        memory,
+        resume,
+        kind,
+        format,
+        dict(creation or {}),
+        overwrite,
+        threads=threads,
+        nodata=dst_nodata,
+        mtf=mtf or "scene",
     )
     check_number("draws", draws, 2, 64, whole=True)
     workflow = Workflow(
-        _make_fuser(method, weights, device, seed, threads, {"adapt": adapt, "uncertainty": uncertainty}),
+        _make_fuser(method, weights, device, seed, threads, {"adapt": adapt, "uncertainty": uncertainty}, mtf),
         options,
         bands=bands,
         warp=warp,
@@ -156,13 +170,15 @@ def _make_fuser(
     seed: int,
     threads: int | None,
     given: Mapping[str, object] | None = None,
+    mtf: "Mtf | None" = None,
 ) -> "Fuser":
     """Return what sharpens, once all that concerns it is checked; ``given`` is what goes with the network only."""
     from ksdiff_cli.fusers import make_fuser
 
     check_seed(seed)
     check_number("threads", threads, 1, whole=True, optional=True)
-    fuser = make_fuser(method, checkpoint, device, seed, threads)  # it knows which methods there are
+    # it knows which methods there are
+    fuser = make_fuser(method, checkpoint, device, seed, threads, mtf=mtf or "sensor")
     check_method(method, {"checkpoint": checkpoint, **(given or {})})
     return fuser
 

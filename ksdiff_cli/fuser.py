@@ -29,6 +29,8 @@ class Fuser(ABC):
     """Whether it takes about as long as writing its result does."""
     uses_mtf: bool = False
     """Whether the sensor's MTF gains matter."""
+    uses_camera: bool = False
+    """Whether pixels depend on the camera that is found in the scene, :func:`ksdiff_cli.raster_camera.find_camera`."""
 
     def check(self, bands: int, ratio: float) -> None:  # noqa: B027 - most methods take everything
         """Raise if this number of MS bands or this true ratio cannot be done; called before any pixel is read."""

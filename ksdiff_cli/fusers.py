@@ -15,6 +15,7 @@ from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.fusers_network import Network
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Swath, Tile
+from ksdiff_cli.raster_camera import Mtf, find_camera
 from ksdiff_cli.sensors import Sensor
 from ksdiff_cli.tiling import Box
 
@@ -53,10 +54,11 @@ class Classical(Fuser):
 
     quick: ClassVar[bool] = True
 
-    def __init__(self, name: str) -> None:
-        """Take the method called ``name`` in :data:`ksdiff_cli.classical.METHODS`."""
+    def __init__(self, name: str, mtf: Mtf = "sensor") -> None:
+        """Take the method called ``name`` in :data:`ksdiff_cli.classical.METHODS`; ``mtf`` says whose MTF counts."""
         self._name, self._method = name, METHODS[name]
         self.uses_mtf = self._method.uses_mtf
+        self.uses_camera = self.uses_mtf and mtf == "scene"
         self._prepared: tuple[Any, Setup] | None = None
         self._seen: ThinSurvey | None = None
 
@@ -68,13 +70,12 @@ class Classical(Fuser):
         """See :meth:`Fuser.watch`."""
         self._seen, thinned = None, self._method.thinned
         if thinned and pair.shape[0] * pair.shape[1] > _LARGE:
-            setup = make_setup(self._method, pair.scene.sensor, pair.bands, pair.grid.ratio, "area")
-            self._seen = ThinSurvey(pair, thinned.sigmas(setup))
+            self._seen = ThinSurvey(pair, thinned.kernels(self._setup(pair)))
         return self._seen.watch if self._seen else None
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
         """See :meth:`Fuser.prepare`."""
-        setup = make_setup(self._method, pair.scene.sensor, pair.bands, pair.grid.ratio, "area")
+        setup = self._setup(pair)
         if (self._seen is None or self._seen.pair is not pair) and (watch := self.watch(pair)):
             pair.statistics(progress, watch)
         seen, self._seen = self._seen, None  # which keeps files open, and cannot go to another process
@@ -83,6 +84,10 @@ class Classical(Fuser):
             return
         blocks = _survey(pair, self._method.gather_reach(setup.ratio), progress)
         self._prepared = self._method.gather(blocks, setup), setup
+
+    def _setup(self, pair: ScenePair) -> Setup:
+        camera = find_camera(pair) if self.uses_camera else None
+        return make_setup(self._method, pair.scene.sensor, pair.bands, pair.grid.ratio, "area", camera)
 
     def read(self, pair: ScenePair, seen: Box) -> Any:
         """See :meth:`Fuser.read`: a swath, if the method looks at one pixel at a time."""
@@ -113,7 +118,7 @@ class Classical(Fuser):
 
     def provenance(self) -> Mapping[str, str]:
         """See :meth:`Fuser.provenance`."""
-        return {"METHOD": self._name}
+        return {"METHOD": self._name, **({"MTF": "scene"} if self.uses_camera else {})}
 
 
 def _single(coefficients: Any) -> Any:
@@ -151,6 +156,7 @@ def make_fuser(
     threads: int | None = None,
     *,
     stage1: bool = False,
+    mtf: Mtf = "sensor",
 ) -> Fuser:
     """Return the fuser called ``method``.
 
@@ -161,6 +167,7 @@ def make_fuser(
         seed: of a network's random numbers.
         threads: CPU threads of a network; None takes all cores.
         stage1: see :class:`Network`.
+        mtf: whose MTF a classical method believes.
 
     Raises:
         KsdiffError: no such method, or no weights to be had.
@@ -169,7 +176,7 @@ def make_fuser(
     if method == "exp":
         return Upsampling()
     if method in METHODS:
-        return Classical(method)
+        return Classical(method, mtf)
     if method != "ksdiff":
         hint = did_you_mean(method, ("ksdiff", *METHODS)) or ";"
         raise KsdiffError(f"no method is called {method!r}{hint} known: ksdiff {' '.join(METHODS)}")

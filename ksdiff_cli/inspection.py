@@ -166,6 +166,7 @@ def _geometry(scene: Any) -> Facts:
                 "height": pair.shape[0],
             },
             "registration": _registration(pair),
+            "cameras": _cameras(pair),
             "notes": [*pair.notes, *find_notes(pair)],
         }
 
@@ -183,6 +184,25 @@ def _registration(pair: Any) -> Facts:
         "windows": found.windows,
         "spread": round(found.spread, 3),
         "reliable": found.reliable,
+    }
+
+
+def _cameras(pair: Any) -> Facts:
+    """How sharp MS is against PAN and how PAN mixes its bands, as the scene tells; else the sensor's table."""
+    from ksdiff_cli.raster_camera import find_camera
+
+    found = find_camera(pair)
+    return {
+        "summary": str(found),
+        "reliable": found.reliable,
+        "gain": found.gain,
+        "gain_std": found.gain_std if found.reliable else None,
+        "compensation": found.compensation,
+        "compensation_std": found.compensation_std if found.reliable else None,
+        "shift_ms_pixels": {"rows": found.shift[0], "columns": found.shift[1]},
+        "r2": found.r2,
+        # PAN, seen through this camera, is about their sum of the MS bands and the offset, DN
+        "pan_mix": {"weights": [round(weight, 4) for weight in found.weights], "offset": round(found.offset, 4)},
     }
 
 

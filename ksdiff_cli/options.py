@@ -208,8 +208,17 @@ Consistent = Annotated[
     option(
         METHOD,
         "--consistent",
-        help="Correct the result until it shows, seen through the MS camera, the MS that went in. Wants the sensor's "
-        "MTF gains (--sensor), and PAN and MS that lie on each other. Default: leave it as the method made it.",
+        help="Correct the result until it shows, seen through the MS camera, the MS that went in. The camera is found "
+        "in the scene (see --mtf); PAN and MS must lie on each other. Default: leave it as the method made it.",
+    ),
+]
+Mtf = Annotated[
+    Literal["scene", "sensor"] | None,
+    option(
+        METHOD,
+        "--mtf",
+        help="How sharp MS is believed to be: scene, as found in the scene where it tells; sensor, as the sensor's "
+        "table says (--sensor). Default: scene for --consistent and spectral fidelity, sensor for MTF methods.",
     ),
 ]
 UncertaintyFile = Annotated[

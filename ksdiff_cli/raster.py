@@ -24,6 +24,7 @@ from ksdiff_cli.grids import (
     upsample,
     upsample_columns,
 )
+from ksdiff_cli.numerics.camera import SceneCamera
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster_bands import BandSource, QualityBand, read_band, read_bands, read_flags
 from ksdiff_cli.raster_fill import (
@@ -161,6 +162,8 @@ class ScenePair:
     fill: SceneStatistics | None = None
     """What :meth:`read` fills holes with far from data. Set by :meth:`statistics`, which the first window with a hole
     calls otherwise; give it to other pairs of the same scene."""
+    camera: SceneCamera | None = None
+    """What :func:`ksdiff_cli.raster_camera.find_camera` found."""
 
     @property
     def bands(self) -> int:

@@ -1,14 +1,32 @@
 """The cameras of an open scene, found in some of its parts: :mod:`ksdiff_cli.numerics.camera` for files."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.numerics.camera import SceneCamera, View, fit_camera, view_boxes
+from ksdiff_cli.numerics.camera import Kernel, SceneCamera, View, camera_kernel, fit_camera, view_boxes
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair
-from ksdiff_cli.sensors import find_sensor
+from ksdiff_cli.sensors import Sensor, find_sensor
+
+Mtf = Literal["scene", "sensor"]
+"""Whose MTF counts: the camera found in the scene, or the sensor's table."""
+
+
+@dataclass(frozen=True)
+class MsCamera:
+    """How each MS band is taken to have been seen."""
+
+    kernels: tuple[Kernel, ...]
+    """By band."""
+    pan: Kernel
+    """That of the bands together, through which PAN is brought to them."""
+    source: str
+    """Where that is from, for people."""
 
 
 def find_camera(pair: ScenePair, progress: ProgressCallback = silent) -> SceneCamera:
-    """Find the cameras of a scene.
+    """Find the cameras of a scene, once for each pair.
 
     What is read is bounded, and laid out by the scene's grid alone: the same scene gives the same camera whatever
     windows and processes sharpen it.
@@ -20,19 +38,46 @@ def find_camera(pair: ScenePair, progress: ProgressCallback = silent) -> SceneCa
     Raises:
         KsdiffError: a file is damaged.
     """
-    views = []
-    boxes = view_boxes(pair.grid, pair.shape, pair.ms_shape)
-    for done, (over, under) in enumerate(boxes, start=1):
-        place = over.top, over.left, over.height, over.width
-        ms, ms_valid = pair.read_ms(*place)
-        ms_valid &= ~pair.read_cloud(*place)
-        if ms_valid.any():
-            pan, pan_valid = pair.read_pan(under.top, under.left, under.height, under.width)
-            grid = pair.grid.shifted(under.top, under.left).moved(-over.top, -over.left)
-            views.append(View(pan[0], pan_valid, ms, ms_valid, grid))
-        progress(done, len(boxes), "cameras")
+    if pair.camera is None:
+        views = []
+        boxes = view_boxes(pair.grid, pair.shape, pair.ms_shape)
+        for done, (over, under) in enumerate(boxes, start=1):
+            place = over.top, over.left, over.height, over.width
+            ms, ms_valid = pair.read_ms(*place)
+            ms_valid &= ~pair.read_cloud(*place)
+            if ms_valid.any():
+                pan, pan_valid = pair.read_pan(under.top, under.left, under.height, under.width)
+                grid = pair.grid.shifted(under.top, under.left).moved(-over.top, -over.left)
+                views.append(View(pan[0], pan_valid, ms, ms_valid, grid))
+            progress(done, len(boxes), "cameras")
+        pair.camera = fit_camera(views, pair.bands, table_gains(pair)[0])
+    return pair.camera
+
+
+def table_gains(pair: ScenePair) -> tuple[tuple[float, ...], Sensor]:
+    """Return the sensor's MTF gains, or the generic ones where it has another number of bands, and whose they are."""
+    sensor = pair.scene.sensor
     try:
-        gains = pair.scene.sensor.ms_gains(pair.bands)
-    except KsdiffError:  # the sensor has other bands
-        gains = find_sensor(None).ms_gains(pair.bands)
-    return fit_camera(views, pair.bands, gains)
+        return sensor.ms_gains(pair.bands), sensor
+    except KsdiffError:
+        generic = find_sensor(None)
+        return generic.ms_gains(pair.bands), generic
+
+
+def ms_camera(pair: ScenePair, mtf: Mtf = "scene", progress: ProgressCallback = silent) -> MsCamera:
+    """Return the camera that MS was seen through: the scene's own where it tells, else the sensor's.
+
+    Args:
+        pair: the open scene.
+        mtf: "sensor" for the sensor's table whatever the scene tells.
+        progress: told the parts read.
+
+    Raises:
+        KsdiffError: a file is damaged.
+    """
+    gains, sensor = table_gains(pair)
+    if mtf == "scene" and (found := find_camera(pair, progress)).reliable:
+        together = camera_kernel(found.gain, found.compensation)
+        return MsCamera(found.kernels(gains), together, "the camera found in the scene")
+    together = camera_kernel(sum(gains) / len(gains))
+    return MsCamera(tuple(map(camera_kernel, gains)), together, f"MTF of sensor {sensor.name}")

@@ -108,7 +108,7 @@ class Workflow:
             fuser = make_fuser("ksdiff", adapted.checkpoint, self.adaptation.device, self.adaptation.seed)
             checkpoint, notes = adapted.checkpoint, (*notes, *adapted.notes)
         if self.consistent:
-            fuser = Consistent(fuser)
+            fuser = Consistent(fuser, self.options.mtf)
         part = find_crop(scene, self.window, self.bounds, self.bounds_crs) if self.window or self.bounds else None
         options = replace(self.options, window=part)
         if self.uncertainty:

@@ -15,6 +15,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers import Upsampling, make_fuser
 from ksdiff_cli.grids import Axis, GridMap, corner_aligned, degrade, upsample
 from ksdiff_cli.metrics import ergas, sam
+from ksdiff_cli.numerics.camera import camera_kernel
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import SceneStatistics, Tile, open_pair
 from ksdiff_cli.sensors import SENSORS
@@ -79,14 +80,15 @@ def test_a_camera_over_a_window_sees_what_it_sees_of_the_whole(grid):
     image = rng.uniform(100, 900, (2, 128, 160)).astype(np.float32)
     whole = degrade(image, grid, ms_shape, gains)
     box = Box(32, 48, 100, 130)
-    camera = place_camera(grid, box, ms_shape, gains)
+    kernels = tuple(map(camera_kernel, gains))
+    camera = place_camera(grid, box, ms_shape, kernels)
     shown = np.s_[camera.ms.top : camera.ms.bottom, camera.ms.left : camera.ms.right]
     assert camera.whole.sum() > 50
     for band in range(2):
         seen = camera.degrade(image[band, 32:100, 48:130], band)
         np.testing.assert_allclose(seen[camera.whole], whole[band][shown][camera.whole], rtol=1e-5)
     # and back: a plane that reaches far enough
-    full = place_camera(grid, Box(0, 0, 128, 160), ms_shape, gains)
+    full = place_camera(grid, Box(0, 0, 128, 160), ms_shape, kernels)
     ms = rng.uniform(100, 900, (1, *ms_shape)).astype(np.float32)
     held = ms[:, full.ms.top : full.ms.bottom, full.ms.left : full.ms.right]
     start = full.ms.top, full.ms.left
@@ -94,12 +96,12 @@ def test_a_camera_over_a_window_sees_what_it_sees_of_the_whole(grid):
 
 
 def test_a_window_beside_ms_sees_nothing():
-    assert place_camera(corner_aligned(4), Box(0, 0, 64, 64), (4, 0), (0.3,)).ms.empty
+    assert place_camera(corner_aligned(4), Box(0, 0, 64, 64), (4, 0), [camera_kernel(0.3)]).ms.empty
 
 
 def test_fidelity_is_the_difference_of_what_the_camera_sees_from_ms(simulated, tmp_path):
     pan, ms, _ = simulated
-    made = sharpen(pan, ms, tmp_path / "out.tif", sensor="QB")
+    made = sharpen(pan, ms, tmp_path / "out.tif", sensor="QB", mtf="sensor")
     seen = degrade(read(made.output).astype(np.float32), corner_aligned(4), (64, 64), SENSORS["QB"].mtf_ms)
     inner = np.s_[:, 2:-2, 2:-2]  # one window; the widest of four MTFs is cut at 9 PAN pixels
     original = read(ms).astype(float)
@@ -199,10 +201,12 @@ def test_pixels_that_see_a_hole_do_not_count(make_pair):
 
 def test_bands_that_the_sensor_does_not_have(simulated, tmp_path):
     pan, ms, _ = simulated
-    assert "sensor generic" in sharpen(pan, ms, tmp_path / "a.tif", sensor="WV3").fidelity
+    assert "sensor generic" in sharpen(pan, ms, tmp_path / "a.tif", sensor="WV3", mtf="sensor").fidelity
     with pytest.raises(KsdiffError, match="WV3"):
-        sharpen(pan, ms, tmp_path / "b.tif", Consistent(Upsampling()), sensor="WV3")
+        sharpen(pan, ms, tmp_path / "b.tif", Consistent(Upsampling(), "sensor"), sensor="WV3")
     assert not list(tmp_path.glob("*b.tif*"))
+    # the scene tells its camera, whatever the sensor's bands
+    assert "found in the scene" in sharpen(pan, ms, tmp_path / "c.tif", Consistent(Upsampling()), "WV3").fidelity
 
 
 @pytest.mark.parametrize("method", ["exp", "brovey"])

@@ -29,6 +29,7 @@ from ksdiff_cli.products.mosaic import ImageTile, join_tiles
 from ksdiff_cli.progress import silent
 from ksdiff_cli.resuming import lock_folder
 from ksdiff_cli.sharpening import Sharpened, SharpenOptions, distributed, job_folder, sharpen_scene, worker
+from ksdiff_cli.sharpening.consistency import Consistent
 from ksdiff_cli.sharpening.distributed import Workers, open_workers
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.parcel import pack, unpack
@@ -103,10 +104,13 @@ def when(condition: Callable[[], bool], act: Callable[[], Any]) -> threading.Thr
     return thread
 
 
-@pytest.mark.parametrize("method", ["exp", "gsa", "ksdiff"])
+@pytest.mark.parametrize("method", ["exp", "gsa", "consistent", "ksdiff"])
 def test_workers_give_the_same_bytes_as_one_process(method: str, files: PairFiles, cluster: Cluster) -> None:
-    one = sharpen(files, "one.tif", make_fuser(method, device="cpu"))
-    many = sharpen(files, "many.tif", make_fuser(method, device="cpu"), cluster)
+    def fuser() -> Any:
+        return Consistent(make_fuser("gsa")) if method == "consistent" else make_fuser(method, device="cpu")
+
+    one = sharpen(files, "one.tif", fuser())
+    many = sharpen(files, "many.tif", fuser(), cluster)
     assert many.output.read_bytes() == one.output.read_bytes()
     assert replace(many, output=one.output, memory=one.memory) == one
     assert names(files) == ["many.tif", "ms.tif", "one.tif", "pan.tif"]

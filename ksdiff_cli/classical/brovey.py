@@ -9,6 +9,7 @@ from ksdiff_cli.classical.filters import ideal_low, mtf_reach
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned, modulate, no_reach
 from ksdiff_cli.classical.moments import Moments, divide
 from ksdiff_cli.grids import mtf_sigma
+from ksdiff_cli.numerics.camera import Kernel
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     return _fit(moments, setup)
 
 
-def _sigmas(setup: Setup) -> list[float]:
-    return [mtf_sigma(0.3, setup.ratio)]  # that of ideal_low
+def _gaussians(setup: Setup) -> list[Kernel]:
+    return [((1.0, mtf_sigma(0.3, setup.ratio)),)]  # that of ideal_low
 
 
 def _fit(moments: Moments, setup: Setup) -> Coefficients:
@@ -62,5 +63,5 @@ METHOD = Method(
     apply,
     mtf_reach,
     no_reach,
-    thinned=Thinned(_sigmas, _fit),
+    thinned=Thinned(_gaussians, _fit),
 )

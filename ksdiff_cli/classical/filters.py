@@ -18,7 +18,8 @@ from ksdiff_cli.degrade import (
     mtf_kernel,
     sampling_matrix,
 )
-from ksdiff_cli.grids import mtf_sigma
+from ksdiff_cli.numerics.camera import Kernel, camera_kernel
+from ksdiff_cli.numerics.camera_views import SOFTENING
 
 Array = NDArray[Any]
 
@@ -30,9 +31,10 @@ def mtf_reach(ratio: int) -> int:
     return MTF_REACH
 
 
-def mtf_sigmas(setup: Setup) -> list[float]:
-    """Return the deviations of the Gaussians that :func:`mtf_low` takes for each band, PAN pixels."""
-    return [mtf_sigma(gain, setup.ratio) for gain in setup.gains]
+def mtf_gaussians(setup: Setup) -> list[Kernel]:
+    """Return what :func:`mtf_low` takes for each band as a sum of Gaussians, deviations in PAN pixels."""
+    kernels = (camera_kernel(gain, setup.compensation) for gain in setup.gains)
+    return [tuple((weight, sigma * setup.ratio) for weight, sigma in kernel) for kernel in kernels]
 
 
 def atrous_reach(ratio: int) -> int:
@@ -57,7 +59,7 @@ def mtf_low(block: Block, setup: Setup) -> Array:
     """
     seen: dict[float, Array] = {}
     for gain in set(setup.gains):
-        low = _blur(block, mtf_kernel(gain, setup.ratio), setup)
+        low = _blur(block, _mtf_kernel(gain, setup), setup)
         if setup.geometry == "toolbox":
             low = interp23tap(decimate(low[None], setup.ratio), setup.ratio)[0]
         seen[gain] = low
@@ -66,12 +68,12 @@ def mtf_low(block: Block, setup: Setup) -> Array:
 
 def ideal_low(block: Block, setup: Setup) -> Array:
     """Return PAN through a low-pass of gain 0.3 at the MS Nyquist frequency, (H, W)."""
-    return _blur(block, ideal_kernel(setup.ratio), setup)
+    return _blur(block, _unit_sum(ideal_kernel(setup.ratio), setup), setup)
 
 
 def pan_mtf_low(block: Block, setup: Setup) -> Array:
     """Return PAN through its own MTF taken at the MS Nyquist frequency, (H, W)."""
-    return _blur(block, mtf_kernel(setup.gain_pan, setup.ratio), setup)
+    return _blur(block, _mtf_kernel(setup.gain_pan, setup), setup)
 
 
 def atrous(block: Block, setup: Setup) -> Array:
@@ -128,7 +130,7 @@ def mask_on_ms_grid(mask: Array, setup: Setup) -> Array:
 
 def blur_on_ms_grid(image: Array, setup: Setup) -> Array:
     """Blur an image on the MS grid by each band's MTF as if it were as fine as PAN: (bands, h, w)."""
-    kernels = (_kernel(mtf_kernel(gain, setup.ratio), setup) for gain in setup.gains)
+    kernels = (_mtf_kernel(gain, setup) for gain in setup.gains)
     return np.stack([correlate(band, kernel) for band, kernel in zip(image, kernels, strict=True)])
 
 
@@ -136,13 +138,21 @@ def _levels(ratio: int) -> int:
     return max(1, math.ceil(math.log2(ratio)))
 
 
-def _kernel(kernel: Array, setup: Setup) -> Array:
+def _mtf_kernel(gain: float, setup: Setup) -> Array:
+    """Return a camera's filter, compensated if the setup says so."""
+    kernel = _unit_sum(mtf_kernel(gain, setup.ratio), setup)
+    if setup.compensation == 0:
+        return kernel
+    softer = gain * math.exp(-((math.pi * SOFTENING) ** 2) / 2)  # the compensation's blur at the MS Nyquist frequency
+    return kernel + setup.compensation * (kernel - _unit_sum(mtf_kernel(softer, setup.ratio), setup))
+
+
+def _unit_sum(kernel: Array, setup: Setup) -> Array:
     """Give a kernel unit sum in area geometry; the reference leaves it as it is."""
     return kernel if setup.geometry == "toolbox" else np.asarray(kernel / kernel.sum())
 
 
 def _blur(block: Block, kernel: Array, setup: Setup) -> Array:
-    kernel = _kernel(kernel, setup)
     if block.valid.all():
         return correlate(block.pan, kernel)
     known = block.valid.astype(np.float64)

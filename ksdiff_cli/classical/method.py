@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ksdiff_cli.classical.moments import Moments, divide
 from ksdiff_cli.degrade import is_power_of_two
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.numerics.camera import Kernel, SceneCamera
 from ksdiff_cli.sensors import Sensor, find_sensor
 
 Array = NDArray[Any]
@@ -36,6 +37,8 @@ class Setup:
     invalid pixels and do not decimate where the reference decimates and interpolates, so that any window of a scene
     gives the same numbers at any ratio; and a divisor is never below 5 % of its scene mean (see :func:`modulate`).
     """
+    compensation: float = 0.0
+    """What the ground segment did to MS after its MTF, see :mod:`ksdiff_cli.numerics.camera`; 0 is nothing."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,10 @@ class Thinned:
     That is less than what an MS pixel blurs, and meets by and by all places of PAN's pixels between those of MS.
     """
 
-    sigmas: Callable[[Setup], Sequence[float]]
-    """Deviations, in PAN pixels, of the Gaussians that stand for the low-pass filters of the method's ``gather``."""
+    kernels: Callable[[Setup], Sequence[Kernel]]
+    """The low-pass filters of the method's ``gather`` as sums of Gaussians, whose deviations are in PAN pixels here."""
     fit: Callable[[Moments, Setup], Any]
-    """Coefficients from the joint moments of PAN, all upsampled bands, and PAN through each Gaussian."""
+    """Coefficients from the joint moments of PAN, all upsampled bands, and PAN through each filter."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +132,18 @@ def no_reach(ratio: int) -> int:
     return 0
 
 
-def make_setup(method: Method, sensor: Sensor, bands: int, ratio: int, geometry: Geometry) -> Setup:
+def make_setup(
+    method: Method, sensor: Sensor, bands: int, ratio: int, geometry: Geometry, camera: SceneCamera | None = None
+) -> Setup:
     """Return what ``method`` must know, with the sensor's MTF gains if it uses them.
+
+    Args:
+        method: asks.
+        sensor: whose gains these are.
+        bands: number of MS bands.
+        ratio: see :class:`Setup`.
+        geometry: see :class:`Setup`.
+        camera: found in the scene, in place of the sensor's gains where it is reliable; in area geometry only.
 
     Raises:
         KsdiffError: the sensor's gains do not match the number of bands, or the ratio suits no toolbox geometry.
@@ -138,6 +151,10 @@ def make_setup(method: Method, sensor: Sensor, bands: int, ratio: int, geometry:
     if geometry == "toolbox" and not is_power_of_two(ratio):
         raise KsdiffError(f"the reference's upsampling needs a ratio that is a power of two, not {ratio}")
     chosen = sensor if method.uses_mtf else find_sensor(None)
+    if method.uses_mtf and camera and camera.reliable:
+        assert geometry == "area", "the reference's filters compensate nothing"
+        # what the reference calls PAN's gain is that of the filter which makes PAN as soft as MS
+        return Setup(ratio, camera.gains(chosen.ms_gains(bands)), camera.gain, geometry, camera.compensation)
     return Setup(ratio, chosen.ms_gains(bands), chosen.mtf_pan, geometry)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ksdiff_cli.classical.filters import mtf_low, mtf_reach, mtf_sigmas
+from ksdiff_cli.classical.filters import mtf_gaussians, mtf_low, mtf_reach
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned, modulate
 from ksdiff_cli.classical.moments import Moments, divide
 
@@ -52,5 +52,5 @@ METHOD = Method(
     mtf_reach,
     mtf_reach,
     uses_mtf=True,
-    thinned=Thinned(mtf_sigmas, _fit),
+    thinned=Thinned(mtf_gaussians, _fit),
 )

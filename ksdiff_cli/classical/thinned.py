@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ksdiff_cli.classical.moments import Moments
 from ksdiff_cli.grids import apply_separable, cubic_matrix, gaussian_matrix, gaussian_reach, reach
+from ksdiff_cli.numerics.camera import Kernel
 from ksdiff_cli.tiling import Box
 
 if TYPE_CHECKING:
@@ -21,12 +22,12 @@ _TRACE = 1e-4  # of what a pixel sees may be invalid
 class ThinSurvey:
     """The moments that :class:`ksdiff_cli.classical.method.Thinned` asks for, of pixels that see valid ones only."""
 
-    def __init__(self, pair: "ScenePair", sigmas: Sequence[float]) -> None:
+    def __init__(self, pair: "ScenePair", kernels: Sequence[Kernel]) -> None:
         """Start with nothing of a scene."""
         self.pair, self.moments = pair, Moments()
-        self._sigmas = list(dict.fromkeys(sigmas))
-        self._order = [self._sigmas.index(sigma) for sigma in sigmas]
-        self._reach = gaussian_reach(max(sigmas))
+        self._kernels = kernels
+        self._sigmas = list(dict.fromkeys(sigma for kernel in kernels for _, sigma in kernel))
+        self._reach = gaussian_reach(max(self._sigmas))
 
     def watch(self, box: Box) -> None:
         """Take in a part of the output grid."""
@@ -36,10 +37,10 @@ class ThinSurvey:
         if rows.size and cols.size:
             pan, lows, core = self._blurred(rows, cols)
             ms_up, known = self._interpolated(rows, cols)
-            self.moments.add(pan, ms_up, lows[self._order], where=core & known)
+            self.moments.add(pan, ms_up, lows, where=core & known)
 
     def _blurred(self, rows: Array, cols: Array) -> tuple[Array, Array, Array]:
-        """Return PAN (h, w), PAN through each Gaussian (n, h, w) and where that is valid (h, w)."""
+        """Return PAN (h, w), PAN through each filter (n, h, w) and where that is valid (h, w)."""
         (top, bottom), (left, right) = (
             (max(0, int(at[0]) - self._reach), min(size, int(at[-1]) + self._reach + 1))
             for at, size in zip((rows, cols), self.pair.shape, strict=True)
@@ -54,8 +55,10 @@ class ThinSurvey:
             for down, across in cameras:
                 core &= apply_separable(down, across, ~valid[None])[0] <= _TRACE
             core &= valid[np.ix_(*at)]
-        lows = np.stack([apply_separable(down, across, pan)[0] for down, across in cameras])
-        return pan[0][np.ix_(*at)].astype(np.float64), lows.astype(np.float64), core
+        seen = [apply_separable(down, across, pan)[0].astype(np.float64) for down, across in cameras]
+        blurred = dict(zip(self._sigmas, seen, strict=True))
+        lows = [sum(weight * blurred[sigma] for weight, sigma in kernel) for kernel in self._kernels]
+        return pan[0][np.ix_(*at)].astype(np.float64), np.stack(lows), core
 
     def _interpolated(self, rows: Array, cols: Array) -> tuple[Array, Array]:
         """Return upsampled MS (bands, h, w) and where it is valid (h, w)."""

@@ -48,7 +48,9 @@ def _lines(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
     """Write nested facts one a line, for people."""
     for name, value in facts.items():
         title = name.replace("_", " ")
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and "summary" in value:
+            yield f"{indent}{title}: {value['summary']}"
+        elif isinstance(value, dict) and value:
             yield f"{indent}{title}:"
             yield from _lines(value, indent + "  ")
         elif isinstance(value, list) and value and isinstance(value[0], dict):

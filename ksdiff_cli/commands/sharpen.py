@@ -63,6 +63,7 @@ def sharpen(
         ),
     ] = None,
     consistent: options.Consistent = False,
+    mtf: options.Mtf = None,
     uncertainty: options.UncertaintyFile = None,
     draws: options.Draws = 8,
     bidx: Annotated[
@@ -182,7 +183,9 @@ def sharpen(
 
     workflow = Workflow(
         # a client may have no GPU, though its workers have
-        make_fuser(method, checkpoint, "auto" if scheduler and device != "cpu" else device, seed, threads),
+        make_fuser(
+            method, checkpoint, "auto" if scheduler and device != "cpu" else device, seed, threads, mtf=mtf or "sensor"
+        ),
         SharpenOptions(
             tile,
             memory,
@@ -193,6 +196,7 @@ def sharpen(
             overwrite,
             threads=threads,
             nodata=dst_nodata,
+            mtf=mtf or "scene",
         ),
         _parse_bands(bidx or []),
         warp,
@@ -232,6 +236,8 @@ def _tell(made: "Sharpened", each: str, *, seam_report: bool, quiet: bool) -> No
     kept = f", {made.resumed} of them kept from an interrupted run" if made.resumed else ""
     bound = f"memory up to {made.memory / 1e9:.1f} GB{each}"
     note(f"Windows of {made.tile} pixels: {made.windows}{kept}; {bound}", quiet=quiet)
+    if made.cameras:
+        note(f"Cameras: {made.cameras}", quiet=quiet)
     if made.fidelity:
         note(f"Spectral fidelity: {made.fidelity}", quiet=quiet)
     if made.fidelity_pan:

@@ -35,7 +35,7 @@ from ksdiff_cli.numerics.camera_views import (
 )
 from ksdiff_cli.tiling import Box
 
-__all__ = ["SceneCamera", "View", "camera_kernel", "estimate_camera", "fit_camera", "view_boxes"]
+__all__ = ["Kernel", "SceneCamera", "View", "camera_kernel", "estimate_camera", "fit_camera", "view_boxes"]
 
 Array = NDArray[Any]
 
@@ -77,7 +77,7 @@ class SceneCamera:
     offset: float
     """See above, DN of PAN."""
     injection: tuple[float, ...]
-    """One per MS band: DN of the band per DN of PAN that the mix lacks, cov w / (w' cov w); 0 where nothing is known."""
+    """One per MS band: its DN per DN of PAN that the mix lacks, cov w / (w' cov w); 0 where nothing is known."""
     reliable: bool
     """Whether gain, compensation and shift are found in the scene; else they are a table's."""
     reason: str = ""
@@ -92,20 +92,36 @@ class SceneCamera:
             f"{self.compensation_std:.1f} (found in the scene; MS explains {100 * self.r2:.1f} % of PAN)"
         )
 
-    @property
-    def kernel(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """See :func:`camera_kernel`."""
-        return camera_kernel(self.gain, self.compensation)
+    def gains(self, table: Sequence[float]) -> tuple[float, ...]:
+        """Return a gain for each band: together they are this camera's, and differ as those of a sensor's table do.
+
+        What a scene tells of single bands is less than what noise makes of it, because bands resemble each other.
+
+        Args:
+            table: the sensor's gains at the MS Nyquist frequency, by band.
+        """
+        power = math.log(self.gain) / (sum(map(math.log, table)) / len(table))
+        return tuple(gain**power for gain in table)
+
+    def kernels(self, table: Sequence[float]) -> "tuple[Kernel, ...]":
+        """Return the camera of each band, see :meth:`gains` and :func:`camera_kernel`."""
+        return tuple(camera_kernel(gain, self.compensation) for gain in self.gains(table))
 
 
-def camera_kernel(gain: float, compensation: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return a camera as the two Gaussians that it is the sum of: (weight, deviation in MS pixels) each.
+Kernel = tuple[tuple[float, float], ...]
+"""A camera as the Gaussians that it is the sum of: (weight, deviation in MS pixels) of each; the weights sum to 1."""
+
+
+def camera_kernel(gain: float, compensation: float = 0.0) -> Kernel:
+    """Return a camera as one Gaussian, or two where it compensates.
 
     Args:
         gain: MTF of the Gaussian at the MS Nyquist frequency, (0, 1).
         compensation: k of y + k (y - blur(y)), 0 or more.
     """
     sigma = deviation(gain)
+    if compensation == 0:
+        return ((1.0, sigma),)
     return (1 + compensation, sigma), (-compensation, math.hypot(sigma, SOFTENING))
 
 

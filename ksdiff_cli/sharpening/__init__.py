@@ -16,6 +16,7 @@ from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
+from ksdiff_cli.raster_camera import Mtf, find_camera
 from ksdiff_cli.raster_creation import check_creation
 from ksdiff_cli.raster_crop import Crop, crop_pair, crop_to
 from ksdiff_cli.raster_format import check_range, choose_format
@@ -33,7 +34,7 @@ from ksdiff_cli.tiling import Box, Tiling
 __all__ = ["SharpenOptions", "Sharpened", "is_assembled", "job_folder", "plan_scene", "sharpen_scene"]
 
 _BASE, _BASE_TORCH = 200_000_000, 500_000_000  # bytes of the process before the first window, measured
-SEAM_TAG = "KSDIFF_SEAM_SCORE"
+SEAM_TAG, CAMERAS_TAG = "KSDIFF_SEAM_SCORE", "KSDIFF_CAMERAS"
 QUICK = 2 * GB
 """Bytes of an output without compression up to which methods that are no networks keep no windows on the way."""
 
@@ -66,6 +67,8 @@ class SharpenOptions:
     """Whether the output is compared with MS and PAN, see :mod:`ksdiff_cli.sharpening.fidelity`."""
     nodata: float | None = None
     """Value of invalid pixels; None takes what MS has, or one where it is needed."""
+    mtf: Mtf = "scene"
+    """Through whose camera it is compared."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; that memory suffices, only the scene tells."""
@@ -75,6 +78,7 @@ class SharpenOptions:
         check_number("memory", self.memory, 0, above=True, optional=True)
         check_number("threads", self.threads, 1, whole=True, optional=True)
         check_choice("format", self.format, Format)
+        check_choice("mtf", self.mtf, Mtf)
         if self.dtype is not None:
             check_choice("dtype", self.dtype, Dtype)
         if self.nodata is not None and (isinstance(self.nodata, bool) or not isinstance(self.nodata, Real)):
@@ -107,6 +111,8 @@ class Sharpened:
     """How far the output, degraded to MS's grid, is from MS; None where that was not measured."""
     fidelity_pan: str | None = None
     """How well the output's bands explain PAN; None where that was not measured."""
+    cameras: str | None = None
+    """How sharp MS is against PAN, as the scene tells; None where nothing asked."""
 
 
 def sharpen_scene(
@@ -198,8 +204,9 @@ def _make(
             make(Windows(job, pair, fuser, statistics, take, kept), missing, progress)
         seam = assembly.finish(progress)
         empty = (f"{output}: every pixel is nodata: PAN or MS holds none there",) if target.empty else ()
-        fidelity = measure_output(job, pair, statistics, assembly.look) if options.fidelity else None
-        target.update_tags(**{SEAM_TAG: str(seam).lower()}, **(fidelity.tags() if fidelity else {}))
+        fidelity = measure_output(job, pair, statistics, assembly.look, options.mtf) if options.fidelity else None
+        cameras = {CAMERAS_TAG: str(pair.camera)} if pair.camera else {}
+        target.update_tags(**{SEAM_TAG: str(seam).lower()}, **(fidelity.tags() if fidelity else {}), **cameras)
         folder.mark_assembled(output, _how(options))
     return Sharpened(
         output,
@@ -215,6 +222,7 @@ def _make(
         seam,
         str(fidelity) if fidelity else None,
         fidelity.of_pan if fidelity else None,
+        str(pair.camera) if pair.camera else None,
     )
 
 
@@ -265,12 +273,13 @@ def _facts(pair: ScenePair, fuser: Fuser, plan: Plan, options: SharpenOptions) -
         "dtype": options.dtype,
         "nodata": options.nodata,
         "cut": plan.facts,
+        "camera": repr(find_camera(pair)) if fuser.uses_camera else None,
     }
 
 
 def _how(options: SharpenOptions) -> str:
     """Say what the output depends on besides its windows."""
-    return repr((options.format, sorted(options.creation.items())))
+    return repr((options.format, sorted(options.creation.items()), options.mtf))
 
 
 def _found(output: Path, pair: ScenePair, plan: Plan) -> Sharpened:
@@ -291,6 +300,7 @@ def _found(output: Path, pair: ScenePair, plan: Plan) -> Sharpened:
             None if seam == "none" else float(seam),
             dataset.tags().get(FIDELITY_TAG),
             dataset.tags().get(PAN_TAG),
+            dataset.tags().get(CAMERAS_TAG),
         )
 
 

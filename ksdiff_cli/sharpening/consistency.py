@@ -16,7 +16,8 @@ from ksdiff_cli.anchors import spread_windows
 from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
-from ksdiff_cli.sharpening.camera import Camera, place_camera
+from ksdiff_cli.raster_camera import MsCamera, Mtf, find_camera, ms_camera
+from ksdiff_cli.sharpening.camera import Camera, place_camera, sum_up
 from ksdiff_cli.sharpening.fidelity import Fidelity, measure_fidelity
 from ksdiff_cli.tiling import ALIGN, Box
 
@@ -27,7 +28,7 @@ STEPS = 3
 _REACH = 8  # MS pixels around a window that corrections look at: further ones change a result by 1e-4 DN at most
 _BLOCK, _SHARE = 16, 5  # side of the blocks that noise is measured in, MS pixels; their percentile that is believed
 _NOISE_SIDE, _NOISE_WINDOWS = 256, 16  # MS pixels
-_BEFORE_SIDE, _BEFORE_MARGIN, _BEFORE_WINDOWS = 192, 32, 8  # PAN pixels
+_BEFORE, _BEFORE_MARGIN = (192, 8), 32  # side of windows in PAN pixels and their number; PAN pixels
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,11 @@ class PlacedTile(Tile):
 class Consistent(Fuser):
     """Another fuser, whose results are back-projected; see the module."""
 
-    def __init__(self, fuser: Fuser) -> None:
-        """Wrap a fuser."""
-        self._fuser = fuser
-        self._gains: tuple[float, ...] = ()
+    def __init__(self, fuser: Fuser, mtf: Mtf = "scene") -> None:
+        """Wrap a fuser; ``mtf`` says whose camera is believed."""
+        self._fuser, self._mtf = fuser, mtf
+        self.uses_camera = fuser.uses_camera or mtf == "scene"
+        self._through: MsCamera | None = None
 
     def check(self, bands: int, ratio: float) -> None:
         """See :meth:`Fuser.check`."""
@@ -67,9 +69,12 @@ class Consistent(Fuser):
         """See :meth:`Fuser.prepare`; notes what the result would differ by without corrections, and MS's noise.
 
         Raises:
-            KsdiffError: the sensor has other bands than MS, so that their MTF is unknown; or see the fuser's.
+            KsdiffError: neither the scene tells its camera nor does the sensor, which has other bands; or see the
+                fuser's.
         """
-        self._gains = pair.scene.sensor.ms_gains(pair.bands)
+        if self._mtf == "sensor" or not find_camera(pair, progress).reliable:
+            pair.scene.sensor.ms_gains(pair.bands)
+        self._through = ms_camera(pair, self._mtf, progress)
         self._fuser.prepare(pair, statistics, progress)
         before = self._measure_before(pair, statistics)
         if before is not None:
@@ -78,15 +83,15 @@ class Consistent(Fuser):
     def read(self, pair: ScenePair, seen: Box) -> PlacedTile:
         """See :meth:`Fuser.read`: MS is read besides, as it was before it was upsampled."""
         tile = pair.read(seen.top, seen.left, seen.height, seen.width)
-        gains = self._gains or pair.scene.sensor.ms_gains(pair.bands)
-        camera = place_camera(pair.grid, seen, pair.ms_shape, gains)
+        assert self._through is not None, "prepare() comes first"
+        camera = place_camera(pair.grid, seen, pair.ms_shape, self._through.kernels)
         if camera.ms.empty:
             nothing = np.zeros((pair.bands, 0, 0), np.float32)
             return PlacedTile(tile.pan, tile.ms_up, tile.valid, camera, nothing, nothing[0])
         ms, known = pair.read_ms(camera.ms.top, camera.ms.left, camera.ms.height, camera.ms.width)
         weight = known.astype(np.float32)
         if not tile.valid.all():
-            weight *= camera.degrade(tile.valid.astype(np.float32), int(np.argmin(gains)))
+            weight *= camera.share(tile.valid)
         if not known.all():
             ms = np.where(known, ms, 0)
         return PlacedTile(tile.pan, tile.ms_up, tile.valid, camera, ms, weight)
@@ -118,7 +123,8 @@ class Consistent(Fuser):
 
     def findings(self) -> Mapping[str, str]:
         """See :meth:`Fuser.findings`."""
-        return self._fuser.findings()
+        through = {"CONSISTENT_WITH": self._through.source} if self._through else {}
+        return {**self._fuser.findings(), **through}
 
     def notes(self) -> list[str]:
         """See :meth:`Fuser.notes`."""
@@ -133,7 +139,7 @@ class Consistent(Fuser):
             tile, inside = pair.read(seen.top, seen.left, seen.height, seen.width), box.within(seen)
             return self._fuser.fuse(tile, statistics, pair.grid.ratio)[:, *inside], tile.valid[inside]
 
-        return measure_fidelity(pair, scene, look, statistics.ms_std, _BEFORE_SIDE, _BEFORE_WINDOWS)
+        return measure_fidelity(pair, scene, look, statistics.ms_std, _BEFORE, self._mtf)
 
 
 def back_project(image: Array, tile: PlacedTile, band: int) -> Array:
@@ -141,11 +147,13 @@ def back_project(image: Array, tile: PlacedTile, band: int) -> Array:
     camera = tile.camera
     missing = tile.ms[band] - camera.degrade(image, band)
     total = tile.weight * missing
-    down, up = camera.down[band], camera.up
-    rows, cols = (to_ms @ to_pan for to_ms, to_pan in zip(down, up, strict=True))
+    # interpolated and seen through the camera again
+    again = [
+        (weight, [to_ms @ to_pan for to_ms, to_pan in zip(down, camera.up, strict=True)])
+        for weight, down in camera.down[band]
+    ]
     for _ in range(STEPS - 1):
-        # what of the corrections arrives once they are interpolated and seen through the camera again
-        arriving = (cols @ (rows @ total).T).T
+        arriving = sum_up((weight, (cols @ (rows @ total).T).T) for weight, (rows, cols) in again)
         total = total + tile.weight * (missing - arriving)
     return np.asarray(total, np.float32)
 

@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.anchors import spread_windows
-from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics.d_sr import Explained
 from ksdiff_cli.raster import ScenePair, SceneStatistics
-from ksdiff_cli.sensors import Sensor, find_sensor
+from ksdiff_cli.raster_camera import Mtf, ms_camera
 from ksdiff_cli.sharpening.camera import place_camera
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.tiling import Box
@@ -49,7 +48,7 @@ class Fidelity:
     """(bands,) the same over the standard deviation of the band in the scene; 0 for constant bands."""
     names: tuple[str, ...]
     """Of the bands; "" where one has none."""
-    sensor: str
+    camera: str
     """Whose MTF the output was seen through."""
     windows: int
     """Number of windows that were looked at."""
@@ -64,7 +63,7 @@ class Fidelity:
         return (
             f"degraded output differs from MS by {100 * self.share.mean():.2g} % of its standard deviation "
             f"({self.rms.mean():.3g} DN), worst band {worst + 1}{name} {100 * self.share[worst]:.2g} % "
-            f"(RMS in {self.windows} window{'s' * (self.windows > 1)}, MTF of sensor {self.sensor})"
+            f"(RMS in {self.windows} window{'s' * (self.windows > 1)}, {self.camera})"
         )
 
     @property
@@ -92,7 +91,7 @@ def places(region: Box, side: int = SIDE, most: int = MOST) -> list[Box]:
 
 
 def measure_output(
-    job: Job, pair: ScenePair, statistics: SceneStatistics, load: Callable[[Box], Array]
+    job: Job, pair: ScenePair, statistics: SceneStatistics, load: Callable[[Box], Array], mtf: Mtf = "scene"
 ) -> Fidelity | None:
     """Measure finished windows, as they are stored.
 
@@ -101,6 +100,7 @@ def measure_output(
         pair: its inputs.
         statistics: of the scene.
         load: returns one of :func:`places`, encoded.
+        mtf: through whose camera.
 
     Returns:
         See :func:`measure_fidelity`.
@@ -110,33 +110,38 @@ def measure_output(
         image = load(box)
         return image.astype(np.float32), job.valid(image)
 
-    return measure_fidelity(pair, job.plan.region, look, statistics.ms_std)
+    return measure_fidelity(pair, job.plan.region, look, statistics.ms_std, mtf=mtf)
 
 
 def measure_fidelity(
-    pair: ScenePair, region: Box, look: Look, ms_std: Array, side: int = SIDE, most: int = MOST
+    pair: ScenePair,
+    region: Box,
+    look: Look,
+    ms_std: Array,
+    spread: tuple[int, int] = (SIDE, MOST),
+    mtf: Mtf = "scene",
 ) -> Fidelity | None:
     """Measure an output's fidelity on windows spread evenly over it.
 
     Only MS pixels count whose whole view, to 4 deviations of the MTF, is valid and lies in a window. PAN is brought to
-    MS by the mean of the bands' gains.
+    MS through the bands' common camera. A shift of MS against PAN is not taken out: that is registration's business.
 
     Args:
         pair: the inputs.
         region: the part of the pair's grid that was made.
         look: reads it.
         ms_std: (bands,) standard deviations of MS over the scene, DN.
-        side: of a window, PAN pixels.
-        most: windows looked at, at most.
+        spread: side of a window in PAN pixels, and how many are looked at, at most.
+        mtf: through whose camera.
 
     Returns:
         What was found; None where no MS pixel counts.
     """
-    gains, sensor = known_gains(pair.scene.sensor, pair.bands)
+    through = ms_camera(pair, mtf)
     squares, count, windows = np.zeros(pair.bands), 0, 0
     fine, coarse = Explained(), Explained()
-    for box in places(region, side, most):
-        camera = place_camera(pair.grid, box, pair.ms_shape, (*gains, sum(gains) / len(gains)))
+    for box in places(region, *spread):
+        camera = place_camera(pair.grid, box, pair.ms_shape, (*through.kernels, through.pan))
         if not camera.whole.any():
             continue
         image, valid = look(box)
@@ -145,8 +150,7 @@ def measure_fidelity(
         known &= camera.whole
         if not valid.all():
             image = np.where(valid, image, 0)
-            # the band that is blurred most sees furthest
-            known &= camera.degrade(valid.astype(np.float32), int(np.argmin(gains))) >= _WHOLE
+            known &= camera.share(valid) >= _WHOLE
         if known.any():
             for band, plane in enumerate(image):
                 difference = (camera.degrade(plane, band) - ms[band])[known]
@@ -159,13 +163,4 @@ def measure_fidelity(
     rms = np.sqrt(squares / count)
     share = np.where(ms_std > 0, rms / np.where(ms_std > 0, ms_std, 1), 0)
     unexplained = fine.unexplained(), coarse.unexplained()
-    return Fidelity(rms, share, tuple(source.name for source in pair.scene.ms), sensor.name, windows, unexplained)
-
-
-def known_gains(sensor: Sensor, bands: int) -> tuple[tuple[float, ...], Sensor]:
-    """Return the sensor's MTF gains, or the generic ones where it has another number of bands, and whose they are."""
-    try:
-        return sensor.ms_gains(bands), sensor
-    except KsdiffError:
-        generic = find_sensor(None)
-        return generic.ms_gains(bands), generic
+    return Fidelity(rms, share, tuple(source.name for source in pair.scene.ms), through.source, windows, unexplained)

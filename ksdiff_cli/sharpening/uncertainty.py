@@ -24,7 +24,7 @@ from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, SceneStatistics, Tile
 from ksdiff_cli.raster_writer import check_output
 from ksdiff_cli.resuming import file_state
-from ksdiff_cli.sharpening import SEAM_TAG, Sharpened, SharpenOptions, is_assembled, sharpen_scene
+from ksdiff_cli.sharpening import CAMERAS_TAG, SEAM_TAG, Sharpened, SharpenOptions, is_assembled, sharpen_scene
 from ksdiff_cli.sharpening.fidelity import FIDELITY_TAG, PAN_TAG
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
 
@@ -69,6 +69,7 @@ class Spread(Fuser):
     def __init__(self, fusers: Sequence[Fuser]) -> None:
         """Take at least two fusers of one kind."""
         self._fusers = list(fusers)
+        self.uses_camera = any(fuser.uses_camera for fuser in fusers)
 
     def check(self, bands: int, ratio: float) -> None:
         """See :meth:`Fuser.check`."""
@@ -254,4 +255,5 @@ def _kept(output: Path, other: Sharpened) -> Sharpened:
             seam=None if seam == "none" else float(seam),
             fidelity=tags.get(FIDELITY_TAG),
             fidelity_pan=tags.get(PAN_TAG),
+            cameras=tags.get(CAMERAS_TAG),
         )
