@@ -188,7 +188,7 @@ def fit_camera(views: Sequence[View], bands: int, table_gains: Sequence[float]) 
     if not views:
         return replace(unknown, reason="too few valid pixels")
     eye = Eye(views)
-    unknown = replace(unknown, offset=eye.pan_mean)
+    unknown = replace(unknown, offset=_significant(eye.pan_mean))
     shift, settled = _find_shift(eye)
     moments = eye.moments(shift)
     high = _Regression(moments.high.sum(0), bands)
@@ -215,8 +215,13 @@ def fit_camera(views: Sequence[View], bands: int, table_gains: Sequence[float]) 
         moments = eye.moments(found.shift)
     weights, constant, r2, injection = _Regression(moments.raw.sum(0), bands).mix(found.gain, found.compensation)
     offset = eye.pan_mean + constant - float(weights @ eye.ms_mean)
-    own, follow = (tuple(float(value) for value in values) for values in (weights, injection))
-    return replace(found, r2=round(r2, 5), weights=own, offset=offset, injection=follow)
+    # rounded, all of it: what a library's next version adds up in another order must not change a scene's pixels
+    own, follow = (tuple(_significant(value) for value in values) for values in (weights, injection))
+    return replace(found, r2=round(r2, 5), weights=own, offset=_significant(offset), injection=follow)
+
+
+def _significant(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def _doubt(found: SceneCamera, *, settled: bool) -> str:
