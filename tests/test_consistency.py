@@ -123,7 +123,7 @@ def unexplained(bands: Array, pan: Array) -> float:
 
 def test_fidelity_to_pan_is_the_regression_on_output_and_ms(simulated, tmp_path):
     pan, ms, _ = simulated
-    made = sharpen(pan, ms, tmp_path / "out.tif", sensor="QB")
+    made = sharpen(pan, ms, tmp_path / "out.tif", sensor="QB", mtf="sensor")
     fine = read(pan)[0].astype(float)
     gain = sum(SENSORS["QB"].mtf_ms) / 4
     low = degrade(fine[None].astype(np.float32), corner_aligned(4), (64, 64), (gain,))[0].astype(float)
