@@ -196,6 +196,27 @@ def test_shifts_are_found_as_described(ratio):
         assert found.correlation[band] == pytest.approx(mean, rel=1e-9)
 
 
+def test_a_band_unlike_pan_is_said():
+    _, pan, _ = scene((1, 160, 160))
+    at = np.arange(40) * 4 + 1.5
+    like = plain_view(pan, pan > 0, at, at, sigma_of(0.3, 4))[0]
+    other = np.random.default_rng(9).normal(500, 50, (40, 40))
+    found = metrics.find_shifts(pan, np.stack([like, other]), (0.3, 0.3), corner_aligned(4))
+    assert found.shifts[0].tolist() == [0, 0] and found.correlation[0] > 0.9
+    assert [note for note in found.notes() if note.startswith("band 2: hardly like PAN")]
+
+
+@pytest.mark.parametrize("unit", [1e-10, 1e6])
+def test_units_do_not_matter(unit):
+    fused, pan, ms = scene((2, 128, 128))
+    for measure in (metrics.d_rho, metrics.d_sr, metrics.sharpness):
+        assert measure(fused * unit, pan * unit) == pytest.approx(measure(fused, pan), rel=1e-9)
+    found = [metrics.find_shifts(pan * x, ms * x, (0.3, 0.3), corner_aligned(4)) for x in (1, unit)]
+    assert found[0].shifts.tolist() == found[1].shifts.tolist()
+    plain, scaled = (metrics.reprojection(fused * x, ms * x, (0.3, 0.3))["R_ERGAS"] for x in (1, unit))
+    assert scaled == pytest.approx(plain, rel=1e-9)
+
+
 def test_shifts_of_nothing_are_none():
     flat = np.full((1, 40, 40), 7.0)
     assert metrics.find_shifts(flat[0], flat[:, :10, :10], (0.3,), corner_aligned(4)).shifts.tolist() == [[0, 0]]

@@ -15,6 +15,8 @@ STEPS = np.arange(-4, 5) / 2
 """Shifts tried along each axis, PAN pixels."""
 _WINDOW = 16
 """Side of the windows of the local correlation, PAN pixels."""
+_UNLIKE = 0.3
+"""Mean local correlation below which a shift may be chance: real bands that follow PAN have .5 to .9."""
 _SIDE, _ALONG = 128, 5
 """MS pixels along a side of a patch that is looked at, and patches along a side of the image, at most."""
 
@@ -42,9 +44,14 @@ class Shifts:
 
     def notes(self) -> list[str]:
         """Return what a person should know about figures that depend on the shifts."""
+        said = []
         if self.at_the_end:
-            return [f"MS lies {self} PAN pixels off PAN, as far as is looked for; it may be more"]
-        return []
+            said.append(f"MS lies {self} PAN pixels off PAN, as far as is looked for; it may be more")
+        # NaN, where nothing could be compared, is told by the figures
+        if unlike := [str(band + 1) for band, value in enumerate(self.correlation) if value < _UNLIKE]:
+            bands = f"band{'s' * (len(unlike) > 1)} {', '.join(unlike)}"
+            said.append(f"{bands}: hardly like PAN, hence a shift that may be chance, and R_ figures that depend on it")
+        return said
 
     def __str__(self) -> str:
         """Return the shifts for people, band by band: rows, columns; one for all where they are equal."""
