@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
 from ksdiff_cli.tiling import Box
@@ -16,6 +17,21 @@ if TYPE_CHECKING:
     from ksdiff_cli.sensors import Sensor
 
 Array = NDArray[Any]
+
+_FLAT = 1e-7  # a deviation this small against the mean is rounding error
+
+
+def check_pan(pair: ScenePair, statistics: SceneStatistics) -> None:
+    """Refuse a PAN image without any detail.
+
+    Raises:
+        KsdiffError: it is the same everywhere.
+    """
+    if statistics.pan_std <= _FLAT * abs(statistics.pan_mean):
+        raise KsdiffError(
+            f"{pair.scene.pan.path}: PAN is {statistics.pan_mean:.6g} everywhere, it has no detail to sharpen with; "
+            "check the file, or interpolate with --method exp"
+        )
 
 
 class Fuser(ABC):
@@ -54,7 +70,7 @@ class Fuser(ABC):
             progress: told how far it is.
 
         Raises:
-            KsdiffError: the scene's sensor does not suit the method.
+            KsdiffError: the scene, or its sensor, does not suit the method.
         """
 
     def read(self, pair: ScenePair, seen: Box) -> Any:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ksdiff_cli.classical import METHODS, Block, Geometry, Setup, fuse, make_setup
 from ksdiff_cli.classical.thinned import ThinSurvey
 from ksdiff_cli.errors import KsdiffError, did_you_mean
-from ksdiff_cli.fuser import Fuser
+from ksdiff_cli.fuser import Fuser, check_pan
 from ksdiff_cli.fusers_network import Network
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Swath, Tile
@@ -24,6 +24,7 @@ __all__ = ["Classical", "Network", "Upsampling", "make_fuser"]
 Array = NDArray[Any]
 
 _BLOCK = 512  # side of the pieces that a classical method surveys, PAN pixels, whatever windows are sharpened later
+_NEGATIVE = 0.05  # share of negative values in the sum of all, up to which quotients of radiances make sense
 _LARGE = 1 << 22  # pixels of a scene above which some of them tell enough
 
 
@@ -75,6 +76,13 @@ class Classical(Fuser):
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
         """See :meth:`Fuser.prepare`."""
+        check_pan(pair, statistics)
+        if self._method.divides and statistics.negative > _NEGATIVE:
+            share = f"{100 * statistics.negative:.2g} %"
+            raise KsdiffError(
+                f"{pair.scene.pan.path} or its MS lies around 0 (values below it make {share} of the sum), but "
+                f"{self._name} divides by radiances: take --method gsa, mtf-glp-fs or ksdiff"
+            )
         setup = self._setup(pair)
         if (self._seen is None or self._seen.pair is not pair) and (watch := self.watch(pair)):
             pair.statistics(progress, watch)

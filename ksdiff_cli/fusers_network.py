@@ -16,7 +16,7 @@ from ksdiff_cli.anchors import SIDE, count_anchors, cut_anchors, read_anchors
 from ksdiff_cli.device_transfer import DeviceTransfer, Sent
 from ksdiff_cli.devices import free_memory, has_bf16
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fuser import Fuser
+from ksdiff_cli.fuser import Fuser, check_pan
 from ksdiff_cli.fusers_divided import Divider
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
@@ -104,6 +104,7 @@ class Network(Fuser):
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
         """See :meth:`Fuser.prepare`: the scene's kernels are the mean of those that its anchors would have."""
+        check_pan(pair, statistics)
         known, total, ratio = self._statistics(statistics), count_anchors(pair.shape), pair.grid.ratio
         kept: list[Tile] = []
         # where MS has no whole numbers, nobody knows how much a pixel may change

@@ -33,6 +33,7 @@ from ksdiff_cli.metrics.q2n import Q2n
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair
 from ksdiff_cli.raster_ground import pixel_metres
+from ksdiff_cli.raster_layout import check_colours
 from ksdiff_cli.raster_nodata import declare, declare_band, find_fill, find_notes, say_fill
 from ksdiff_cli.raster_open import BLOCK_CACHE, alpha_is_data, data_bands, open_raster
 from ksdiff_cli.sensors import Sensor, find_sensor
@@ -243,6 +244,7 @@ def _common_areas(reference: Any, fused: Any, crop: str, nodata: Nodata) -> tupl
 
 def _image(name: str, dataset: Any, nodata: Nodata = None) -> Image:
     """Return the data bands of an open raster."""
+    check_colours(dataset, data_bands(dataset))
     as_data = alpha_is_data(dataset)
     sources = [BandSource(dataset.name, band, alpha_is_data=as_data) for band in data_bands(dataset)]
     return name, [dataset] * len(sources), [declare_band(source, nodata) for source in sources]

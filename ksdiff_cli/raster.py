@@ -1,7 +1,7 @@
 """The PAN/MS pair as one thing that is read window by window on the PAN grid."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +26,7 @@ from ksdiff_cli.grids import (
 )
 from ksdiff_cli.numerics.camera import SceneCamera
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster_bands import BandSource, QualityBand, read_band, read_bands, read_flags
+from ksdiff_cli.raster_bands import BandSource, QualityBand, read_band, read_bands, read_flags, read_stored
 from ksdiff_cli.raster_fill import (
     GAIN,
     MS_LEVELS,
@@ -103,6 +103,8 @@ class SceneStatistics:
     """(bands,)"""
     holes: bool = False
     """Whether some pixel of PAN or MS is invalid (nodata, masked, NaN)."""
+    negative: float = 0.0
+    """Share of values below 0 in the sum of all absolute values, of PAN or of MS, whichever has more."""
 
 
 @dataclass(frozen=True)
@@ -275,6 +277,7 @@ class ScenePair:
             KsdiffError: no valid pixel at all, or none that both images have.
         """
         pan, ms = Moments(1), Moments(self.bands)
+        below = {False: np.zeros(1), True: np.zeros(self.bands)}  # sums of what is negative
         (top, bottom), (left, right) = self._ms_area((0, 0), self.shape)
         height, width = bottom - top, right - left
         blocks = [(False, *block) for block in _blocks(self.pan, 0, 0, *self.shape)]
@@ -283,6 +286,8 @@ class ScenePair:
             values, valid = self.read_ms(*block) if is_ms else self.read_pan(*block)
             samples = values.reshape(len(values), -1) if valid.all() else values[:, valid]
             (ms if is_ms else pan).add(samples)
+            if samples.min(initial=0) < 0:
+                below[is_ms] -= np.minimum(samples, 0).sum(1, dtype=np.float64)
             if watch and not is_ms:
                 row, col, high, wide = block
                 watch(Box(row, col, row + high, col + wide))
@@ -297,8 +302,24 @@ class ScenePair:
                 "sharpened; give images whose valid parts overlap"
             )
         (pan_mean, pan_std), (ms_mean, ms_std) = pan.result(), ms.result()
-        self.fill = SceneStatistics(float(pan_mean[0]), float(pan_std[0]), ms_mean, ms_std, pan_holes or ms_holes)
+        self._check_size(pan_mean, pan_std, [self.pan], [self.scene.pan])
+        self._check_size(ms_mean, ms_std, self.ms, self.scene.ms)
+        sums = np.array([pan_mean.sum() * pan.count, ms_mean.sum() * ms.count])
+        low = np.array([below[False].sum(), below[True].sum()])
+        negative = np.divide(low, sums + 2 * low, out=np.zeros(2), where=low > 0).max()
+        found = float(pan_mean[0]), float(pan_std[0]), ms_mean, ms_std, pan_holes or ms_holes, float(negative)
+        self.fill = SceneStatistics(*found)
         return self.fill
+
+    def _check_size(self, mean: Array, std: Array, datasets: Sequence[Any], sources: Sequence[BandSource]) -> None:
+        """Refuse values so small that float32 makes 0 of all of them."""
+        if mean.any() or std.any():
+            return
+        stored, _ = read_stored(
+            datasets, sources, Window(0, 0, *(min(side, _SIDE) for side in datasets[0].shape[::-1]))
+        )
+        if any(band.any() for band in stored):
+            raise KsdiffError(f"{sources[0].path}: its values are too small to compute with; scale the image up")
 
     def _filled_pan(self, row: int, col: int, height: int, width: int) -> Array:
         """Read a PAN window with its holes filled, (1, h, w); without any, no more than the window is read."""

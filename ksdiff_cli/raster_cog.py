@@ -9,13 +9,22 @@ from pathlib import Path
 
 import rasterio
 import rasterio.shutil
+from rasterio.env import GDALVersion
 from rasterio.errors import NotGeoreferencedWarning
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.raster import ScenePair
 from ksdiff_cli.raster_creation import cog_options, creation_warnings
 from ksdiff_cli.raster_format import PixelFormat
-from ksdiff_cli.raster_geotiff import GeoTiff, check_whole, explained, growing, new_geotiff
+from ksdiff_cli.raster_geotiff import (
+    GeoTiff,
+    check_whole,
+    explained,
+    growing,
+    new_geotiff,
+    read_statistics,
+    write_statistics,
+)
 
 
 @contextmanager
@@ -32,13 +41,17 @@ def new_cog(
         with explained(output, whole), new_geotiff(whole, pair, pixels, {}, tags) as target:
             yield target
         with growing(output) as partial:
-            copy_cog(whole, partial, creation)
+            copy_cog(whole, partial, creation, pixels.stored_bits)
+            if pixels.lossy:  # only then it is known what is in the file; to change its metadata would undo its layout
+                with rasterio.open(whole, "r+") as dataset:
+                    write_statistics(dataset, read_statistics(partial))
+                copy_cog(whole, partial, creation, pixels.stored_bits)
     finally:
         for left in whole.parent.glob(glob.escape(whole.name) + "*"):
             left.unlink(missing_ok=True)
 
 
-def copy_cog(source: Path, path: Path, creation: Mapping[str, str]) -> None:
+def copy_cog(source: Path, path: Path, creation: Mapping[str, str], bits: int | None = None) -> None:
     """Write a raster as a cloud optimized GeoTIFF with overviews by averaging; metadata and statistics are kept.
 
     GDAL puts the overviews beside ``path`` while it works.
@@ -47,14 +60,19 @@ def copy_cog(source: Path, path: Path, creation: Mapping[str, str]) -> None:
         source: anything GDAL opens.
         path: to write, whatever its suffix.
         creation: options of GDAL's COG driver that replace the defaults.
+        bits: of each value of the source; None for all that its type has.
 
     Raises:
         KsdiffError: the driver does not know a creation option.
         OSError: the disk is full.
     """
-    options = cog_options(creation)
+    options = cog_options(creation, bits)
     with warnings.catch_warnings(), creation_warnings() as complaints:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(source) as dataset:
+            # by itself GDAL copies such a domain of bands, not of the image
+            if "IMAGERY" in dataset.tag_namespaces() and GDALVersion.runtime().at_least("3.8"):
+                options = {"COPY_SRC_MDD": "YES"} | options
         rasterio.shutil.copy(source, path, driver="COG", **options)
     if complaints:
         raise KsdiffError(f"--co: {complaints[0]}")

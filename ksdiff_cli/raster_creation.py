@@ -5,11 +5,14 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import rasterio
 import rasterio.shutil
+from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
@@ -31,19 +34,26 @@ def geotiff_options(pixels: PixelFormat, creation: Mapping[str, str]) -> dict[st
         options |= {"BLOCKXSIZE": str(BLOCK), "BLOCKYSIZE": str(BLOCK)}
     # the fastest levels: on real scenes the default ones take three times as long for 2 to 5 % fewer bytes
     options |= {"DEFLATE": {"ZLEVEL": "1"}, "ZSTD": {"ZSTD_LEVEL": "1"}}.get(codec, {})
+    if pixels.stored_bits:
+        given.setdefault("NBITS", str(pixels.stored_bits))
     if codec in _WITH_PREDICTOR and "NBITS" not in given:  # differences of neighbours compress better
         options["PREDICTOR"] = "3" if pixels.dtype.kind == "f" else "2"
     return options | given
 
 
-def cog_options(creation: Mapping[str, str]) -> dict[str, str]:
-    """Return the creation options of a cloud optimized GeoTIFF: the given ones, and defaults for the others."""
+def cog_options(creation: Mapping[str, str], bits: int | None = None) -> dict[str, str]:
+    """Return the creation options of a cloud optimized GeoTIFF: the given ones, and defaults for the others.
+
+    Args:
+        creation: given.
+        bits: of each value in the GeoTIFF that it is made from, which GDAL keeps; None for all of the type.
+    """
     given = {name.upper(): value for name, value in creation.items()}
     codec = given.get("COMPRESS", default_codec()).upper()
     options = {"COMPRESS": codec, "BIGTIFF": "IF_SAFER", "NUM_THREADS": _threads(), "OVERVIEW_RESAMPLING": "AVERAGE"}
     if codec in _WITH_PREDICTOR - {"LZW"}:
         options["LEVEL"] = "1"
-    if codec in _WITH_PREDICTOR and "NBITS" not in given:
+    if codec in _WITH_PREDICTOR and bits is None and "NBITS" not in given:
         options["PREDICTOR"] = "YES"
     return options | given
 
@@ -71,27 +81,78 @@ def check_creation(cog: bool, creation: Mapping[str, str], pixels: PixelFormat, 
         )
 
 
+def fit_codec(format: str, creation: Mapping[str, str], pixels: PixelFormat, bands: int, holes: bool) -> PixelFormat:
+    """Say how pixels must be stored with creation options that :func:`check_creation` has seen.
+
+    Args:
+        format: of the output, ``GTiff``, ``COG`` or ``VRT``.
+        creation: given by a person.
+        pixels: of the output.
+        bands: of the output.
+        holes: whether some pixel is invalid.
+
+    Returns:
+        ``pixels``, or what a lossy codec makes of them.
+
+    Raises:
+        KsdiffError: pixels are invalid and the format has no mask.
+    """
+    if not creation or not _changes_values(format == "COG", creation, pixels, bands):
+        return pixels
+    if holes and format == "VRT":
+        given = " ".join(f"{name}={value}" for name, value in creation.items())
+        raise KsdiffError(
+            f"--co {given}: is lossy, so it turns nodata into data, and a virtual raster has no mask; choose a "
+            "lossless codec, or -f GTiff or COG, which get a mask"
+        )
+    return replace(pixels, lossy=True, nodata=pixels.nodata if holes else None)
+
+
+def _changes_values(cog: bool, creation: Mapping[str, str], pixels: PixelFormat, bands: int) -> bool:
+    """Say whether values come back from a file as others than were written: by a lossy codec, or fewer bits."""
+    random = np.random.default_rng(0)
+    if pixels.dtype.kind == "f":
+        image = random.normal(size=(bands, 32, 32)).astype(pixels.dtype)
+    else:
+        low, high = pixels.limits
+        image = random.integers(low, high, (bands, 32, 32), pixels.dtype, endpoint=True)
+    _, found = _try(cog, creation, replace(pixels, nodata=None), image)
+    return not np.array_equal(found, image)
+
+
 def _complaint(cog: bool, creation: Mapping[str, str], pixels: PixelFormat, bands: int) -> str | None:
     """Write a small raster as :func:`check_creation` says, and return what GDAL complains about, in its own words."""
-    shape = {"width": 32, "height": 32, "count": bands, "dtype": pixels.dtype.name, "nodata": pixels.nodata}
-    # what fails in a thread of GDAL's own is printed by GDAL and not told to us
-    options = {} if cog else geotiff_options(pixels, creation) | {"NUM_THREADS": "1"}
     image = (np.indices((bands, 32, 32)).sum(0) % 2).astype(pixels.dtype)  # fits any type; zeros may be left out
     try:
-        with warnings.catch_warnings(), creation_warnings(every=True) as complaints, MemoryFile() as memory:
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            with memory.open(driver="GTiff", **shape, **options) as file:
-                file.write(image)
-            if cog:
-                options = cog_options(creation) | {"NUM_THREADS": "1"}
-                with MemoryFile(ext=".tif") as copy:
-                    rasterio.shutil.copy(memory.name, copy.name, driver="COG", **options)
+        complaints, _ = _try(cog, creation, pixels, image)
     except Exception as error:
         if not is_from_gdal(error):
             raise
         return first_line(error)
     # with NBITS GDAL looks at what lies in a block beyond the image, too
     return next((text for text in complaints if "pixels clipped" not in text), None)
+
+
+def _try(
+    cog: bool, creation: Mapping[str, str], pixels: PixelFormat, image: NDArray[Any]
+) -> tuple[list[str], NDArray[Any]]:
+    """Write an image (bands, h, w) in memory; return GDAL's warnings and what is read back."""
+    bands, height, width = image.shape
+    shape = {"width": width, "height": height, "count": bands, "dtype": pixels.dtype.name, "nodata": pixels.nodata}
+    # what fails in a thread of GDAL's own is printed by GDAL and not told to us
+    options = geotiff_options(pixels, {} if cog else creation) | {"NUM_THREADS": "1"}
+    with warnings.catch_warnings(), creation_warnings(every=True) as complaints, MemoryFile() as memory:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with memory.open(driver="GTiff", **shape, **options) as file:
+            file.write(image)
+        if not cog:
+            with memory.open() as file:
+                return complaints, file.read()
+        options = cog_options(creation, pixels.stored_bits) | {"NUM_THREADS": "1"}
+        with MemoryFile(ext=".tif") as copy:
+            rasterio.shutil.copy(memory.name, copy.name, driver="COG", **options)
+            with copy.open() as file:
+                return complaints, file.read()
 
 
 @lru_cache

@@ -26,8 +26,27 @@ class PixelFormat:
     """Whether values are differences of DN, such as deviations, which MS's offset does not apply to."""
     bits: int | None = None
     """Bits that integers from 0 up may take, fewer than their type has; None for all of them."""
+    lossy: bool = False
+    """Whether the file's codec changes values: a mask tells then where pixels are invalid, as nodata would not."""
     apart: float = 1e-6
     """How far a float is moved that is valid but the same as a nodata value of 0, DN."""
+
+    @property
+    def declared(self) -> float | None:
+        """Nodata value that the file declares."""
+        return None if self.lossy else self.nodata
+
+    @property
+    def stored_bits(self) -> int | None:
+        """Bits of each value in a GeoTIFF, fewer than the type has; None for all."""
+        half = 4 * self.dtype.itemsize
+        return self.bits if self.dtype.kind == "u" and self.bits and self.bits > (half if half > 4 else 0) else None
+
+    def valid(self, stored: Array) -> Array:
+        """Say where (bands, h, w) stored values are valid, (h, w) bool: :meth:`encode` keeps these off nodata."""
+        if self.nodata is None:
+            return np.ones(stored.shape[1:], bool)
+        return np.asarray(~np.isnan(stored[0]) if np.isnan(self.nodata) else stored[0] != self.dtype.type(self.nodata))
 
     @property
     def limits(self) -> tuple[int, int]:

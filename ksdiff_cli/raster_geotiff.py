@@ -50,10 +50,10 @@ class RasterTarget(Protocol):
 class GeoTiff:
     """A :class:`RasterTarget` that is one open file; counts the statistics of what it is given."""
 
-    def __init__(self, dataset: Any, nodata: float | None) -> None:
+    def __init__(self, dataset: Any, pixels: PixelFormat) -> None:
         """Wrap a dataset that is open for writing."""
-        self.dataset = dataset
-        self.statistics = BandStatistics(dataset.count, np.dtype(dataset.dtypes[0]), nodata)
+        self.dataset, self._pixels = dataset, pixels
+        self.statistics = BandStatistics(dataset.count, pixels.dtype, pixels.nodata)
 
     @property
     def block_shapes(self) -> Sequence[tuple[int, int]]:
@@ -68,6 +68,11 @@ class GeoTiff:
     def write(self, stored: Array, window: Window) -> None:
         """See :class:`RasterTarget`."""
         self.statistics.add(stored)
+        if self._pixels.lossy and self._pixels.nodata is not None:
+            valid = self._pixels.valid(stored)
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+                self.dataset.write_mask(valid, window=window)
+            stored = np.where(valid, stored, stored.dtype.type(0))
         self.dataset.write(stored, window=window)
 
     def update_tags(self, **tags: str) -> None:
@@ -89,10 +94,24 @@ def new_geotiff(
             if complaints:
                 raise KsdiffError(f"--co: {complaints[0]}")
             write_metadata(dataset, pair, pixels, tags)
-            target = GeoTiff(dataset, pixels.nodata)
+            target = GeoTiff(dataset, pixels)
             yield target
-            write_statistics(dataset, target.statistics)
+            if not pixels.lossy:
+                write_statistics(dataset, target.statistics)
+        if pixels.lossy:
+            target.statistics = read_statistics(partial)
+            with rasterio.open(partial, "r+") as dataset:
+                write_statistics(dataset, target.statistics)
         check_whole(partial, sparse="SPARSE_OK" in options)
+
+
+def read_statistics(path: Path) -> BandStatistics:
+    """Count what a file holds where its mask says so: a lossy codec has changed what was written."""
+    with rasterio.open(path) as dataset:
+        statistics = BandStatistics(dataset.count, np.dtype(dataset.dtypes[0]), None)
+        for _, window in dataset.block_windows(1):
+            statistics.add(dataset.read(window=window), dataset.read_masks(1, window=window) > 0)
+    return statistics
 
 
 def write_statistics(dataset: Any, statistics: BandStatistics) -> None:

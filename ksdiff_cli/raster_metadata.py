@@ -14,6 +14,8 @@ from ksdiff_cli.raster_layout import has_geotransform
 _COLOURS = {"red": ColorInterp.red, "green": ColorInterp.green, "blue": ColorInterp.blue}
 STALE_TAGS = ("TIFFTAG_", "STATISTICS_", "KSDIFF_", "AREA_OR_POINT", "METADATATYPE")
 """How tags begin that are facts of one file and not true of another made from it."""
+_DOMAINS = ("IMAGERY",)
+"""Metadata domains that are true of what is made of a band: wavelengths, satellite, time, cloud cover."""
 _UNWRITABLE = {"bidx", "ns"}  # rasterio takes them for arguments of its own and has no other way to write tags
 
 
@@ -24,7 +26,7 @@ def grid_profile(pair: ScenePair, pixels: PixelFormat) -> dict[str, Any]:
         "width": pair.shape[1],
         "count": pair.bands,
         "dtype": pixels.dtype.name,
-        "nodata": pixels.nodata,
+        "nodata": pixels.declared,
     }
     if pair.located:
         profile |= {"crs": pair.crs, "transform": pair.transform}
@@ -59,20 +61,32 @@ def write_metadata(dataset: Any, pair: ScenePair, pixels: PixelFormat, tags: Map
     dataset.offsets = tuple(0.0 if pixels.differences else source.offsets[band - 1] for source, band in bands)
     dataset.units = tuple(source.units[band - 1] or "" for source, band in bands)
     for number, (source, band) in enumerate(bands, start=1):
-        own = {name: value for name, value in source.tags(band).items() if not name.startswith(STALE_TAGS)}
-        update_tags(dataset, own, number)
+        for domain, own in band_tags(source, band).items():
+            update_tags(dataset, own, number, domain)
+    for domain in _DOMAINS:
+        of_all = set.intersection(*(set(source.tags(ns=domain).items()) for source in pair.ms))
+        update_tags(dataset, dict(sorted(of_all)), ns=domain)
     _write_sensor_geometry(dataset, pair)
 
 
-def update_tags(dataset: Any, tags: Mapping[str, str], band: int = 0) -> None:
+def band_tags(dataset: Any, band: int) -> dict[str | None, dict[str, str]]:
+    """Return what is still true of a band in another file, by metadata domain; None is the default one."""
+    own = {name: value for name, value in dataset.tags(band).items() if not name.startswith(STALE_TAGS)}
+    return {None: own, **{domain: dataset.tags(band, ns=domain) for domain in _DOMAINS}}
+
+
+def update_tags(dataset: Any, tags: Mapping[str, str], band: int = 0, ns: str | None = None) -> None:
     """Add tags of any names, as an input may have them, but for ``bidx`` and ``ns``: these are left out.
 
     Args:
         dataset: open for writing.
         tags: to add.
         band: whose, from 1; 0 is the dataset itself.
+        ns: metadata domain.
     """
-    dataset.update_tags(band, **{name: value for name, value in tags.items() if name not in _UNWRITABLE})
+    writable = {name: value for name, value in tags.items() if name not in _UNWRITABLE}
+    if writable or ns is None:
+        dataset.update_tags(band, ns, **writable)
 
 
 def _write_sensor_geometry(dataset: Any, pair: ScenePair) -> None:

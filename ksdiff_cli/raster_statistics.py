@@ -32,11 +32,11 @@ class BandStatistics:
             _Exact(dtype, nodata) if exact else _Merged(dtype, nodata) for _ in range(bands)
         ]
 
-    def add(self, stored: Array) -> None:
-        """Count (bands, h, w) stored values."""
+    def add(self, stored: Array, valid: Array | None = None) -> None:
+        """Count (bands, h, w) stored values; with ``valid``, (h, w) bool, only those, whatever nodata says."""
         self._pixels += stored[0].size
         for band, image in zip(self._bands, stored, strict=True):
-            values = image.reshape(-1)
+            values = image.reshape(-1) if valid is None else image[valid]
             for start in range(0, values.size, _CHUNK):
                 band.add(values[start : start + _CHUNK])
 

@@ -74,6 +74,9 @@ def new_tiles(
             with new_vrt(partial, **grid_profile(pair, pixels)) as dataset:
                 write_metadata(dataset, pair, pixels, {**tags, **tiles.tags})
                 write_statistics(dataset, tiles.statistics)
+                if pixels.stored_bits:
+                    for band in dataset.indexes:
+                        dataset.update_tags(band, ns="IMAGE_STRUCTURE", NBITS=str(pixels.stored_bits))
                 add_sources(dataset, tiles.pieces(final.name))
             _replace_folder(folder, final)
     finally:

@@ -17,7 +17,7 @@ from rasterio.transform import Affine
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.raster_geotiff import growing
 from ksdiff_cli.raster_layout import has_geotransform
-from ksdiff_cli.raster_metadata import STALE_TAGS, update_tags
+from ksdiff_cli.raster_metadata import band_tags, update_tags
 from ksdiff_cli.raster_open import open_raster
 
 _SAME = 0.01  # pixels by which the grids of files in one mosaic may differ
@@ -85,8 +85,8 @@ class _Description:
     profile: dict[str, Any]
     bands: tuple[tuple[Any, ...], ...]
     """Descriptions, colours, scales, offsets and units, band by band."""
-    tags: tuple[dict[str, str], ...]
-    """Of each band."""
+    tags: tuple[dict[str | None, dict[str, str]], ...]
+    """Of each band, by metadata domain."""
 
     @classmethod
     def of(cls, dataset: Any) -> "_Description":
@@ -94,10 +94,7 @@ class _Description:
             raise KsdiffError(f"{dataset.name}: has no geotransform, so it has no place in a mosaic")
         keys = ("count", "dtype", "nodata", "crs", "transform")
         bands = (dataset.descriptions, dataset.colorinterp, dataset.scales, dataset.offsets, dataset.units)
-        tags = tuple(
-            {name: value for name, value in dataset.tags(band).items() if not name.startswith(STALE_TAGS)}
-            for band in dataset.indexes
-        )
+        tags = tuple(band_tags(dataset, band) for band in dataset.indexes)
         return cls(dataset.name, {key: dataset.profile[key] for key in keys}, bands, tags)
 
     def place(self, dataset: Any, file: Path) -> tuple[int, int]:
@@ -122,7 +119,8 @@ class _Description:
         dataset.descriptions, dataset.colorinterp, dataset.scales, dataset.offsets = self.bands[:4]
         dataset.units = tuple(unit or "" for unit in self.bands[4])
         for band, tags in enumerate(self.tags, start=1):
-            update_tags(dataset, tags, band)
+            for domain, own in tags.items():
+                update_tags(dataset, own, band, domain)
 
 
 def new_vrt(path: Path, **profile: Any) -> Any:

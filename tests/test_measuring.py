@@ -522,3 +522,65 @@ def test_bands_to_show_go_by_name(folder, images):
     assert found.examples[0].bands == (0, 1, 3)
     assert measure_against_reference(path, truth, pictures=True).examples[0].bands == (2, 1, 0)
     assert measure_against_reference(path, truth).examples == []
+
+
+# ---- what files say of their values
+
+
+def declare(path, scales, offsets, names=None):
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = (scales,) * file.count, (offsets,) * file.count
+        if names:
+            file.descriptions = names
+    return path
+
+
+def test_scales_and_offsets_are_honoured(folder, images):
+    truth, fused = images["truth"], images["fused"]
+    plain = measure_against_reference(folder.write("f.tif", fused), folder.write("t.tif", truth))
+    # the same in other units: reflectances of a tenth of a thousandth a step, 1000 steps above it, or as floats
+    stored = declare(folder.write("s.tif", (truth + 1000).astype(np.uint16)), 1e-4, -0.1)
+    other = declare(folder.write("o.tif", fused + 500), 1e-4, -0.05)
+    reflectance = folder.write("r.tif", fused * np.float32(1e-4))
+    for path in (other, reflectance):
+        found = measure_against_reference(path, stored)
+        for name in plain.values:
+            assert found.values[name] == pytest.approx(plain.values[name], rel=2e-3), name
+        assert sum("scales and offsets" in note for note in found.notes) == 1
+    # one scale and no offset: as DN, and nothing to say
+    same = [declare(folder.write(name, image), 1e-4, 0.0) for name, image in (("a.tif", fused), ("b.tif", truth))]
+    again = measure_against_reference(*same)
+    assert again.values == plain.values and not any("scales" in note for note in again.notes)
+    # an offset that all share changes angles: they are of what the files mean
+    both = measure_against_reference(declare(folder.write("c.tif", fused + 1000), 1e-4, -0.1), stored)
+    assert both.values["SAM"] == pytest.approx(plain.values["SAM"], rel=1e-4)
+
+
+@pytest.mark.parametrize("cell", [4, 4.02])
+def test_scales_and_offsets_are_honoured_at_full_resolution(cell, folder, images):
+    pan, ms, fused = images["pan"], images["ms"], images["fused"]
+    plain = [folder.write("p.tif", pan), folder.write("m.tif", ms, cell=cell)]
+    expected = measure_at_full_resolution(folder.write("f.tif", fused), *plain).values
+    scaled = declare(folder.write("s.tif", (ms + 1000).astype(np.uint16), cell=cell), 1e-4, -0.1)
+    reflectance = folder.write("r.tif", fused * np.float32(1e-4))
+    for p in (plain[0], declare(folder.write("q.tif", pan * 10), 1e-5, 0.0)):
+        found = measure_at_full_resolution(reflectance, p, scaled)
+        for name in expected:
+            assert found.values[name] == pytest.approx(expected[name], abs=2e-4), name
+        assert sum("scales and offsets" in note for note in found.notes) == 1
+
+
+def test_bands_in_another_order_by_name_are_told(folder, images):
+    truth, fused = folder.write("t.tif", images["truth"]), folder.write("f.tif", images["fused"])
+    names = ("blue", "green", "red", "nir")
+    declare(truth, 1, 0, names)
+    for own, told in ((names, False), (("Blue", "GREEN", "red", "NIR"), False), (names[::-1], True), (None, False)):
+        declare(fused, 1, 0, own or ("",) * 4)
+        notes = measure_against_reference(fused, truth).notes
+        assert any("by number" in note for note in notes) is told
+    declare(fused, 1, 0, ("red", "green", "blue", "nir"))
+    (note,) = [note for note in measure_against_reference(fused, truth).notes if "by number" in note]
+    assert "band 1 is called red in the fused image but blue in the reference, where band 3 is red" in note
+    ms = declare(folder.write("m.tif", images["ms"], cell=4), 1, 0, names)
+    pan = folder.write("p.tif", images["pan"])
+    assert any("by number" in note for note in measure_at_full_resolution(fused, pan, ms).notes)

@@ -108,3 +108,77 @@ def test_real_scenes(name: str, ratio: tuple[float, float], offset: tuple[float,
         assert [1 / axis.scale for axis in axes] == pytest.approx(ratio, abs=1e-4)
         assert [axis.offset for axis in axes] == pytest.approx(offset, abs=1e-4)
         assert pair.shape == pair.pan.shape
+
+
+# --- whose georeference the output has ---
+
+
+@pytest.mark.parametrize("format", ["GTiff", "COG", "VRT"])
+@pytest.mark.parametrize("bare", ["pan", "ms"])
+def test_the_output_is_in_the_crs_that_one_image_names(bare: str, format: Any, make_pair: Any, run: Any) -> None:
+    files = make_pair()
+    path = {"pan": files.pan, "ms": files.ms}[bare]
+    with rasterio.open(path) as dataset:
+        image, transform = dataset.read(), dataset.transform
+    write_raster(path, image, transform=transform)
+    out = files.folder / f"out{'.vrt' if format == 'VRT' else '.tif'}"
+    command = ("sharpen", files.pan, files.ms, "-o", out, "--method", "exp", "-f", format)
+    # a part of it, by coordinates of another CRS, too
+    for more in ((), ("--bbox", "593275,5747620,593300,5747650", "--bbox-crs", "EPSG:32631", "--overwrite")):
+        assert run(*command, *more).exit_code == 0
+        with rasterio.open(out) as made:
+            assert made.crs == CRS.from_epsg(32631)
+            assert made.transform.a == 0.5
+
+
+@pytest.mark.parametrize("kind", ["MS only", "MS only, PAN names a CRS", "MS upside down"])
+def test_ms_places_a_pan_without_geotransform(kind: str, tmp_path: Path, run: Any) -> None:
+    grid = Affine(2, 0, 593270, 0, -2, 5747657)
+    if kind == "MS upside down":
+        grid = Affine(2, 0, 593270, 0, 2, 5747609)
+    image = np.random.default_rng(0).integers(1, 255, (96, 128), "uint8")
+    more = {"crs": "EPSG:32631"} if "CRS" in kind else {}
+    pan = write_raster(tmp_path / "pan.tif", image, **more)
+    ms = write_raster(tmp_path / "ms.tif", image[::4, ::4], crs="EPSG:32631", transform=grid)
+    out = tmp_path / "out.tif"
+    done = run("sharpen", pan, ms, "-o", out, "--method", "exp", "--no-registration-check", "--window", "8,16,40,64")
+    assert done.exit_code == 0 and "whose georeference the output takes" in done.stderr
+    with rasterio.open(out) as made:
+        assert made.crs == CRS.from_epsg(32631)
+        assert made.transform.almost_equals(grid @ Affine.scale(0.25) @ Affine.translation(16, 8))
+
+
+def test_rpcs_of_pan_are_not_replaced_by_the_georeference_of_ms(tmp_path: Path, run: Any) -> None:
+    image = np.random.default_rng(0).integers(1, 255, (96, 128), "uint8")
+    pan = write_raster(tmp_path / "pan.tif", image)
+    with rasterio.open(pan, "r+") as dataset:
+        dataset.rpcs = rpcs(48, 64)
+    grid = Affine(2, 0, 593270, 0, -2, 5747657)
+    ms = write_raster(tmp_path / "ms.tif", image[::4, ::4], crs="EPSG:32631", transform=grid)
+    out = tmp_path / "out.tif"
+    done = run("sharpen", pan, ms, "-o", out, "--method", "exp", "--no-registration-check")
+    assert done.exit_code == 0 and "kept in sensor geometry" in done.stderr
+    with rasterio.open(out) as made:
+        assert made.rpcs is not None and made.transform == Affine.identity()
+
+
+@pytest.mark.parametrize("crs", [None, "EPSG:32631"])
+@pytest.mark.parametrize("ratio", [4, 2])
+def test_a_grid_of_metres_from_zero_keeps_its_geotransform(
+    ratio: int, crs: str | None, make_pair: Any, run: Any
+) -> None:
+    grid = Affine(1, 0, 0, 0, -1, 0)
+    files = make_pair(crs=None, pan_grid=grid, ms_grid=grid @ Affine.scale(ratio), size=(96, 128))
+    for path, own in ((files.pan, grid), (files.ms, grid @ Affine.scale(ratio))):
+        with rasterio.open(path) as dataset:
+            image = dataset.read()
+        write_raster(path, image, transform=own, crs=crs)
+    out = files.folder / "out.tif"
+    done = run("sharpen", files.pan, files.ms, "-o", out, "--method", "exp", "--no-registration-check")
+    assert done.exit_code == 0 and "geotransform" not in done.stderr
+    with rasterio.open(out) as made:
+        assert made.transform == grid and (made.crs is None) == (crs is None)
+    part = run("sharpen", files.pan, files.ms, "-o", out, "--method", "exp", "--bbox", "0,-10,20,0", "--overwrite")
+    assert part.exit_code == 0
+    with rasterio.open(out) as made:
+        assert made.shape == (10, 20)

@@ -42,4 +42,5 @@ METHOD = Method(
     apply,
     low_reach,
     atrous_reach,
+    divides=True,
 )

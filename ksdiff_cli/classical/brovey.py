@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import ideal_low, mtf_reach
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned, modulate, no_reach
+from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned, modulate, no_reach, scale
 from ksdiff_cli.classical.moments import Moments, divide
 from ksdiff_cli.grids import mtf_sigma
 from ksdiff_cli.numerics.camera import Kernel
@@ -53,7 +53,7 @@ def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
     matched = bands * coefficients.gain * block.pan
     matched += bands * coefficients.offset
     total = sum(block.ms_up[1:], start=block.ms_up[0])
-    return np.asarray(block.ms_up * modulate(matched, total, bands * coefficients.mean, setup))
+    return scale(block.ms_up, modulate(matched, total, bands * coefficients.mean, setup), setup)
 
 
 METHOD = Method(
@@ -63,5 +63,6 @@ METHOD = Method(
     apply,
     mtf_reach,
     no_reach,
+    divides=True,
     thinned=Thinned(_gaussians, _fit),
 )

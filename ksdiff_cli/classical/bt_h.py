@@ -65,4 +65,5 @@ METHOD = Method(
     apply,
     mtf_reach,
     no_reach,
+    divides=True,
 )

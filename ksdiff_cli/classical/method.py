@@ -92,6 +92,8 @@ class Method:
     """Margin in PAN pixels that ``apply`` needs, by the ratio."""
     uses_mtf: bool = False
     """Whether the sensor's MTF gains matter."""
+    divides: bool = False
+    """Whether it divides by radiances, which must not lie around 0."""
     thinned: Thinned | None = None
     """How coefficients come from some of a large scene's pixels, at a tenth of the cost; None where it takes all."""
 
@@ -100,7 +102,8 @@ def modulate(above: Array, below: Array, mean: Array | float, setup: Setup) -> A
     """Divide images of radiances; 1 where the divisor is 0.
 
     Dark pixels make the published methods blow up: shadow, water, black borders not declared as nodata. In area
-    geometry the divisor is therefore kept at 5 % of its mean or above; the reference's geometry leaves it alone.
+    geometry the divisor is therefore kept at 5 % of its mean or above, and what is above it is raised as much: where
+    both are dark, or below 0, and alike, the quotient is 1. The reference's geometry leaves them alone.
 
     Args:
         above: (..., H, W), DN.
@@ -110,10 +113,23 @@ def modulate(above: Array, below: Array, mean: Array | float, setup: Setup) -> A
     """
     if setup.geometry == "area":
         means = np.asarray(mean, below.dtype)
-        below = np.maximum(below, np.where(means > 0, below.dtype.type(_FLOOR) * means, -np.inf).astype(below.dtype))
+        floor = np.where(means > 0, below.dtype.type(_FLOOR) * means, -np.inf).astype(below.dtype)
+        if (below < floor).any():
+            raised = np.maximum(below, floor)
+            above, below = above + (raised - below), raised
         if (means > 0).all():  # then no divisor is 0
             return np.asarray(above / below)
     return divide(above, below, 1.0)
+
+
+def scale(up: Array, quotient: Array, setup: Setup) -> Array:
+    """Multiply bands (bands, H, W) by the quotient of :func:`modulate`; in area geometry only what is above 0.
+
+    Below 0 there is no radiance to be divided among the bands, yet a quotient may be large where a divisor is small.
+    """
+    if setup.geometry == "area" and up.min() < 0:
+        quotient = np.where(up < 0, up.dtype.type(1), quotient)
+    return np.asarray(up * quotient)
 
 
 def weigh(weights: Array, image: Array) -> Array:

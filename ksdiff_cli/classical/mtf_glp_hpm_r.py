@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import mtf_gaussians, mtf_low, mtf_reach
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned, modulate
+from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned, modulate, scale
 from ksdiff_cli.classical.moments import Moments, divide
 
 
@@ -41,7 +41,7 @@ def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
     """Return (bands, H, W) float64 DN."""
     g, c = coefficients.g[:, None, None], coefficients.c[:, None, None]
     low = g * mtf_low(block, setup) + c
-    return np.asarray(block.ms_up * modulate(g * block.pan + c, low, coefficients.mean[:, None, None], setup))
+    return scale(block.ms_up, modulate(g * block.pan + c, low, coefficients.mean[:, None, None], setup), setup)
 
 
 METHOD = Method(
@@ -52,5 +52,6 @@ METHOD = Method(
     mtf_reach,
     mtf_reach,
     uses_mtf=True,
+    divides=True,
     thinned=Thinned(mtf_gaussians, _fit),
 )

@@ -87,4 +87,5 @@ METHOD = Method(
     apply,
     low_reach,
     no_reach,
+    divides=True,
 )

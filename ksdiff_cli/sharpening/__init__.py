@@ -17,7 +17,7 @@ from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
 from ksdiff_cli.raster_camera import Mtf, find_camera
-from ksdiff_cli.raster_creation import check_creation
+from ksdiff_cli.raster_creation import check_creation, fit_codec
 from ksdiff_cli.raster_crop import Crop, crop_pair, crop_to
 from ksdiff_cli.raster_format import check_range, choose_format
 from ksdiff_cli.raster_nodata import check_declared, find_notes
@@ -160,6 +160,11 @@ def sharpen_scene(
         fuser.check(pair.bands, pair.true_ratio)
         pixels = replace(choose_format(pair, None, options.dtype, options.nodata), differences=differences)
         check_creation(options.format == "COG", options.creation, pixels, pair.bands)
+        codec = fit_codec(options.format, options.creation, pixels, pair.bands, holes=False)
+        if options.nodata is not None and codec.lossy:
+            raise KsdiffError(
+                "--dst-nodata: the codec of --co is lossy, so no value can stand for nodata; leave it out"
+            )
         plan = plan_scene(pair, output, fuser, options)
         facts = _facts(pair, fuser, plan, options)
         with open_folder(output, facts, _how(options), resume=options.resume) as folder:
@@ -186,6 +191,10 @@ def _make(
     pixels = replace(choose_format(pair, statistics, options.dtype, options.nodata), differences=differences)
     if options.dtype:
         check_range(pixels, statistics)
+    pixels = fit_codec(options.format, options.creation, pixels, pair.bands, statistics.holes)
+    if pixels.lossy:
+        masked = "; a mask, in place of nodata, says which pixels hold data" if statistics.holes else ""
+        pair.notes.append(f"--co: the codec is lossy and changes values{masked}")
     job = Job(folder.path, plan, pair.bands, pixels, place_of(pair))
     missing, stored = job.missing(), plan.region.pixels * pair.bands * pixels.dtype.itemsize
     if missing or not fuser.quick:  # what a network finds out is told, on its windows too that an earlier run made
@@ -213,7 +222,7 @@ def _make(
         (plan.region.height, plan.region.width),
         pair.bands,
         pixels.dtype.name,
-        pixels.nodata,
+        pixels.declared,
         (*pair.notes, *folder.notes, *fuser.notes(), *empty),
         plan.tiling.tile,
         len(plan.numbers),

@@ -139,10 +139,7 @@ class Job:
 
     def valid(self, image: Array) -> Array:
         """Say where pixels from :meth:`load` are valid, (height, width): encoding keeps such values off nodata."""
-        nodata = self.pixels.nodata
-        if nodata is None:
-            return np.ones(image.shape[1:], bool)
-        return np.asarray(~np.isnan(image[0]) if np.isnan(nodata) else image[0] != image.dtype.type(nodata))
+        return self.pixels.valid(image)
 
     def check_space(self, missing: list[int], output: int) -> None:
         """Foresee a full disk.
