@@ -16,6 +16,7 @@ from ksdiff_cli.fusers_network import Network
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Swath, Tile
 from ksdiff_cli.raster_camera import Mtf, find_camera
+from ksdiff_cli.raster_nodata import hint_fill
 from ksdiff_cli.sensors import Sensor
 from ksdiff_cli.tiling import Box
 
@@ -80,7 +81,8 @@ class Classical(Fuser):
         if self._method.divides and statistics.negative > _NEGATIVE:
             share = f"{100 * statistics.negative:.2g} %"
             raise KsdiffError(
-                f"{pair.scene.pan.path} or its MS lies around 0 (values below it make {share} of the sum), but "
+                f"{pair.scene.pan.path} or its MS lies around 0 (values below it make {share} of the sum)"
+                f"{hint_fill(pair)}, but "
                 f"{self._name} divides by radiances: take --method gsa, mtf-glp-fs or ksdiff"
             )
         setup = self._setup(pair)

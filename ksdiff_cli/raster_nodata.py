@@ -93,6 +93,11 @@ def find_notes(pair: ScenePair) -> list[str]:
     return [say_fill(name, fill, option) for name, fill in zip(names, (pan, ms), strict=True) if fill]
 
 
+def hint_fill(pair: ScenePair) -> str:
+    """Return what :func:`find_notes` says for the middle of an error that fill may well be the reason of."""
+    return "".join(f" ({line})" for line in find_notes(pair))
+
+
 def say_fill(name: str, fill: Fill, option: str, verb: str = "is") -> str:
     """Say what was found, and what to do about it.
 

@@ -20,7 +20,7 @@ from scipy.optimize import nnls
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
-from ksdiff_cli.raster_nodata import find_notes
+from ksdiff_cli.raster_nodata import hint_fill
 from ksdiff_cli.raster_open import BLOCK_CACHE
 from ksdiff_cli.registration_windows import RANGE, CompareWindow, read_windows
 
@@ -107,7 +107,7 @@ def guard(scene: Scene, *, correct: bool, progress: ProgressCallback = silent) -
         return scene, []
     if found.magnitude() > LIMIT:
         with open_pair(scene) as pair:
-            fill = "".join(f" ({line})" for line in find_notes(pair))  # of one image, it may well be the reason
+            fill = hint_fill(pair)
         raise KsdiffError(
             f"{scene.ms[0].path}: MS lies {found} MS pixels (rows, columns) off PAN {scene.pan.path}{fill}; correct "
             "that with --register, or keep it with --no-registration-check"
