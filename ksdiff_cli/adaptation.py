@@ -1,13 +1,13 @@
 """Fine-tuning a network on the scene that it is to sharpen: at reduced resolution the scene itself is the truth."""
 
+import hashlib
 import json
 import math
 import shutil
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from ksdiff_cli.checks import check_number
 from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.devices import pick_device
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import Inputs, check_place, check_unchanged
 from ksdiff_cli.metrics import ergas, sam
 from ksdiff_cli.models.checkpoint import load_model, read_header, save_model, weights_hash
 from ksdiff_cli.models.contract import FusionModel, Stage
@@ -26,10 +27,11 @@ from ksdiff_cli.patches.prepare import prepare_patches
 from ksdiff_cli.patches.sources import NothingFitError, PairSource
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
-from ksdiff_cli.resuming import empty_folder, file_state, lock_folder, write_note
+from ksdiff_cli.scene_files import identify_scene, scene_inputs
 from ksdiff_cli.training import TrainingOptions, train_stage
 from ksdiff_cli.training_options import FINE_RATE
 from ksdiff_cli.weights import SHIPPED
+from ksdiff_cli.workdir import Workdir, lock_folder, open_workdir, remove_old
 
 _BATCH = 32
 _MOST_STEPS_A_MINUTE = 6000
@@ -38,7 +40,7 @@ _SHARE = 0.5
 """Of the fine-tuned weights in those that are used, the rest being the given ones: what helps at reduced resolution may
 harm one scale up, and the mean of both keeps most of the gain and a third of the harm (figures: CHANGELOG; the way
 of Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022)."""
-_FORMAT = 3  # of what is stored beside the output; another one is not taken up
+_FORMAT = 4  # of what is stored beside the output; another one is not taken up
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,15 @@ class Adapted:
     """What a person should know: the figures on the held-out part."""
 
 
-def adapt(scene: Scene, output: Path, chosen: Adaptation, progress: ProgressCallback = silent) -> Adapted:
+def adapt(
+    scene: Scene,
+    output: Path,
+    chosen: Adaptation,
+    progress: ProgressCallback = silent,
+    inputs: Inputs | None = None,
+    *,
+    overwrite: bool = False,
+) -> Adapted:
     """Fine-tune a network on a scene and keep the weights beside the output.
 
     The scene is degraded by its own ratio (Wald's protocol), so that its MS is the truth. Four fifths of it train, a
@@ -79,6 +89,8 @@ def adapt(scene: Scene, output: Path, chosen: Adaptation, progress: ProgressCall
         output: of the sharpening; the weights lie beside it as ``OUTPUT.adapted.safetensors``.
         chosen: how.
         progress: told how far it is.
+        inputs: what the command reads; None for the scene and the weights.
+        overwrite: whether weights that are there, of other inputs or options, are replaced.
 
     Returns:
         The weights to use, and notes.
@@ -88,18 +100,20 @@ def adapt(scene: Scene, output: Path, chosen: Adaptation, progress: ProgressCall
         ModelError: the network does not fit the scene.
     """
     kept = output.with_name(f"{output.name}.adapted.safetensors")
-    start = chosen.checkpoint or SHIPPED
+    work, start = output.with_name(f".{output.name}.adapting"), chosen.checkpoint or SHIPPED
+    busy = f"{work}: process {{owner}} is adapting to this scene; wait for it"
     with open_pair(scene) as pair:
         model, header = load_model(start)
         model.check(pair.bands, pair.true_ratio)
-        facts = _facts(pair, start, chosen)
+        known = identify_scene(scene)
+        facts = _facts(known, start, chosen)
         if (found := _find(kept, facts)) is not None:
+            _clear(work, busy)
             return replace(found, notes=(*found.notes, f"adapted weights of an earlier run: {kept}"))
+        check_place(kept, inputs or scene_inputs(scene, [start]), overwrite)
         patch, pan_mtf = _choose_patch(pair), find_reduced_mtf(pair)
-    work = output.with_name(f".{output.name}.adapting")
-    with _lock(work):
+    with open_workdir(work, json.dumps(facts, sort_keys=True), busy) as folder:
         try:
-            _clear_other(work, facts)
             prepare = PatchOptions(
                 (scene,), work / "patches", patch, pan_mtf=pan_mtf, check_registration=False, seed=chosen.seed
             )
@@ -127,9 +141,12 @@ def adapt(scene: Scene, output: Path, chosen: Adaptation, progress: ProgressCall
                     lambda done, total, note="": progress(done, total, f"adapting, {note}"),
                     again="the same command goes on from here",
                 )
-            return _decide(model, tuned, prepare.output / "valid.h5", kept, facts, header)
+            check_unchanged(known["files"])
+            adapted = _decide(model, tuned, prepare.output / "valid.h5", kept, facts, header)
         except OSError as error:
             raise KsdiffError(f"{work}: cannot be written ({error.strerror or error}); make room there") from None
+        folder.remove()
+        return adapted
 
 
 def _prepare(options: PatchOptions, progress: ProgressCallback) -> None:
@@ -150,7 +167,7 @@ def _decide(
     facts: Mapping[str, object],
     header: Mapping[str, object],
 ) -> Adapted:
-    """Compare both networks on the held-out part, store the better one, remove the work folder."""
+    """Compare both networks on the held-out part and store the better one."""
     after, tuned_header = load_model(tuned)
     _average(before, after)
     old, new = (_measure(model, held_out) for model in (before, after))
@@ -161,7 +178,6 @@ def _decide(
     sensor = header["sensor"]
     assert isinstance(sensor, Mapping)
     save_model(after if better else before, kept, sensor=sensor, training=training)
-    shutil.rmtree(tuned.parent, ignore_errors=True)
     return Adapted(kept, (line,))
 
 
@@ -189,18 +205,16 @@ def _measure(model: FusionModel, path: Path) -> tuple[float, float]:
     return float(ergas_mean), float(sam_mean)
 
 
-def _facts(pair: ScenePair, start: Path, chosen: Adaptation) -> dict[str, object]:
+def _facts(scene: Mapping[str, object], start: Path, chosen: Adaptation) -> dict[str, object]:
     """Return all that adapted weights depend on, as JSON values; the time of day aside."""
-    scene = pair.scene
+    identity = json.dumps(scene, sort_keys=True, default=str)
     return {
         "format": _FORMAT,
         "weights": weights_hash(start),
         "minutes": chosen.minutes,
         "seed": chosen.seed,
-        "inputs": [file_state(source.path) for source in (scene.pan, *scene.ms)],
-        "bands": [[source.band, source.fill, source.declared] for source in (scene.pan, *scene.ms)],
-        "shift": list(scene.shift),
-        "sensor": json.loads(json.dumps(scene.sensor.to_dict())),  # tuples would not be what is read again
+        # weights travel, and need not tell where the scene lay
+        "scene": hashlib.sha256(identity.encode()).hexdigest(),
     }
 
 
@@ -234,15 +248,9 @@ def _choose_patch(pair: ScenePair) -> int:
     )
 
 
-def _lock(work: Path) -> AbstractContextManager[IO[str]]:
-    return lock_folder(work, f"{work}: process {{owner}} is adapting to this scene; wait for it")
-
-
-def _clear_other(work: Path, facts: Mapping[str, object]) -> None:
-    """Discard what an interrupted run with other facts left."""
-    note = work / "facts.json"
-    text = json.dumps(facts, sort_keys=True)
-    if note.exists() and note.read_text(encoding="utf-8") == text:
-        return
-    empty_folder(work)
-    write_note(note, text)
+def _clear(work: Path, busy: str) -> None:
+    """Remove what a run left that was killed when its weights were stored."""
+    if work.exists():
+        with lock_folder(work, busy):
+            Workdir(work).remove()
+    remove_old(work.parent, escape(work.name))

@@ -157,6 +157,7 @@ def sharpen_scene(
         consistent=consistent,
         uncertainty=None if uncertainty is None else Uncertainty(Path(uncertainty), weights, seed, device, draws),
         nodata=read_nodata(src_nodata),
+        reads=[str(name) for name in (checkpoint, sensor) if name is not None],
     )
     names = [str(name) for name in inputs]
     workflow.check(Path(output), names)
@@ -294,16 +295,20 @@ def measure(
     """
     from ksdiff_cli.errors import KsdiffError
     from ksdiff_cli.measuring import measure_against_reference, measure_at_full_resolution
+    from ksdiff_cli.measuring_maps import map_claim
     from ksdiff_cli.metrics import CropName
     from ksdiff_cli.report import check_report, write_report
+    from ksdiff_cli.scene_files import find_inputs
 
     check_number("ratio", ratio, 1, optional=True)
     check_choice("crop", crop, CropName)
-    if report is not None:
-        check_report(Path(report), overwrite, [Path(name) for name in (fused, reference, pan, ms) if name is not None])
     nodata = read_nodata(src_nodata)
-    more: dict[str, Any] = {"maps": None if maps is None else Path(maps), "pictures": report is not None}
-    more |= {"overwrite": overwrite, "progress": progress}
+    page, claim = None if report is None else Path(report), None if maps is None else map_claim(Path(maps))
+    if page is not None:
+        reads = find_inputs(str(name) for name in (fused, reference, pan, ms, sensor) if name is not None)
+        check_report(page, claimed := overwrite or (claim is not None and claim.names(page)), reads)
+    more: dict[str, Any] = {"maps": None if maps is None else Path(maps), "pictures": page is not None}
+    more |= {"overwrite": overwrite, "report": page, "progress": progress}
     if reference is not None and pan is None and ms is None:
         inputs, more["nodata"] = {"reference": Path(reference)}, nodata[1]
         found = measure_against_reference(Path(fused), Path(reference), ratio=ratio, sensor=sensor, crop=crop, **more)
@@ -312,6 +317,8 @@ def measure(
         found = measure_at_full_resolution(Path(fused), Path(pan), Path(ms), sensor=sensor, warp=warp, **more)
     else:
         raise KsdiffError(f"{fused}: give either a reference, or PAN and MS, to measure it against")
-    if report is not None:
-        write_report(found.to_report(command, Path(fused), inputs), Path(report), overwrite)
+    if page is not None:
+        write_report(found.to_report(command, Path(fused), inputs), page, claimed)
+        if claim is not None:
+            claim.drop()
     return found

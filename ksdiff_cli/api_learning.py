@@ -3,6 +3,7 @@
 See :mod:`ksdiff_cli.api`.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -187,6 +188,7 @@ def train(
 
     import torch
 
+    from ksdiff_cli.files import Inputs
     from ksdiff_cli.models.config import ModelConfig
     from ksdiff_cli.training import (
         TrainingOptions,
@@ -208,7 +210,7 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     paths = tuple(map(Path, data)) or (Path("patches"),)
-    files, _ = open_data(paths)
+    files, beside = open_data(paths)
     settings = replace(config or ModelConfig(), bands=choose_bands(files, universal))
     options = TrainingOptions(
         data=paths,
@@ -227,6 +229,7 @@ def train(
         seed=seed,
         config=settings,
     )
+    inputs = Inputs([*(file.path for file in (*files, *beside)), *([options.init] if options.init else [])])
     if epochs is not None:
         options = replace(options, steps=_steps_of(epochs, files, settings.bands, batch))
     with join_team(device) as team, hold_run(Path(output), team):
@@ -235,7 +238,7 @@ def train(
         stages = chosen[str(stage)] if isinstance(options.config, ModelConfig) else (1,)
         stages = (2,) if fine_tune else stages
         for number in stages:
-            check_output(options, number, resume=resume, overwrite=overwrite)
+            check_output(options, number, inputs, resume=resume, overwrite=overwrite)
         made = []
         for number in stages:
             name = options.name(number)
@@ -308,10 +311,11 @@ def evaluate(
     from ksdiff_cli.evaluation_cases import Protocol, Scaling, open_files
     from ksdiff_cli.evaluation_prior import Prior
     from ksdiff_cli.evaluation_results import write_csv
+    from ksdiff_cli.files import Inputs, check_place, identify
     from ksdiff_cli.metrics import CropName
     from ksdiff_cli.report import check_report, write_report
-    from ksdiff_cli.report.writing import check_text
     from ksdiff_cli.sensors import find_sensor
+    from ksdiff_cli.workdir import Claim
 
     if not data:
         raise KsdiffError("no data: name patch files, or folders that prepare-data made")
@@ -323,15 +327,21 @@ def evaluate(
     check_number("draws", draws, 1, whole=True)
     if draws > 1 and prior != "own":
         raise KsdiffError("draws of z_T go with the networks' own prior: leave --prior or --draws out")
-    inputs = [Path(path) for path in (*data, *checkpoints)]
-    if csv is not None:
-        check_text(Path(csv), overwrite, inputs)
+    files = open_files([Path(path) for path in data], protocol)
+    reads = [sensor] if isinstance(sensor, str) else []
+    inputs = Inputs([*(file.path for file in files), *map(str, checkpoints), *reads])
+    pages = [Path(path) for path in (csv, report) if path is not None]
+    options = [*methods, protocol, crop, sensor, prior, seed, scaling, draws]
+    facts = json.dumps([[str(option) for option in options], identify(inputs.files)])
+    claim = Claim(pages[0].with_name(f".{pages[0].name}.begun"), facts) if len(pages) == 2 else None
+    claimed = {page: overwrite or (claim is not None and claim.owns(page)) for page in pages}
     if report is not None:
-        check_report(Path(report), overwrite, inputs)
-        if csv is not None and Path(csv).absolute() == Path(report).absolute():
+        check_report(Path(report), claimed[Path(report)], inputs)
+    if csv is not None:
+        check_place(Path(csv), inputs, claimed[Path(csv)])
+        if report is not None and Path(csv).resolve() == Path(report).resolve():
             raise KsdiffError(f"{csv}: cannot hold the values and the report; name two files")
     known = find_sensor(sensor) if isinstance(sensor, str) else sensor
-    files = open_files([Path(path) for path in data], protocol)
     fusers = make_fusers(list(methods), [Path(path) for path in checkpoints], device, seed, prior)
     found = evaluate_files(
         files,
@@ -345,8 +355,12 @@ def evaluate(
         scaling=scaling,
         draws=draws,
     )
+    if claim is not None:
+        claim.make(*pages)
     if csv is not None:
         write_csv(found, Path(csv))
     if report is not None:
-        write_report(found.to_report(command), Path(report), overwrite)
+        write_report(found.to_report(command), Path(report), claimed[Path(report)])
+    if claim is not None:
+        claim.drop()
     return found

@@ -4,19 +4,26 @@ import csv
 import json
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
+from rasterio.errors import RasterioError
+
 from ksdiff_cli.errors import KsdiffError, StoppedError
+from ksdiff_cli.files import Inputs, check_place, sidecars, write_text
 from ksdiff_cli.products import find_scenes, make_pair, names_scenes
+from ksdiff_cli.products.folder import ARCHIVES
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene
 from ksdiff_cli.raster_open import is_from_gdal, open_raster
-from ksdiff_cli.sharpening import job_folder
-from ksdiff_cli.whole_file import is_same, write_text
+from ksdiff_cli.raster_tiles import tiles_folder
+from ksdiff_cli.raster_writer import check_sidecars
+from ksdiff_cli.scene_files import scene_inputs
+from ksdiff_cli.sharpening import job_folder, remove_rest
 
 SUMMARY = "batch.json"
 """Name of the summary in the outputs' folder."""
@@ -58,6 +65,58 @@ class Outcome:
 
 Sharpen = Callable[[Scene, Path, ProgressCallback], Any]
 """Makes one scene's output."""
+
+
+class BatchInputs:
+    """What all scenes of a batch read: the output of one may not take the place of another one's input."""
+
+    def __init__(self, sources: Sequence[Source], more: Sequence[str] = ()) -> None:
+        """Look at what the list names, and into lists of tiles; into products only if an output goes there.
+
+        Args:
+            sources: see :func:`read_sources`.
+            more: names of what is read besides.
+        """
+        self.inputs = Inputs([*(name for source in sources for name in source.inputs), *more])
+        self._products: dict[tuple[int, int], list[Source]] = {}
+        for source in sources:
+            place = Path(source.inputs[0]).absolute()
+            if len(source.inputs) > 1 or place.name.lower().endswith(ARCHIVES):
+                continue
+            # what lies beside a metadata file is read, too
+            for folder in (place,) if place.is_dir() else (place.parent, place.parent.parent):
+                with suppress(OSError):
+                    state = folder.stat()
+                    self._products.setdefault((state.st_dev, state.st_ino), []).append(source)
+        self._found: dict[str, Inputs] = {}
+
+    def find(self, output: Path) -> Path | None:
+        """Return the input that an output, or a file that belongs to it, would replace; None if there is none."""
+        tiles = tiles_folder(output)
+        parts = [*sidecars(output), *(tiles.iterdir() if output.suffix == ".vrt" and tiles.is_dir() else ())]
+        for path in (output, *parts):
+            if path.exists() and (lost := self.inputs.find(path) or self._find_in_products(path)):
+                return lost
+        return self.inputs.temporary(output)
+
+    def _find_in_products(self, path: Path) -> Path | None:
+        for folder in path.absolute().parents:
+            with suppress(OSError):
+                state = folder.stat()
+                for source in self._products.get((state.st_dev, state.st_ino), ()):
+                    if lost := self._of_product(source).find(path):
+                        return lost
+        return None
+
+    def _of_product(self, source: Source) -> Inputs:
+        name = source.inputs[0]
+        if name not in self._found:
+            names: list[str] = []
+            with suppress(KsdiffError, RasterioError):  # which the scene's own turn tells
+                for scene in source.find():
+                    names += map(str, scene_inputs(scene).files)
+            self._found[name] = Inputs(names)
+        return self._found[name]
 
 
 def read_sources(place: Path, sensor: str | None = None, without: Path | None = None) -> list[Source]:
@@ -102,6 +161,7 @@ def run_batch(
     overwrite: bool = False,
     check: Callable[[], None] = lambda: None,
     progress: ProgressCallback = silent,
+    reads: "BatchInputs | None" = None,
 ) -> list[Outcome]:
     """Sharpen scenes one after another; outputs that are there already are kept.
 
@@ -113,17 +173,23 @@ def run_batch(
         overwrite: make all outputs anew.
         check: called before each scene; what it raises ends the batch.
         progress: told how far the scene at hand is.
+        reads: what may not be lost; None for what the scenes read.
 
     Returns:
         What became of each scene, in order.
 
     Raises:
-        KsdiffError: the folder cannot be made or written to.
+        KsdiffError: the folder cannot be made or written to, or holds an input or another's file in the summary's
+            place.
     """
+    reads = reads or BatchInputs(sources)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KsdiffError(f"{folder}: cannot be made ({error.strerror}); choose another with -o") from None
+    remove_rest(folder)
+    summary = folder / SUMMARY
+    check_place(summary, reads.inputs, overwrite or _is_summary(summary))
     outcomes: list[Outcome] = []
     try:
         for number, source in enumerate(sources, start=1):
@@ -133,10 +199,10 @@ def run_batch(
                 progress(done, total, f"scene {name}, {note}")
 
             taken = {outcome.name for outcome in outcomes}
-            outcomes += _run_source(source, folder, sharpen, suffix, overwrite, report, taken)
+            outcomes += _run_source(source, folder, sharpen, suffix, overwrite, report, taken, reads)
     finally:
         text = json.dumps(summarise(outcomes), indent=2, ensure_ascii=False) + "\n"
-        write_text(text, folder / SUMMARY)
+        write_text(text, summary)
     return outcomes
 
 
@@ -154,14 +220,15 @@ def _run_source(
     overwrite: bool,
     progress: ProgressCallback,
     taken: set[str],
+    reads: "BatchInputs",
 ) -> Iterator[Outcome]:
     """Do a product's scenes; without looking into it, where its one output is there already."""
     first = Outcome(source.name, str(folder / f"{source.name}{suffix}"), "kept")
     if source.name in taken:
         yield replace(first, status="failed", error=f"{first.output}: another scene of this list has that name")
         return
-    if any(is_same(Path(first.output), one) for one in source.inputs):
-        yield replace(first, status="failed", error=f"{first.output}: is one of the inputs; choose another folder")
+    if lost := reads.find(Path(first.output)):
+        yield replace(first, status="failed", error=f"{lost}: is one of the inputs; choose another folder")
         return
     if _is_done(Path(first.output)) and not overwrite:
         yield first
@@ -177,6 +244,8 @@ def _run_source(
         outcome = Outcome(name, str(output), "made")
         if name in taken:
             yield replace(outcome, status="failed", error=f"{output}: another scene of this list has that name")
+        elif lost := reads.find(output):
+            yield replace(outcome, status="failed", error=f"{lost}: is one of the inputs; choose another folder")
         elif _is_done(output) and not overwrite:
             yield replace(outcome, status="kept")
         else:
@@ -199,7 +268,9 @@ def _attempt(outcome: Outcome, work: Callable[[], Any]) -> Outcome:
     return replace(outcome, seconds=round(perf_counter() - start, 2))
 
 
-def check_mosaic(mosaic: Path, sources: Sequence[Source], folder: Path, suffix: str, *, overwrite: bool) -> None:
+def check_mosaic(
+    mosaic: Path, sources: Sequence[Source], folder: Path, suffix: str, reads: BatchInputs, *, overwrite: bool
+) -> None:
     """Refuse a mosaic of all outputs that could not be written in the end, before any work.
 
     Args:
@@ -207,24 +278,38 @@ def check_mosaic(mosaic: Path, sources: Sequence[Source], folder: Path, suffix: 
         sources: see :func:`read_sources`.
         folder: of the outputs.
         suffix: of the outputs.
+        reads: what may not be lost.
         overwrite: whether anything else may.
 
     Raises:
         KsdiffError: it is an input or an output, exists, or its folder does not exist.
     """
-    if mosaic.parent.absolute() != folder.absolute() and not mosaic.parent.is_dir():
-        raise KsdiffError(f"{mosaic}: the folder {mosaic.parent} does not exist; make it first")
-    if mosaic.is_dir():
-        raise KsdiffError(f"{mosaic}: is a folder; name the file to write")
-    if any(is_same(mosaic, one) for source in sources for one in source.inputs):
-        raise KsdiffError(f"{mosaic}: is one of the inputs; choose another name")
-    if any((folder / f"{source.name}{suffix}").absolute() == mosaic.absolute() for source in sources):
+    if any((folder / f"{source.name}{suffix}").resolve() == mosaic.resolve() for source in sources):
         raise KsdiffError(f"{mosaic}: is the name of one of the outputs; choose another one")
-    if mosaic.exists() and not overwrite:
-        with open_raster(mosaic) as there:
-            own = all(Path(file).absolute().is_relative_to(folder.absolute()) for file in there.files[1:])
-        if not own:
-            raise KsdiffError(f"{mosaic}: exists already; choose another name or give --overwrite")
+    if mosaic.parent.absolute() == folder.absolute() and not folder.exists():
+        return
+    if lost := reads.find(mosaic):
+        raise KsdiffError(f"{lost}: is one of the inputs; choose another name")
+    may = overwrite or _is_own_mosaic(mosaic, folder)
+    check_place(mosaic, reads.inputs, may)
+    check_sidecars(mosaic, reads.inputs, may)
+
+
+def _is_own_mosaic(mosaic: Path, folder: Path) -> bool:
+    """Say whether a file is a mosaic of outputs, as another run makes it."""
+    if not mosaic.is_file():
+        return False
+    with open_raster(mosaic) as there:
+        files = there.files[1:]
+    return bool(files) and all(Path(file).absolute().is_relative_to(folder.absolute()) for file in files)
+
+
+def _is_summary(path: Path) -> bool:
+    """Say whether a file is a batch's summary, of an earlier run."""
+    try:
+        return {"made", "kept", "failed", "scenes"} <= json.loads(path.read_text(encoding="utf-8")).keys()
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _is_done(output: Path) -> bool:

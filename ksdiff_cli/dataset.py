@@ -3,7 +3,6 @@
 It runs on a machine with torch, h5py and numpy alone: no rasterio here.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import digest
 from ksdiff_cli.models.contract import Statistics
 
 Array = NDArray[Any]
@@ -132,19 +132,8 @@ class PatchFile:
 
     @cached_property
     def identity(self) -> str:
-        """What tells these images from others, wherever the file lies: a digest of what it states and of three images.
-
-        Sixteen hexadecimal digits.
-        """
-        digest = hashlib.sha256()
-        for name, value in sorted(self._file.attrs.items()):
-            digest.update(f"{name} {value}\n".encode())
-        for name in ("pan", "ms"):
-            images = self._file[name]
-            digest.update(f"{name} {images.shape} {images.dtype}\n".encode())
-            for index in sorted({0, len(images) // 2, len(images) - 1} & set(range(len(images)))):
-                digest.update(images[index].tobytes())
-        return digest.hexdigest()[:16]
+        """What tells these images from others, wherever the file lies: sixteen digits, see :func:`files.digest`."""
+        return digest(self.path)
 
     def image(self, index: int) -> dict[str, Array]:
         """Return one image as float32 DN: pan (1, H, W), lms (C, H, W), ms (C, h, w) and, if there, gt (C, H, W)."""

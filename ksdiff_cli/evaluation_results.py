@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from ksdiff_cli.evaluation_statistics import Difference, compare
+from ksdiff_cli.files import write_text
 from ksdiff_cli.metrics import Shifts
 from ksdiff_cli.report import Example, Report
 from ksdiff_cli.report.table import mean_of, rank, std_of
-from ksdiff_cli.whole_file import write_text
 
 
 @dataclass

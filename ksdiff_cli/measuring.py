@@ -14,7 +14,7 @@ from ksdiff_cli.checks import Nodata
 from ksdiff_cli.degrade import is_power_of_two
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import Axis
-from ksdiff_cli.measuring_maps import Maps, map_paths, open_maps
+from ksdiff_cli.measuring_maps import Maps, open_maps, plan_maps
 from ksdiff_cli.measuring_pictures import Overview, View, choose_bands
 from ksdiff_cli.measuring_reprojection import find_band_shifts, ms_blocks, read_reprojected
 from ksdiff_cli.measuring_results import Measurement
@@ -36,6 +36,7 @@ from ksdiff_cli.raster_ground import pixel_metres
 from ksdiff_cli.raster_layout import check_colours
 from ksdiff_cli.raster_nodata import declare, declare_band, find_fill, find_notes, say_fill
 from ksdiff_cli.raster_open import BLOCK_CACHE, alpha_is_data, data_bands, open_raster
+from ksdiff_cli.scene_files import find_inputs
 from ksdiff_cli.sensors import Sensor, find_sensor
 
 Array = NDArray[Any]
@@ -57,6 +58,7 @@ def measure_against_reference(
     maps: Path | None = None,
     pictures: bool = False,
     overwrite: bool = False,
+    report: Path | None = None,
     progress: ProgressCallback = silent,
 ) -> Measurement:
     """Measure a raster against a reference raster, in bounded memory.
@@ -71,6 +73,7 @@ def measure_against_reference(
         maps: folder for ``sam.tif`` and ``q2n.tif``; ``None`` for no maps.
         pictures: keep an overview and a few windows as examples for a report.
         overwrite: replace existing maps.
+        report: page that the caller writes of the result, see :func:`ksdiff_cli.measuring_maps.plan_maps`.
         progress: told the blocks done.
 
     Raises:
@@ -79,7 +82,8 @@ def measure_against_reference(
     """
     known = find_sensor(sensor) if sensor else None
     ratio = ratio or (known.ratio if known else 4)
-    paths = map_paths(maps, ("sam", "q2n"), overwrite)
+    inputs = find_inputs([fused, reference, *([sensor] if sensor else [])])
+    plan = plan_maps(maps, ("sam", "q2n"), inputs, [ratio, sensor, crop, repr(nodata)], overwrite, report)
     with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), open_raster(reference) as first, open_raster(fused) as second:
         truth, judged, notes = _common_areas(first, second, crop, nodata)
         peak = float(2**known.bits - 1) if known else _find_peak(truth)
@@ -91,7 +95,7 @@ def measure_against_reference(
         found = Measurement("reduced", (width, height), bands, ratio, {"crop": crop, "peak": peak}, notes=notes)
         gatherer, overview = Gatherer(Settings(ratio, peak)), Overview(truth.shape, pixel_metres(first))
         spans = [(rows, cols) for rows in split(height, _STEP[0]) for cols in split(width, _STEP[1])]
-        with open_maps(paths, truth) as writer:
+        with open_maps(plan, truth) as writer:
             for done, (rows, cols) in enumerate(spans):
                 block = _read_block(truth, judged, rows, cols)
                 gatherer.update(block)
@@ -125,6 +129,7 @@ def measure_at_full_resolution(
     maps: Path | None = None,
     pictures: bool = False,
     overwrite: bool = False,
+    report: Path | None = None,
     progress: ProgressCallback = silent,
 ) -> Measurement:
     """Measure a sharpened raster against the PAN and MS that it was made from, in bounded memory.
@@ -142,6 +147,7 @@ def measure_at_full_resolution(
         maps: folder for ``q2n_d_lambda.tif``; ``None`` for no map.
         pictures: keep an overview and a few windows as examples for a report.
         overwrite: replace an existing map.
+        report: page that the caller writes of the result, see :func:`ksdiff_cli.measuring_maps.plan_maps`.
         progress: told the blocks done.
 
     Raises:
@@ -149,7 +155,8 @@ def measure_at_full_resolution(
             pixels, no valid pixel, or the map exists.
     """
     known = find_sensor(sensor)
-    paths = map_paths(maps, ("q2n_d_lambda",), overwrite)
+    inputs = find_inputs([fused, pan, ms, *([sensor] if sensor else [])])
+    plan = plan_maps(maps, ("q2n_d_lambda",), inputs, [sensor, warp, repr(nodata)], overwrite, report)
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE))
         dataset = stack.enter_context(open_raster(fused))
@@ -169,7 +176,7 @@ def measure_at_full_resolution(
         settings = {"sensor": known.name, "upsampling": source.upsampling}
         found = Measurement("full", (width, height), count, ratio, settings, notes=notes)
         overview = Overview(source.shape, pixel_metres(pair.pan)) if pictures else None
-        writer = stack.enter_context(open_maps(paths, source.fused))
+        writer = stack.enter_context(open_maps(plan, source.fused))
         gatherer = _gather_full(source, found, writer, overview, progress)
         found.sam_of = _quantity(source.fused, gatherer.reprojection.metrics["R_Q2n"])
         if math.isnan(found.values["D_lambda"]):

@@ -1,7 +1,8 @@
 """Maps of where an image is good: GeoTIFFs written beside the figures, block by block."""
 
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +14,18 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from ksdiff_cli import __version__
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import Inputs, check_place, identify
 from ksdiff_cli.measuring_sources import Area
 from ksdiff_cli.metrics import sam_map
 from ksdiff_cli.metrics.blocks import CELL, Block, Span
 from ksdiff_cli.metrics.d_lambda import d_lambda_cells
 from ksdiff_cli.metrics.full_blocks import FullBlock
 from ksdiff_cli.metrics.q2n import q2n_cells
-from ksdiff_cli.whole_file import growing_file
+from ksdiff_cli.raster_geotiff import growing
+from ksdiff_cli.raster_writer import check_sidecars
+from ksdiff_cli.workdir import Claim
 
 Array = NDArray[Any]
 
@@ -58,41 +63,77 @@ class Maps:
         self.writers[name].write(values.astype(np.float32), 1, window=window)
 
 
-def map_paths(folder: Path | None, names: tuple[str, ...], overwrite: bool) -> dict[str, Path]:
-    """Return where the maps go, by name; nothing without a folder. The folder is made.
+@dataclass(frozen=True)
+class MapPlan:
+    """Which maps are to be made."""
+
+    paths: dict[str, Path] = field(default_factory=dict)
+    claim: Claim | None = None
+    """On them and on the report, if a page is made of the figures too; see :class:`ksdiff_cli.workdir.Claim`."""
+    report: Path | None = None
+
+
+def plan_maps(
+    folder: Path | None,
+    names: tuple[str, ...],
+    inputs: Inputs,
+    facts: Sequence[object],
+    overwrite: bool,
+    report: Path | None = None,
+) -> MapPlan:
+    """Decide where the maps go, by name; nothing without a folder. The folder is made.
+
+    Args:
+        folder: for the maps.
+        names: of the maps.
+        inputs: what may not be lost.
+        facts: what the maps depend on besides.
+        overwrite: whether maps that are there are replaced.
+        report: page that the command writes at its end: killed before, the same command makes the maps again.
 
     Raises:
-        KsdiffError: a map exists already, or the folder cannot be made.
+        KsdiffError: a map exists already or is an input, or the folder cannot be made.
     """
     if folder is None:
-        return {}
+        return MapPlan()
+    claim = map_claim(folder, json.dumps([__version__, identify(inputs.files), *facts]))
     paths = {name: folder / f"{name}.tif" for name in names}
-    for path in paths.values():
-        if path.exists() and not overwrite:
-            raise KsdiffError(f"{path}: exists already; choose another folder or --overwrite")
     try:
+        for path in paths.values() if folder.is_dir() else ():
+            check_place(path, inputs, overwrite or claim.owns(path))
+            check_sidecars(path, inputs, overwrite or claim.owns(path))
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KsdiffError(f"{folder}: cannot be made a folder for the maps ({error.strerror})") from None
-    return paths
+    return MapPlan(paths, claim, report)
+
+
+def map_claim(folder: Path, how: str = "") -> Claim:
+    """Return the claim that a command has on maps in a folder, and on its report."""
+    return Claim(folder / ".maps.begun", how)
 
 
 @contextmanager
-def open_maps(paths: dict[str, Path], area: Area) -> Iterator[Maps]:
+def open_maps(plan: MapPlan, area: Area) -> Iterator[Maps]:
     """Create maps over an area: ``sam`` one pixel a pixel, the others one pixel a 32-pixel cell.
 
     They get their names at the end; if the work fails nothing of them remains, and maps of an earlier run stay.
     """
-    with ExitStack() as stack:
-        growing = {name: stack.enter_context(growing_file(path)) for name, path in paths.items()}
-        created = {
-            name: stack.enter_context(_create(path, area, 1 if name == "sam" else CELL))
-            for name, path in growing.items()
-        }
-        maps = Maps(created, dict(paths))
-        yield maps
-    for name in paths.keys() - maps.paths.keys():  # an earlier run's goes too: it would pass for this one's
-        paths[name].unlink(missing_ok=True)
+    with ExitStack() as named:
+        partial = {name: named.enter_context(growing(path)) for name, path in plan.paths.items()}
+        with ExitStack() as opened:
+            created = {
+                name: opened.enter_context(_create(path, area, 1 if name == "sam" else CELL))
+                for name, path in partial.items()
+            }
+            maps = Maps(created, dict(plan.paths))
+            yield maps
+        if plan.claim is not None:
+            plan.claim.make(*plan.paths.values(), *([plan.report] if plan.report else []))
+    for name in plan.paths.keys() - maps.paths.keys():  # an earlier run's goes too: it would pass for this one's
+        plan.paths[name].unlink(missing_ok=True)
+    if plan.claim is not None and plan.report is None:
+        plan.claim.drop()
 
 
 def _create(path: Path, area: Area, cell: int) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.whole_file import growing_file
+from ksdiff_cli.files import growing_file
 
 Array = NDArray[Any]
 

@@ -14,13 +14,13 @@ from rasterio.windows import Window
 
 from ksdiff_cli.canvas import Colour, draw_text, hatch, text_size
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import Inputs, check_location, check_place
 from ksdiff_cli.grids import Axis
 from ksdiff_cli.png import write_png
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
 from ksdiff_cli.raster_crop import Crop, crop_pair
 from ksdiff_cli.raster_ground import pixel_metres
 from ksdiff_cli.raster_open import BLOCK_CACHE, open_raster, unreadable
-from ksdiff_cli.raster_writer import check_location, check_place
 from ksdiff_cli.report.colours import Stretch, find_stretch, rgb_bands
 from ksdiff_cli.report.scale import ScaleBar, choose_bar
 
@@ -37,11 +37,11 @@ _INK: Colour = (235, 235, 235)
 _EMPTY: tuple[Colour, Colour] = (96, 96, 96), (112, 112, 112)  # stripes of pixels without data
 
 
-def check_quicklook(path: Path, inputs: list[str], overwrite: bool) -> None:
+def check_quicklook(path: Path, inputs: Inputs, overwrite: bool) -> None:
     """Refuse a picture that could not be written in the end, before any work.
 
     Raises:
-        KsdiffError: it is not called .png, or see :func:`raster_writer.check_place`.
+        KsdiffError: it is not called .png, or see :func:`ksdiff_cli.files.check_place`.
     """
     check_location(path)
     if path.suffix.lower() != ".png":

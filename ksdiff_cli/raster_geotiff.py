@@ -1,7 +1,6 @@
 """Writing a GeoTIFF beside its target, with the pair's metadata, and moving it there when it is whole."""
 
 import glob
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import BESIDE, SIDECARS, check_still, growing_name, stamp
 from ksdiff_cli.raster import ScenePair
 from ksdiff_cli.raster_creation import creation_warnings, geotiff_options
 from ksdiff_cli.raster_format import PixelFormat
@@ -24,9 +24,6 @@ from ksdiff_cli.raster_open import first_line, is_from_gdal
 from ksdiff_cli.raster_statistics import BandStatistics
 
 Array = NDArray[Any]
-
-_SIDECARS = (".aux.xml", ".ovr", ".msk")  # behind the file's name
-_BESIDE = (".tfw", ".RPB", "_RPC.TXT")  # in place of its suffix: --co TFW, RPB, RPCTXT, and PROFILE without RPCs inside
 
 
 class RasterTarget(Protocol):
@@ -127,24 +124,30 @@ def growing(output: Path) -> Iterator[Path]:
     If the work fails, nothing whose name begins like the temporary one remains.
 
     Raises:
-        KsdiffError: GDAL or the operating system failed in the block.
+        KsdiffError: GDAL or the operating system failed in the block, or another program wrote to the output meanwhile.
     """
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    partial, before = growing_name(output), stamp(output)
     try:
         with explained(output, partial):
             yield partial
-        for suffix in _SIDECARS:
-            output.with_name(output.name + suffix).unlink(missing_ok=True)  # of the file that is replaced
-            if (sidecar := partial.with_name(partial.name + suffix)).exists():
-                sidecar.replace(output.with_name(output.name + suffix))
-        for suffix in _BESIDE:
-            if (sidecar := partial.with_name(partial.stem + suffix)).exists():
-                sidecar.replace(output.with_name(output.stem + suffix))
-        partial.replace(output)
+            check_still(output, before)
+        put_raster(partial, output)
     finally:
-        beside = [partial.with_name(partial.stem + suffix) for suffix in _BESIDE]
+        beside = [partial.with_name(partial.stem + end) for end in BESIDE]
         for left in [*partial.parent.glob(glob.escape(partial.name) + "*"), *beside]:
             left.unlink(missing_ok=True)
+
+
+def put_raster(partial: Path, output: Path) -> None:
+    """Give a finished raster and its sidecars their names; those of a file that is replaced go."""
+    for end in SIDECARS:
+        output.with_name(output.name + end).unlink(missing_ok=True)
+        if (sidecar := partial.with_name(partial.name + end)).exists():
+            sidecar.replace(output.with_name(output.name + end))
+    for end in BESIDE:
+        if (sidecar := partial.with_name(partial.stem + end)).exists():
+            sidecar.replace(output.with_name(output.stem + end))
+    partial.replace(output)
 
 
 @contextmanager

@@ -3,51 +3,107 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import unescape
 
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import Inputs, growing_file
 from ksdiff_cli.raster import ScenePair
 from ksdiff_cli.raster_creation import BLOCK
 from ksdiff_cli.raster_crop import crop_pair
 from ksdiff_cli.raster_format import PixelFormat
 from ksdiff_cli.raster_geotiff import GeoTiff, explained, growing, new_geotiff, write_statistics
 from ksdiff_cli.raster_metadata import grid_profile, write_metadata
-from ksdiff_cli.raster_open import is_there
 from ksdiff_cli.raster_statistics import BandStatistics
 from ksdiff_cli.raster_vrt import Piece, add_sources, new_vrt
 
 Array = NDArray[Any]
 
-_TILE_NAME = re.compile(r"r\d{6,}_c\d{6,}(\.tif(\.aux\.xml|\.ovr|\.msk)?|\.tfw|\.RPB|_RPC\.TXT)")
+_TILE_NAME = re.compile(r"r\d{6,}_c\d{6,}(\.tif(\.aux\.xml|\.ovr|\.msk)?|\.tfw|\.wld|\.RPB|_RPC\.TXT)")
+_SHOWN = re.compile(r"<SourceFilename[^>]*>([^<]*)/r\d{6,}_c\d{6,}\.tif<")
 
 
 def tiles_folder(output: Path) -> Path:
-    """Return where the tiles of a virtual raster lie: ``out.vrt`` has ``out_tiles/``."""
-    return output.with_name(f"{output.stem}_tiles")
+    """Return where the tiles of a virtual raster go at first: ``out.vrt`` gets ``out_tiles/``, or ``out_tiles_2/``.
+
+    The second where ``out.vrt`` is there and shows tiles in the first: whoever reads it sees all the old tiles until
+    all the new ones are there. See :func:`settle_tiles`.
+    """
+    first, second = _folders(output)
+    return second if _shown(output) == first.name else first
 
 
-def check_tiles(output: Path, inputs: Sequence[str], overwrite: bool) -> None:
-    """Refuse a folder of tiles that is there already, unless it may be replaced and holds nothing but tiles.
+def check_tiles(output: Path, inputs: Inputs, overwrite: bool) -> None:
+    """Refuse folders of tiles that are there already, unless they may be replaced and hold nothing but tiles.
 
     Raises:
         KsdiffError: see above.
     """
-    folder = tiles_folder(output)
-    if not os.path.lexists(folder):
+    for folder in _folders(output):
+        if not os.path.lexists(folder) or (folder != tiles_folder(output) and folder.name != _shown(output)):
+            continue
+        if not overwrite:
+            raise KsdiffError(f"{folder}: exists already; choose another name for {output} or give --overwrite")
+        if not _holds_tiles(folder):
+            raise KsdiffError(f"{folder}: holds more than the tiles of {output.name}; choose another name")
+        if any(map(inputs.find, folder.iterdir())):
+            raise KsdiffError(f"{folder}: holds an input; choose another name for {output}")
+
+
+def settle_tiles(output: Path, is_old: Callable[[Path], bool]) -> None:
+    """Remove the tiles that a virtual raster showed before, and give the new ones in ``out_tiles_2/`` their name.
+
+    At any moment the raster shows all of its tiles: those of the first folder are hard links to them for a while. Where
+    there are no hard links, the tiles stay where they are.
+
+    Args:
+        output: the ``.vrt``; also one whose run was killed right after it was written.
+        is_old: whether a folder of tiles that it does not show may go.
+    """
+    first, second = _folders(output)
+    for folder in (first, second):
+        if folder.name != _shown(output) and _holds_tiles(folder) and is_old(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    if _shown(output) != second.name or os.path.lexists(first):
         return
-    if not overwrite:
-        raise KsdiffError(f"{folder}: exists already; choose another name for {output} or give --overwrite")
-    if folder.is_symlink() or not folder.is_dir() or any(not _TILE_NAME.fullmatch(p.name) for p in folder.iterdir()):
-        raise KsdiffError(f"{folder}: holds more than the tiles of {output.name}; choose another name")
-    if any(folder.resolve() in Path(path).resolve().parents for path in inputs if is_there(path)):
-        raise KsdiffError(f"{folder}: holds an input; choose another name for {output}")
+    links = output.with_name(f".{output.name}.{os.getpid()}.tiles")
+    try:
+        shutil.copytree(second, links, copy_function=os.link)
+        links.rename(first)
+        text = output.read_text(encoding="utf-8")
+        shown = _SHOWN.findall(text)[0]
+        with growing_file(output) as growing:
+            growing.write_text(text.replace(f">{shown}/r", f">{shown.removesuffix('_2')}/r"), encoding="utf-8")
+        shutil.rmtree(second, ignore_errors=True)
+    except OSError:
+        return
+    finally:
+        shutil.rmtree(links, ignore_errors=True)
+
+
+def _folders(output: Path) -> tuple[Path, Path]:
+    return output.with_name(f"{output.stem}_tiles"), output.with_name(f"{output.stem}_tiles_2")
+
+
+def _shown(output: Path) -> str | None:
+    """Return the name of the folder beside a virtual raster whose tiles it shows; None if it shows none of a folder."""
+    try:
+        found = _SHOWN.search(output.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    return unescape(found[1]) if found else None
+
+
+def _holds_tiles(folder: Path) -> bool:
+    """Say whether there is a folder that holds nothing but tiles."""
+    return folder.is_dir() and not folder.is_symlink() and all(_TILE_NAME.fullmatch(p.name) for p in folder.iterdir())
 
 
 @contextmanager
@@ -57,7 +113,8 @@ def new_tiles(
     """Open a new virtual raster with its tiles; see :func:`raster_writer.new_raster`.
 
     Args:
-        output: the ``.vrt``; its tiles go to :func:`tiles_folder` and are complete GeoTIFFs of their own.
+        output: the ``.vrt``; its tiles go to :func:`tiles_folder` and are complete GeoTIFFs of their own. One that is
+            there shows its own tiles, all of them, until it is replaced.
         pair: the inputs.
         pixels: data type and nodata.
         creation: options of the tiles.
@@ -65,6 +122,7 @@ def new_tiles(
         side: of a tile, in pixels; rounded up to whole blocks.
     """
     final, folder = tiles_folder(output), output.with_name(f".{output.name}.{os.getpid()}.tiles")
+    before = _shown(output)
     try:
         with explained(final, folder):
             folder.mkdir()
@@ -78,7 +136,9 @@ def new_tiles(
                     for band in dataset.indexes:
                         dataset.update_tags(band, ns="IMAGE_STRUCTURE", NBITS=str(pixels.stored_bits))
                 add_sources(dataset, tiles.pieces(final.name))
-            _replace_folder(folder, final)
+            shutil.rmtree(final, ignore_errors=True)  # which nobody shows
+            folder.rename(final)
+        settle_tiles(output, lambda old: old.name == before)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -182,12 +242,3 @@ class _OpenTile:
     piece: Piece
     missing: int
     """Pixels not yet written."""
-
-
-def _replace_folder(new: Path, target: Path) -> None:
-    """Move a folder to its place; one that is there is removed after."""
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

@@ -1,92 +1,83 @@
 """Outputs of sharpening: refused early where they could not be written, opened in any of the formats, fed by rows."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import BESIDE, SIDECARS, Inputs, check_location, check_place
 from ksdiff_cli.raster import ScenePair
 from ksdiff_cli.raster_cog import new_cog
 from ksdiff_cli.raster_format import PixelFormat
 from ksdiff_cli.raster_geotiff import RasterTarget, new_geotiff
 from ksdiff_cli.raster_tiles import check_tiles, new_tiles
-from ksdiff_cli.whole_file import is_same, unwritable
 
 Array = NDArray[Any]
 
-_LONGEST = 255
-"""Bytes of a file's name, where the system does not say."""
-_GROWING = len("...1234567.whole.tif.1234567.partial.aux.xml")
-"""Bytes that the longest of an output's temporary names has besides the output's own: where a COG is made."""
+_WRITES = {"TFW": ".tfw", "WORLDFILE": ".wld", "RPB": ".RPB", "RPCTXT": "_RPC.TXT", "PROFILE": ".RPB"}
+"""Which file beside an output a creation option may have GDAL write."""
 
 Format = Literal["GTiff", "COG", "VRT"]
 """Of an output: GeoTIFF, cloud optimized GeoTIFF (with overviews), or a virtual raster with a folder of GeoTIFFs."""
 
 
-def check_output(output: Path, inputs: Sequence[str], overwrite: bool, format: Format = "GTiff") -> None:
-    """Refuse an output that could not be written in the end, before any work.
+def check_output(
+    output: Path,
+    inputs: Inputs,
+    overwrite: bool,
+    format: Format = "GTiff",
+    creation: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Refuse an output that could not be written in the end, or not without a loss, before any work.
+
+    Args:
+        output: the raster to be.
+        inputs: what may not be lost.
+        overwrite: whether it may take the place of what is there.
+        format: of the output.
+        creation: GDAL creation options, which say what files it writes beside the output.
 
     Raises:
-        KsdiffError: it is not called as its format is, its folder of tiles is in the way, or see :func:`check_place`.
+        KsdiffError: it is not called as its format is, its folder of tiles or a file that belongs to it is in the way,
+            or see :func:`ksdiff_cli.files.check_place`.
     """
     check_location(output)
     _check_name(output, format)
     check_place(output, inputs, overwrite)
+    ends = {_WRITES[name] for name in map(str.upper, creation) if name in _WRITES}
     if format == "VRT":
         check_tiles(output, inputs, overwrite)
+        ends = set()  # the tiles', in their folder
+    check_sidecars(output, inputs, overwrite, ends)
 
 
-def check_place(output: Path, inputs: Sequence[str], overwrite: bool) -> None:
-    """Refuse a file that could not be written in the end, whatever it holds.
+def check_sidecars(output: Path, inputs: Inputs, overwrite: bool, beside: Container[str] = ()) -> None:
+    """Refuse an output if files are there that would be taken for parts of it, or be replaced with it.
 
-    Raises:
-        KsdiffError: it exists (without ``overwrite``), is one of the inputs, or see :func:`check_location`.
-    """
-    check_location(output)
-    if any(is_same(output, path) for path in inputs):
-        raise KsdiffError(f"{output}: is one of the inputs; choose another name")
-    if output.exists() and not overwrite:
-        raise KsdiffError(f"{output}: exists already; choose another name or give --overwrite")
-
-
-def check_location(output: Path) -> None:
-    """Refuse what no file can be written to.
+    Args:
+        output: the raster to be.
+        inputs: what may not be lost.
+        overwrite: whether they may be.
+        beside: which of :data:`ksdiff_cli.files.BESIDE` will be written.
 
     Raises:
-        KsdiffError: it is a folder, its own folder does not exist or cannot be written, or its name is too long.
+        KsdiffError: see above.
     """
-    folder = output.parent
-    try:
-        there, is_folder = folder.exists(), folder.is_dir()
-    except OSError as error:
-        raise unwritable(output, error) from None
-    if there and not is_folder:
-        raise KsdiffError(f"{output}: cannot be made, {folder} is a file, not a folder; choose another place")
-    if not is_folder:
-        raise KsdiffError(f"{output}: the folder {folder} does not exist; make it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise KsdiffError(f"{output}: the folder {folder} cannot be written to; choose another")
-    _check_length(output)
-    if output.is_dir():
-        raise KsdiffError(f"{output}: is a folder; name the file to write")
-
-
-def _check_length(output: Path) -> None:
-    """Refuse a name that leaves no room for those under which the output grows; names end at bytes, not letters."""
-    try:
-        longest = os.pathconf(output.parent, "PC_NAME_MAX") if hasattr(os, "pathconf") else _LONGEST
-    except (OSError, ValueError):
-        longest = _LONGEST
-    surplus = len(os.fsencode(output.name)) + _GROWING - longest
-    if surplus > 0:
-        raise KsdiffError(
-            f"{output}: its name is too long for the temporary files beside it; make it {surplus} "
-            f"{'byte' if surplus == 1 else 'bytes'} shorter"
-        )
+    ends = [*((output.name, end) for end in SIDECARS), *((output.stem, end) for end in BESIDE if end in beside)]
+    for path in (output.with_name(name + end) for name, end in ends):
+        if inputs.find(path):
+            raise KsdiffError(f"{path}: belongs to one of the inputs, {output} would replace it; choose another name")
+        if path.is_dir():
+            raise KsdiffError(f"{path}: is a folder where {output} has a file; choose another name")
+        if os.path.lexists(path) and not overwrite:
+            raise KsdiffError(
+                f"{path}: exists already, and would count as part of {output}; choose another name or give --overwrite"
+            )
 
 
 def new_raster(

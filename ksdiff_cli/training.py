@@ -10,21 +10,21 @@ from typing import Any
 from ksdiff_cli import __version__
 from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.errors import KsdiffError, StoppedError
+from ksdiff_cli.files import Inputs, check_place, remove_growing, unwritable
 from ksdiff_cli.models.checkpoint import read_header, save_model, weights_hash
 from ksdiff_cli.models.contract import Stage
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.resuming import LOCK, lock_folder
-from ksdiff_cli.training_log import Log
+from ksdiff_cli.training_log import NAMES, Log
 from ksdiff_cli.training_options import TrainingOptions
 from ksdiff_cli.training_parallel import ALONE, Team
 from ksdiff_cli.training_run import Run
 from ksdiff_cli.training_stopper import Stopper
 from ksdiff_cli.training_validation import IDLE, draw_pictures, validate
-from ksdiff_cli.whole_file import remove_growing, unwritable
+from ksdiff_cli.workdir import LOCK, lock_folder
 
 __all__ = ["TrainingOptions", "check_output", "choose_bands", "hold_run", "is_done", "open_data", "train_stage"]
 
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST}
 _SAVE_SECONDS = 600  # between resume states where validations are further apart
 _LOOK = 20  # steps between looks at the loss on a GPU, which has to stop for each
 
@@ -33,13 +33,21 @@ def _say_nothing(line: str) -> None:
     """Take a note for people and drop it."""
 
 
-def check_output(options: TrainingOptions, stage: Stage, *, resume: bool, overwrite: bool) -> None:
-    """Refuse to lose an earlier run.
+def check_output(
+    options: TrainingOptions, stage: Stage, inputs: Inputs | None = None, *, resume: bool, overwrite: bool
+) -> None:
+    """Refuse to lose an earlier run, or what this one reads.
 
     Raises:
-        KsdiffError: there is one, and neither ``resume`` nor ``overwrite`` says what to do with it.
+        KsdiffError: there is one, and neither ``resume`` nor ``overwrite`` says what to do with it; or a file to be
+            written is one of the inputs, a folder or a symbolic link.
     """
     done, state = options.file(stage), options.state(stage)
+    for path in (done, state, *(options.run / name for name in NAMES)):
+        if options.run.is_dir():
+            check_place(path, inputs or Inputs(), overwrite=True)
+    if not overwrite and Log(options.run, options.name(stage)).is_foreign():
+        raise KsdiffError(f"{options.run}: has other {' or '.join(NAMES)}; choose another folder with -o")
     if resume:
         return
     if done.exists() and not overwrite:

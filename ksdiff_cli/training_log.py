@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ksdiff_cli.files import growing_file
 from ksdiff_cli.png import write_png
 from ksdiff_cli.training_pictures import draw_curves
-from ksdiff_cli.whole_file import growing_file
+
+NAMES = ("log.jsonl", "curves.png")
 
 
 class Log:
@@ -15,9 +17,15 @@ class Log:
 
     def __init__(self, folder: Path, stage: str) -> None:
         """Log ``stage`` (stage1, stage2 …) in ``folder``, which is made when the first line comes."""
-        self._path, self._curves = folder / "log.jsonl", folder / "curves.png"
+        self._path, self._curves = (folder / name for name in NAMES)
         number = stage.removeprefix("stage")
         self._stage: int | str = int(number) if number.isdigit() else stage
+
+    def is_foreign(self) -> bool:
+        """Say whether files of the names of log and curves are there that no run has written."""
+        if self._path.exists():
+            return not all("stage" in line and "step" in line for line in self.lines() or [{}])
+        return self._curves.exists()
 
     def lines(self) -> list[dict[str, Any]]:
         """Return all lines, of all stages; one that a kill left incomplete is passed over."""

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from ksdiff_cli.dataset import Batch, PatchFile
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import growing_file, unwritable
 from ksdiff_cli.models.checkpoint import load_ksdiff, load_model, weights_hash
 from ksdiff_cli.models.contract import Config, FusionModel, Inputs, ModelError, Stage
 from ksdiff_cli.models.ksdiff import KSDiff
@@ -19,7 +20,6 @@ from ksdiff_cli.training_batches import Ahead, TrainingBatches
 from ksdiff_cli.training_losses import Draws, Objective, choose_arithmetic, train_once, train_pixels_once
 from ksdiff_cli.training_options import TrainingOptions
 from ksdiff_cli.training_parallel import ALONE, Team
-from ksdiff_cli.whole_file import growing_file, unwritable
 
 
 class Run:

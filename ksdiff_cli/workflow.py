@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ksdiff_cli.checks import Nodata, Registration, check_choice, check_four
+from ksdiff_cli.files import Inputs
 from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.fusers import make_fuser
 from ksdiff_cli.products import choose_bands
@@ -15,10 +16,12 @@ from ksdiff_cli.raster_crop import find_crop
 from ksdiff_cli.raster_nodata import declare
 from ksdiff_cli.raster_writer import check_output
 from ksdiff_cli.registration import guard
-from ksdiff_cli.sharpening import Sharpened, SharpenOptions, is_assembled, sharpen_scene
+from ksdiff_cli.scene_files import find_inputs, scene_inputs
+from ksdiff_cli.sharpening import Sharpened, SharpenOptions, is_claimed, remove_rest, sharpen_scene
 from ksdiff_cli.sharpening.consistency import Consistent
+from ksdiff_cli.sharpening.job import forget
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
-from ksdiff_cli.sharpening.uncertainty import Uncertainty, check_uncertainty, is_sharpened, sharpen_with_uncertainty
+from ksdiff_cli.sharpening.uncertainty import Uncertainty, check_uncertainty, sharpen_with_uncertainty
 
 if TYPE_CHECKING:
     from ksdiff_cli.adaptation import Adaptation
@@ -52,6 +55,8 @@ class Workflow:
     """The raster of uncertainty that is made besides."""
     nodata: tuple[Nodata, Nodata] = (None, None)
     """What means "no data" in PAN and in MS."""
+    reads: Sequence[str] = ()
+    """Names of the files that are read besides the scene: weights, a sensor's, a list of scenes."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be of any scene."""
@@ -64,18 +69,25 @@ class Workflow:
     def check(self, output: Path, inputs: Sequence[str]) -> None:
         """Refuse before any work what would fail after it.
 
+        Args:
+            output: the raster to be.
+            inputs: as a person named them.
+
         Raises:
-            KsdiffError: the output or the quicklook exists, is an input, or cannot be written.
+            KsdiffError: an output exists, is an input, or cannot be written.
         """
-        there = is_assembled(output)
+        self._check(output, find_inputs([*inputs, *self.reads]))
+
+    def _check(self, output: Path, inputs: Inputs) -> None:
+        overwrite = self.options.overwrite
+        remove_rest(output.parent, output.name)
+        check_output(output, inputs, overwrite or is_claimed(output), self.options.format, self.options.creation)
         if self.uncertainty:
-            check_uncertainty(self.uncertainty, output, inputs, self.options.overwrite)
-            there = there or is_sharpened(self.uncertainty.output, output)
-        check_output(output, inputs, self.options.overwrite or there, self.options.format)
+            check_uncertainty(self.uncertainty, output, inputs, overwrite)
         if self.quicklook:
             from ksdiff_cli.quicklook import check_quicklook  # which takes its time to load
 
-            check_quicklook(self.quicklook, list(inputs), self.options.overwrite)
+            check_quicklook(self.quicklook, inputs, overwrite or is_claimed(output, self.quicklook))
 
     def run(
         self, scene: Scene, output: Path, progress: ProgressCallback = silent, make: Maker = make_windows
@@ -97,6 +109,8 @@ class Workflow:
             ModelError: the weights do not fit the scene.
         """
         scene = declare(replace(choose_bands(scene, list(self.bands)), warp=self.warp), self.nodata)
+        inputs = scene_inputs(scene, self.reads)
+        self._check(output, inputs)
         notes: Sequence[str] = ()
         if self.registration != "skip":
             scene, notes = guard(scene, correct=self.registration == "correct", progress=progress)
@@ -104,13 +118,13 @@ class Workflow:
         if self.adaptation:
             from ksdiff_cli.adaptation import adapt
 
-            adapted = adapt(scene, output, self.adaptation, progress)
+            adapted = adapt(scene, output, self.adaptation, progress, inputs, overwrite=self.options.overwrite)
             fuser = make_fuser("ksdiff", adapted.checkpoint, self.adaptation.device, self.adaptation.seed)
             checkpoint, notes = adapted.checkpoint, (*notes, *adapted.notes)
         if self.consistent:
             fuser = Consistent(fuser, self.options.mtf)
         part = find_crop(scene, self.window, self.bounds, self.bounds_crs) if self.window or self.bounds else None
-        options = replace(self.options, window=part)
+        options = replace(self.options, window=part, besides=self._besides())
         if self.uncertainty:
             spread = self.uncertainty.fuser(checkpoint)
             made = sharpen_with_uncertainty(scene, output, fuser, options, self.uncertainty, spread, progress, make)
@@ -120,4 +134,11 @@ class Workflow:
             from ksdiff_cli.quicklook import draw_quicklook
 
             draw_quicklook(scene, made.output, self.quicklook, part)
+        if options.besides:
+            forget(output)
         return replace(made, notes=(*notes, *made.notes))
+
+    def _besides(self) -> dict[Path, str]:
+        """Return what is made besides the output, and what it depends on that the output does not."""
+        drawn = {} if self.quicklook is None else {self.quicklook: ""}
+        return drawn if self.uncertainty is None else drawn | {self.uncertainty.output: str(self.uncertainty.draws)}

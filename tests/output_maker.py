@@ -14,6 +14,7 @@ from ksdiff_cli.raster_creation import BLOCK
 from ksdiff_cli.raster_crop import Crop, crop_pair
 from ksdiff_cli.raster_format import choose_format
 from ksdiff_cli.raster_writer import Format, check_output, new_raster
+from ksdiff_cli.scene_files import scene_inputs
 
 SUFFIX: dict[Format, str] = {"GTiff": ".tif", "COG": ".tif", "VRT": ".vrt"}
 TAGS = {"TIFFTAG_SOFTWARE": "ksdiff 1.2.3", "KSDIFF_METHOD": "exp", "KSDIFF_TEXT": "a <b> & \"c\" 'é'"}
@@ -38,7 +39,7 @@ def write_output(
     rows: int = 256,
 ) -> Made:
     scene = files if isinstance(files, Scene) else scene_of(str(files.pan), [str(files.ms)])
-    check_output(output, [source.path for source in (scene.pan, *scene.ms)], overwrite, format)
+    check_output(output, scene_inputs(scene), overwrite, format, creation or {})
     with open_pair(scene) as pair:
         pixels = choose_format(pair, pair.statistics(), dtype)
         part = crop_pair(pair, window) if window else pair

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,16 +24,17 @@ pytest.importorskip("distributed", reason="Dask is not installed: pip install -e
 from distributed_maker import ENVIRONMENT, Cluster, Slow
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import contents, find_other
 from ksdiff_cli.fusers import Classical, Network, Upsampling, make_fuser
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.products.mosaic import ImageTile, join_tiles
 from ksdiff_cli.progress import silent
-from ksdiff_cli.resuming import lock_folder
 from ksdiff_cli.sharpening import Sharpened, SharpenOptions, distributed, job_folder, sharpen_scene, worker
 from ksdiff_cli.sharpening.consistency import Consistent
 from ksdiff_cli.sharpening.distributed import Workers, open_workers
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.parcel import pack, unpack
+from ksdiff_cli.workdir import lock_folder
 
 # sockets that Dask's client leaves to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -265,9 +267,32 @@ def test_a_worker_that_cannot_reach_the_inputs_says_who_and_what(files: PairFile
 
 
 def test_a_worker_that_sees_another_file_says_so(files: PairFiles, cluster: Cluster, monkeypatch: Any) -> None:
-    monkeypatch.setattr(distributed, "sizes", lambda paths: ((paths[0], 1),))
+    """One of the same name, size and time: only its content tells."""
+    work = distributed.contents
+
+    def rewritten(paths: Any) -> Any:
+        found, before = work(paths), files.ms.stat()
+        content = bytearray(files.ms.read_bytes())
+        content[-9] ^= 1
+        files.ms.write_bytes(content)
+        os.utime(files.ms, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return found
+
+    monkeypatch.setattr(distributed, "contents", rewritten)
     with pytest.raises(KsdiffError, match=r"^worker tcp.*ms.tif: is missing here, or another file than the client"):
         sharpen(files, "out.tif", None, cluster)
+
+
+def test_a_worker_may_read_a_copy(files: PairFiles, tmp_path: Path) -> None:
+    """On another machine a file has another inode and other times."""
+    known = contents([files.pan, files.ms])
+    for path in (files.pan, files.ms):
+        copy = path.with_suffix(".copy")
+        shutil.copyfile(path, copy)
+        copy.replace(path)
+    assert find_other(known) is None
+    files.ms.unlink()
+    assert find_other(known) == str(files.ms)
 
 
 def test_a_worker_that_cannot_reach_the_folder_says_so(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_tools_do_not_import_each_other(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in MODULES if short(name).partition(".")[0] == "report"])
 def test_the_report_knows_figures_and_arrays_not_where_they_come_from(name: str) -> None:
     own = {short(found).partition(".")[0] for found in imports(name) if found.startswith("ksdiff_cli")}
-    assert own <= {"errors", "metrics", "report", "whole_file"}
+    assert own <= {"errors", "metrics", "report", "files"}
     assert not top(imports(name)) & {"torch", "h5py", "safetensors"}
 
 

@@ -104,5 +104,7 @@ def test_patches_do_not_hang_on_the_place_of_the_vrt(tmp_path: Path) -> None:
     maker.maxar_image(folder, "10JAN03101112-P2AS-052299001010_01_P001", "WV02", ("P",), "P", 0.5, 512, 2)
     maker.maxar_image(tmp_path / "MUL", "10JAN03101112-M2AS-052299001010_01_P001", "WV02", EIGHT, "Multi", 2.0, 128, 1)
     (plan,) = plan_patches(PatchOptions((tmp_path,), tmp_path / "out", patch=16))
-    assert {Path(name).suffix for name in plan.inputs} >= {".TIF"}
-    assert all(Path(name).is_relative_to(tmp_path) for name in plan.inputs)
+    names = [Path(name) for name, *_ in plan.identity["files"]]
+    assert {name.suffix for name in names} >= {".TIF"} and len([name for name in names if "_R" in name.name]) == 4
+    assert all(name.is_relative_to(tmp_path) for name in names)
+    assert "ksdiff-" not in str(plan.identity)

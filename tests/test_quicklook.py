@@ -14,6 +14,7 @@ from rasterio.transform import Affine
 
 from ksdiff_cli import quicklook
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import Inputs
 from ksdiff_cli.png import encode_png
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.quicklook import check_quicklook, draw_quicklook
@@ -148,14 +149,14 @@ def test_another_result_is_refused(make_pair: Any) -> None:
 
 def test_places_where_no_picture_can_be(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    check_quicklook(tmp_path / "b.PNG", [], False)
+    check_quicklook(tmp_path / "b.PNG", Inputs(), False)
     for path, words in (
         (tmp_path / "a.jpg", "end in .png"),
         (tmp_path / "a.png", "exists"),
         (tmp_path / "x/a.png", "folder"),
     ):
         with pytest.raises(KsdiffError, match=words):
-            check_quicklook(path, [], False)
+            check_quicklook(path, Inputs(), False)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (200, 3), (65, 130)])

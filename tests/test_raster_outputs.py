@@ -23,6 +23,7 @@ from rasterio.warp import transform_bounds
 
 from ksdiff_cli import raster_creation
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import Inputs
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import open_pair
 from ksdiff_cli.raster_crop import crop_to, find_crop
@@ -321,7 +322,7 @@ def test_tiles_never_replace_an_input(make_pair: Any, tmp_path: Path) -> None:
     pan = tmp_path / "out_tiles" / "r000000_c000000.tif"
     shutil.move(files.pan, pan)
     with pytest.raises(KsdiffError, match="holds an input"):
-        check_output(tmp_path / "out.vrt", [str(pan), str(files.ms)], True, "VRT")
+        check_output(tmp_path / "out.vrt", Inputs([pan, files.ms]), True, "VRT")
 
 
 @pytest.mark.parametrize("nodata", [None, 0, np.nan])
@@ -421,12 +422,12 @@ def test_a_full_disk_is_noticed_in_every_format(share: float, format: Format, ma
 
 
 def test_names_fit_formats(tmp_path: Path) -> None:
-    check_output(tmp_path / "out.vrt", [], False, "VRT")
-    check_output(tmp_path / "out.TIFF", [], False, "COG")
+    check_output(tmp_path / "out.vrt", Inputs(), False, "VRT")
+    check_output(tmp_path / "out.TIFF", Inputs(), False, "COG")
     wrong = [("out.vrt", "GTiff", "--format VRT"), ("o.png", "COG", "end in .tif"), ("o.tif", "VRT", ".vrt")]
     for name, format, hint in wrong:
         with pytest.raises(KsdiffError, match=hint):
-            check_output(tmp_path / name, [], False, format)
+            check_output(tmp_path / name, Inputs(), False, format)
 
 
 def test_the_space_that_is_asked_for_suffices(make_pair: Any, tmp_path: Path) -> None:
@@ -505,11 +506,11 @@ def test_folders_and_names_too_long_for_what_grows_beside(tmp_path: Path, make_p
         write_output(make_pair(), longest, format)
         longest.unlink()
         with pytest.raises(KsdiffError, match=r"too long .* make it 1 byte shorter"):
-            check_output(tmp_path / f"a{longest.name}", [], False, format)
+            check_output(tmp_path / f"a{longest.name}", Inputs(), False, format)
         (tmp_path / f"d{suffix}").mkdir(exist_ok=True)
         for folder in (tmp_path / f"d{suffix}", Path(), Path("..")):
             with pytest.raises(KsdiffError, match="is a folder; name the file"):
-                check_output(folder, ["a" * 300], False, format)
+                check_output(folder, Inputs(["a" * 300]), False, format)
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -21,8 +21,8 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers import Upsampling
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import SceneStatistics, Tile
-from ksdiff_cli.resuming import file_state, lock_folder
 from ksdiff_cli.sharpening import Sharpened, SharpenOptions, assembly, job_folder, sharpen_scene
+from ksdiff_cli.workdir import lock_folder
 
 Array = Any
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,9 +73,8 @@ KILLS: dict[str, tuple[tuple[Any, ...], int]] = {
     "a shard has just got its name": (("pathlib", "Path", "replace", 9, "after"), 12),
     "all shards are there": (("ksdiff_cli.sharpening.assembly", "", "read_ahead", 1, "before"), 0),
     "in the middle of the output": (("ksdiff_cli.sharpening.seams", "Seams", "add", 2, "after"), 0),
-    "the output is whole": (("ksdiff_cli.sharpening.job", "Folder", "mark_assembled", 1, "after"), 0),
-    "the output has its name": (("ksdiff_cli.sharpening.job", "Folder", "clear", 2, "before"), 0),
-    "half of the folder is gone": (("pathlib", "Path", "unlink", 17, "after"), 0),
+    "the output is whole": (("ksdiff_cli.workdir", "Claim", "make", 1, "after"), 0),
+    "the output has its name": (("ksdiff_cli.workdir", "Workdir", "remove", 1, "before"), 0),
 }
 
 
@@ -154,6 +153,14 @@ def test_the_same_command_ends_what_a_killed_one_began(files: PairFiles, tmp_pat
         assert replace(made, output=whole.output, resumed=0) == whole, name
         assert names(copies[name]) == ["ms.tif", "out.tif", "pan.tif"], name
         assert fuser.calls == fused, name
+
+
+def test_a_kill_after_the_end_leaves_nothing_for_good(files: PairFiles) -> None:
+    kill((str(files.folder), "shutil", "", "rmtree", 1, "before"))
+    assert names(files) != ["ms.tif", "out.tif", "pan.tif"]
+    with pytest.raises(KsdiffError, match="exists already"):
+        sharpen(files)
+    assert names(files) == ["ms.tif", "out.tif", "pan.tif"]
 
 
 def test_finished_windows_are_not_made_again(files: PairFiles) -> None:
@@ -435,8 +442,3 @@ def test_a_disk_that_fills_up_while_windows_go_into_the_output(
     made = sharpen(blocks, tile=256)
     assert made.resumed > 0
     assert made.output.read_bytes() == piece_by_piece(blocks, monkeypatch)
-
-
-def test_the_state_of_an_address_longer_than_any_name() -> None:
-    address = "/vsicurl/https://host/pan.tif?signed=" + "a" * 400
-    assert file_state(address) == [address]

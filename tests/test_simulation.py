@@ -177,7 +177,7 @@ def test_files(tmp_path: Path) -> None:
 def test_same_bytes_and_overwrite(tmp_path: Path) -> None:
     simulate_scene(tmp_path / "a", 64, seed=1)
     simulate_scene(tmp_path / "b", 64, seed=2)
-    with pytest.raises(KsdiffError, match=r"pan\.tif exists"):
+    with pytest.raises(KsdiffError, match=r"pan\.tif: exists already"):
         simulate_scene(tmp_path / "b", 64, seed=1)
     simulate_scene(tmp_path / "b", 64, seed=1, overwrite=True)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")

@@ -109,7 +109,7 @@ def test_a_run_stopped_between_the_two_rasters_goes_on(run, weights, files, monk
     assert run(*given[:-4], "-o", out).exit_code == 1  # without --uncertainty the output is just there
     done = run(*given)
     assert done.exit_code == 0, done.output
-    assert calls[2:] == [std] and out.stat().st_mtime_ns == before.st_mtime_ns
+    assert calls[-1] == std and out.stat().st_mtime_ns == before.st_mtime_ns
     assert "Spectral fidelity" in done.stderr and f"{out}: 160 x 128" in done.stderr
     assert not list(files.folder.glob(".*"))
     again = run(*given)

@@ -209,12 +209,13 @@ def sharpen(
         consistent,
         _uncertainty(uncertainty, checkpoint, seed, device, draws),
         options.read_nodata(src_nodata),
+        [str(name) for name in (checkpoint, sensor, batch, scheduler) if name is not None],
     )
     makers = _makers(workers, scheduler, device, threads)
     if batch is not None:
         _run_batch(batch, sensor, output, workflow, makers, mosaic, quiet=quiet, as_json=as_json)
         return
-    workflow.check(output, [*inputs, *([str(checkpoint)] if checkpoint else [])])
+    workflow.check(output, inputs)
     scene = find_scene(inputs, sensor)
     try:
         with progress("sharpen", quiet=quiet) as report, makers as make:
@@ -259,13 +260,14 @@ def _run_batch(
     as_json: bool,
 ) -> None:
     """Sharpen many scenes and print what became of them."""
-    from ksdiff_cli.batch import SUMMARY, check_mosaic, read_sources, run_batch, summarise
+    from ksdiff_cli.batch import SUMMARY, BatchInputs, check_mosaic, read_sources, run_batch, summarise
     from ksdiff_cli.raster_vrt import write_vrt
 
     sources = read_sources(place, sensor, folder)
     suffix = ".vrt" if workflow.options.format == "VRT" else ".tif"
+    reads = BatchInputs(sources, workflow.reads)
     if mosaic:
-        check_mosaic(mosaic, sources, folder, suffix, overwrite=workflow.options.overwrite)
+        check_mosaic(mosaic, sources, folder, suffix, reads, overwrite=workflow.options.overwrite)
     try:
         with progress("batch", quiet=quiet) as report, makers as make:
 
@@ -281,6 +283,7 @@ def _run_batch(
                 overwrite=workflow.options.overwrite,
                 check=getattr(make, "check", lambda: None),
                 progress=report,
+                reads=reads,
             )
     except KeyboardInterrupt:
         note("interrupted: the same command goes on from here", quiet=quiet)
@@ -293,6 +296,8 @@ def _run_batch(
     counts = ", ".join(f"{summary[status]} {status}" for status in ("made", "kept", "failed"))
     note(f"{folder / SUMMARY}: {counts}", quiet=quiet)
     there = [Path(one.output) for one in outcomes if one.status != "failed"]
+    if mosaic and mosaic.resolve() in {path.resolve() for path in there}:  # of a product with several scenes
+        raise KsdiffError(f"{mosaic}: is one of the outputs; choose another name for the mosaic")
     if mosaic and there:
         write_vrt(mosaic, there)
         note(f"{mosaic}: {len(there)} outputs as one", quiet=quiet)

@@ -4,20 +4,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ksdiff_cli.checks import Nodata, check_choice, check_number, check_seed
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import Inputs, identify
 from ksdiff_cli.patches.layout import SPLITS, Rect, Regions, Split, check_patch, lay_regions
 from ksdiff_cli.patches.masks import Rule
 from ksdiff_cli.patches.sources import Geometry, PairSource, Source, TileSource, open_tiles
 from ksdiff_cli.patches.toolbox import check_toolbox
 from ksdiff_cli.products import find_scenes
-from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.raster import Scene, open_pair
 from ksdiff_cli.raster_nodata import check_declared, declare, find_notes
 from ksdiff_cli.registration import guard
+from ksdiff_cli.scene_files import identify_scene, scene_inputs
 from ksdiff_cli.sensors import Sensor
 
 _TILES_RATIO = 4  # of PanCollection's sensors
@@ -92,8 +94,10 @@ class Plan:
     """Whether it is a scene pair; tiles have no place on the ground."""
     full: bool
     """Whether windows at full resolution can be cut, too."""
-    inputs: list[str]
+    inputs: Inputs
     """Files that the scene is made of."""
+    identity: dict[str, Any]
+    """By what another run knows the scene again."""
     notes: list[str] = field(default_factory=list)
 
     def blocks(self, split: Split) -> list[Rect]:
@@ -148,10 +152,10 @@ def _plan_scene(scene: Scene, options: PatchOptions) -> Plan:
                 f"{scene.name}: degraded by {source.ratio} though its own ratio is {pair.grid.ratio}, "
                 "hence no full-resolution patches"
             )
-        datasets = [dataset for dataset in (pair.pan, *pair.ms, pair.quality) if dataset]
-        inputs = sorted({path for dataset in datasets for path in dataset.files if not is_mosaic(path)})
         full = source.ratio == pair.grid.ratio
-    return Plan(*_about(scene.name, source), reopen, [source.shape], [regions], True, full, inputs, notes)
+    inputs = scene_inputs(scene)
+    known = identify_scene(scene, inputs)
+    return Plan(*_about(scene.name, source), reopen, [source.shape], [regions], True, full, inputs, known, notes)
 
 
 def _plan_tiles(path: Path, options: PatchOptions) -> Plan:
@@ -181,7 +185,9 @@ def _plan_tiles(path: Path, options: PatchOptions) -> Plan:
             regions.append({split: [Rect(0, 0, *first.shape)] if split == own else [] for split in SPLITS})
         shapes = [first.shape] * len(sources)
         note = f"{path.stem}: tiles at the MS scale, hence no full-resolution patches"
-        return Plan(*_about(path.stem, first), reopen, shapes, regions, False, False, [str(path)], [note])
+        inputs = Inputs([path])
+        known = {"files": identify(inputs.files)}
+        return Plan(*_about(path.stem, first), reopen, shapes, regions, False, False, inputs, known, [note])
 
 
 def _about(name: str, source: Source) -> tuple[str, Sensor, int, int, tuple[str, ...]]:

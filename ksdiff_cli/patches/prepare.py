@@ -8,6 +8,7 @@ Work is done part by part in a hidden folder beside the output (:mod:`workspace`
 the same command and ends with the same bytes.
 """
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +19,7 @@ import rasterio
 
 from ksdiff_cli import __version__
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import Inputs, check_unchanged
 from ksdiff_cli.patches.counter import StepCounter
 from ksdiff_cli.patches.cutting import cut_full, cut_windows
 from ksdiff_cli.patches.layout import SPLITS
@@ -26,12 +28,11 @@ from ksdiff_cli.patches.parts import FILES, Cut, FileName, Part, choose_cut, lay
 from ksdiff_cli.patches.plan import PatchOptions, Plan, plan_patches
 from ksdiff_cli.patches.quicklook import QUICKLOOK, draw_quicklook
 from ksdiff_cli.patches.sources import NothingFitError, PairSource, Source, reduced_statistics, statistics_blocks
-from ksdiff_cli.patches.workspace import Workspace, open_workspace, workspace_folder
+from ksdiff_cli.patches.workspace import Workspace, is_published, open_workspace, workspace_folder
 from ksdiff_cli.patches.writer import FORMAT_VERSION, gather_lists, join_parts, new_part
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import Scene, SceneStatistics
+from ksdiff_cli.raster import SceneStatistics
 from ksdiff_cli.raster_open import BLOCK_CACHE
-from ksdiff_cli.resuming import file_state
 
 _OWN = {*(f"{name}.h5" for name in FILES), QUICKLOOK}
 
@@ -71,17 +72,23 @@ def prepare_patches(
         KsdiffError: no scene found, scenes that do not go into one file, too small a scene, only nodata, an output
             that exists, or that another process is making.
     """
-    check_output(options.output, overwrite)
+    claimed = is_published(options.output)
+    check_output(options.output, overwrite or claimed)
     plans = plan_patches(options)
-    output = options.output.resolve()
+    output, reads = options.output.resolve(), [options.sensor] if options.sensor else []
+    inputs = Inputs([*(path for plan in plans for path in plan.inputs.files), *reads])
+    check_output(options.output, overwrite or claimed, inputs)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with (
             rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE),
             open_workspace(options.output, _made_of(options, plans), resume=resume) as workspace,
         ):
-            check_output(options.output, overwrite)  # another process may have ended meanwhile
+            # another process may have ended meanwhile
+            check_output(options.output, overwrite or workspace.out == output, inputs)
             prepared = _make(options, plans, workspace, progress)
+            for plan in plans:
+                check_unchanged(plan.identity["files"])
             workspace.publish(output)
     except OSError as error:
         problem = f"{options.output}: cannot be written ({error.strerror or error})"
@@ -90,20 +97,25 @@ def prepare_patches(
     return prepared
 
 
-def check_output(output: Path, overwrite: bool) -> None:
+def check_output(output: Path, overwrite: bool, inputs: Inputs | None = None) -> None:
     """Refuse to lose anything that is not an earlier set of patches to be replaced.
 
     Raises:
         KsdiffError: the output exists and may not, or must not, be replaced.
     """
+    inputs = inputs or Inputs()
     if output.is_dir():
-        found = {entry.name for entry in output.iterdir()}
-        if foreign := sorted(found - _OWN):
+        found = sorted(output.iterdir())
+        if foreign := [path.name for path in found if path.name not in _OWN or path.is_symlink() or path.is_dir()]:
             raise KsdiffError(f"{output}: holds other files ({foreign[0]}, …); choose another folder with -o")
+        if own := [path for path in found if inputs.find(path)]:
+            raise KsdiffError(f"{own[0]}: is one of the inputs; choose another folder with -o")
         if found and not overwrite:
             raise KsdiffError(f"{output}: holds patches already; choose another folder with -o, or --overwrite")
-    elif output.exists():
+    elif os.path.lexists(output):
         raise KsdiffError(f"{output}: is a file; choose a folder with -o")
+    if hidden := inputs.temporary(output.resolve()):
+        raise KsdiffError(f"{hidden}: is an input where {output} puts its temporary files; choose another with -o")
 
 
 def _make(options: PatchOptions, plans: list[Plan], workspace: Workspace, progress: ProgressCallback) -> Prepared:
@@ -232,10 +244,9 @@ def _check_counts(prepared: Prepared, options: PatchOptions) -> None:
 
 def _made_of(options: PatchOptions, plans: list[Plan]) -> dict[str, Any]:
     """Return all that the files' bytes depend on."""
-    chosen = {name: value for name, value in asdict(options).items() if name != "output"}
-    chosen["scenes"] = [asdict(each) if isinstance(each, Scene) else each.resolve() for each in options.scenes]
-    inputs = [file_state(name) for name in sorted({name for plan in plans for name in plan.inputs})]
-    return {"options": chosen, "inputs": inputs, "attributes": _attributes(options, plans)}
+    chosen = {name: value for name, value in asdict(options).items() if name not in ("output", "scenes")}
+    scenes = [plan.identity for plan in plans]
+    return {"options": chosen, "scenes": scenes, "attributes": _attributes(options, plans)}
 
 
 def _attributes(options: PatchOptions, plans: list[Plan]) -> dict[str, Any]:

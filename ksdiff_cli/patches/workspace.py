@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from ksdiff_cli.files import remove_growing
 from ksdiff_cli.patches.parts import FileName, Part
 from ksdiff_cli.raster import SceneStatistics
-from ksdiff_cli.resuming import empty_folder, lock_folder, write_note
-from ksdiff_cli.whole_file import remove_growing
+from ksdiff_cli.workdir import IDENTITY, Claim, open_workdir, write_note
 
-_MANIFEST, _OUT = "manifest.json", "out"
+_OUT, _CLAIM = "out", "published"
 
 
 @dataclass
@@ -26,13 +26,12 @@ class Workspace:
     """What is finished so far of one set of patches."""
 
     folder: Path
+    out: Path
+    """Folder of finished files; it becomes the output."""
+    claim: Claim
+    """On the output, see :class:`ksdiff_cli.workdir.Claim`."""
     notes: list[str] = field(default_factory=list)
     """What a person should know about an earlier run found here."""
-
-    @property
-    def out(self) -> Path:
-        """Folder of finished files; it becomes the output."""
-        return self.folder / _OUT
 
     def part(self, part: Part) -> Path:
         """Return where a part is, or will be."""
@@ -65,21 +64,40 @@ class Workspace:
 
     def holds_something(self) -> bool:
         """Say whether anything is finished that another run need not make again."""
-        return any(path.suffix in (".h5", ".json") and path.name != _MANIFEST for path in self.folder.rglob("*"))
+        return any(path.suffix in (".h5", ".json") and path.name != IDENTITY for path in self.folder.rglob("*"))
 
     def publish(self, output: Path) -> None:
         """Put the finished folder where the output is wanted; what was there goes only once the new one is whole."""
+        if self.out == output:  # as a run did that was killed right after
+            return
+        self.claim.make(output)
         if output.exists():
-            old = self.folder / "replaced"
-            shutil.rmtree(old, ignore_errors=True)  # of a run that was killed right here
-            output.rename(old)
+            output.rename(_replaced(output))
         self.out.rename(output)
+        shutil.rmtree(_replaced(output), ignore_errors=True)
 
 
 def workspace_folder(output: Path) -> Path:
     """Return the folder in which an output grows."""
     output = output.resolve()
     return output.with_name(f".{output.name}.partial")
+
+
+def _replaced(output: Path) -> Path:
+    """Return where an older set of patches is for the moment in which another one takes its place."""
+    return output.with_name(f".{output.name}.replaced")
+
+
+def _settle_replaced(output: Path) -> None:
+    """Put an older set of patches back, or remove it, after a run was killed in that moment."""
+    if not output.exists() and _replaced(output).exists():
+        _replaced(output).rename(output)
+    shutil.rmtree(_replaced(output), ignore_errors=True)
+
+
+def is_published(output: Path) -> bool:
+    """Say whether a run was killed right after it had put its output in place, or right before."""
+    return Claim(workspace_folder(output) / _CLAIM).names(output.resolve())
 
 
 @contextmanager
@@ -102,34 +120,23 @@ def open_workspace(output: Path, made_of: dict[str, Any], *, resume: bool) -> It
         f"{output}: another ksdiff prepare-data (process {{owner}}) is making it; wait until it ends, or choose "
         "another folder with -o"
     )
-    lock = lock_folder(folder, busy)
-    try:
-        workspace = Workspace(folder)
+    identity = json.dumps(made_of, indent=1, sort_keys=True, default=str)
+    place = output.resolve()
+    with open_workdir(folder, identity, busy, resume=resume) as work:
+        _settle_replaced(place)
+        claim = Claim(folder / _CLAIM)
+        whole = claim.owns(place) and not (folder / _OUT).exists()
+        workspace = Workspace(folder, place if whole else folder / _OUT, claim)
+        if work.discarded:
+            workspace.notes.append("an interrupted run with other options or scenes was found: its parts are discarded")
+        workspace.out.mkdir(exist_ok=True)
+        for each in (folder, folder / _OUT):
+            remove_growing(each)
         try:
-            _settle(workspace, json.dumps(made_of, indent=1, sort_keys=True, default=str), resume)
             yield workspace
         except BaseException as error:
             bad_input = isinstance(error, Exception) and not isinstance(error, OSError | MemoryError)
             if bad_input or not workspace.holds_something():
-                shutil.rmtree(folder, ignore_errors=True)
+                work.remove()
             raise
-        shutil.rmtree(folder)
-    finally:
-        lock.close()
-
-
-def _settle(workspace: Workspace, made_of: str, resume: bool) -> None:
-    """Keep what an earlier run of the same command finished, or clear it away."""
-    manifest = workspace.folder / _MANIFEST
-    earlier = manifest.read_text() if manifest.exists() else None
-    if earlier is not None and (earlier != made_of or not resume):
-        if resume:
-            workspace.notes.append("an interrupted run with other options or scenes was found: its parts are discarded")
-        manifest.unlink()
-        earlier = None
-    if earlier is None:
-        empty_folder(workspace.folder)
-        write_note(manifest, made_of)
-    workspace.out.mkdir(exist_ok=True)
-    for place in (workspace.folder, workspace.out):
-        remove_growing(place)
+        work.remove()

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ import rasterio
 from ksdiff_cli import __version__
 from ksdiff_cli.checks import Dtype, check_choice, check_number
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import check_unchanged
 from ksdiff_cli.fuser import Fuser
-from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
 from ksdiff_cli.raster_camera import Mtf, find_camera
@@ -22,16 +22,36 @@ from ksdiff_cli.raster_crop import Crop, crop_pair, crop_to
 from ksdiff_cli.raster_format import check_range, choose_format
 from ksdiff_cli.raster_nodata import check_declared, find_notes
 from ksdiff_cli.raster_open import BLOCK_CACHE
+from ksdiff_cli.raster_tiles import settle_tiles
 from ksdiff_cli.raster_writer import Format, check_output, new_raster, space_needed
-from ksdiff_cli.resuming import file_state
+from ksdiff_cli.scene_files import identify_scene, scene_inputs
 from ksdiff_cli.sharpening.assembly import Assembly
 from ksdiff_cli.sharpening.fidelity import FIDELITY_TAG, PAN_TAG, measure_output, places
-from ksdiff_cli.sharpening.job import Folder, Job, earlier_tile, is_assembled, job_folder, open_folder, place_of
+from ksdiff_cli.sharpening.job import (
+    Folder,
+    Job,
+    earlier_tile,
+    is_claimed,
+    is_made,
+    job_folder,
+    open_folder,
+    place_of,
+    remove_rest,
+)
 from ksdiff_cli.sharpening.pipeline import Maker, Windows, make_windows
 from ksdiff_cli.sharpening.plan import GB, DeviceNeed, Need, Plan, make_plan
 from ksdiff_cli.tiling import Box, Tiling
 
-__all__ = ["SharpenOptions", "Sharpened", "is_assembled", "job_folder", "plan_scene", "sharpen_scene"]
+__all__ = [
+    "SharpenOptions",
+    "Sharpened",
+    "how",
+    "is_claimed",
+    "job_folder",
+    "plan_scene",
+    "remove_rest",
+    "sharpen_scene",
+]
 
 _BASE, _BASE_TORCH = 200_000_000, 500_000_000  # bytes of the process before the first window, measured
 SEAM_TAG, CAMERAS_TAG = "KSDIFF_SEAM_SCORE", "KSDIFF_CAMERAS"
@@ -69,6 +89,9 @@ class SharpenOptions:
     """Value of invalid pixels; None takes what MS has, or one where it is needed."""
     mtf: Mtf = "scene"
     """Through whose camera it is compared."""
+    besides: Mapping[Path, str] = field(default_factory=dict)
+    """Other files that the command makes of this output, and what they depend on; a killed command knows them for its
+    own until :func:`ksdiff_cli.sharpening.job.forget` is called, which then ends the work."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be; that memory suffices, only the scene tells."""
@@ -151,8 +174,13 @@ def sharpen_scene(
         ModelError: the fuser's weights do not fit the scene.
     """
     options = options or SharpenOptions()
-    inputs = [source.path for source in (scene.pan, *scene.ms)]
-    check_output(output, inputs, options.overwrite or is_assembled(output), options.format)
+    inputs = scene_inputs(scene)
+
+    def check(overwrite: bool) -> None:
+        check_output(output, inputs, options.overwrite or overwrite, options.format, options.creation)
+
+    remove_rest(output.parent, output.name)
+    check(is_claimed(output))
     # set here, GDAL_NUM_THREADS holds in all threads of the process
     threads = {} if options.threads is None else {"GDAL_NUM_THREADS": str(options.threads)}
     with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE, **threads), open_pair(scene) as pair:
@@ -166,12 +194,18 @@ def sharpen_scene(
                 "--dst-nodata: the codec of --co is lossy, so no value can stand for nodata; leave it out"
             )
         plan = plan_scene(pair, output, fuser, options)
-        facts = _facts(pair, fuser, plan, options)
-        with open_folder(output, facts, _how(options), resume=options.resume) as folder:
+        known = identify_scene(scene, inputs)
+        facts = _facts(known, fuser, plan, options, on_gpu=_device(fuser, pair) is not None)
+        check(is_made(output, facts, how(options)))  # nothing of another command's is touched where it is refused
+        with open_folder(output, facts, how(options), resume=options.resume, keep=bool(options.besides)) as folder:
             if folder.finished:
+                if options.format == "VRT":
+                    settle_tiles(output, lambda old: not any(map(inputs.find, old.iterdir())))
                 return _found(output, pair, plan)
             pair.notes += find_notes(pair)
-            check_output(output, inputs, options.overwrite or folder.assembled, options.format)
+            check(folder.assembled)
+            folder.claim.drop()
+            folder.files = known["files"]
             return _make(pair, output, fuser, options, plan, folder, progress, make, differences)
 
 
@@ -216,7 +250,8 @@ def _make(
         fidelity = measure_output(job, pair, statistics, assembly.look, options.mtf) if options.fidelity else None
         cameras = {CAMERAS_TAG: str(pair.camera)} if pair.camera else {}
         target.update_tags(**{SEAM_TAG: str(seam).lower()}, **(fidelity.tags() if fidelity else {}), **cameras)
-        folder.mark_assembled(output, _how(options))
+        check_unchanged(folder.files)
+        folder.claim.make(output, *options.besides)
     return Sharpened(
         output,
         (plan.region.height, plan.region.width),
@@ -264,21 +299,15 @@ def plan_scene(pair: ScenePair, output: Path, fuser: Fuser, options: SharpenOpti
     return make_plan(pair.shape, need, region, options.tile, options.memory, earlier)
 
 
-def _facts(pair: ScenePair, fuser: Fuser, plan: Plan, options: SharpenOptions) -> dict[str, Any]:
+def _facts(
+    scene: Mapping[str, Any], fuser: Fuser, plan: Plan, options: SharpenOptions, *, on_gpu: bool
+) -> dict[str, Any]:
     """Return all that the windows' bytes depend on."""
-    datasets = (pair.pan, *pair.ms, *((pair.quality,) if pair.quality is not None else ()))
-    files = {path for dataset in datasets for path in dataset.files if not is_mosaic(path)}
-    scene = asdict(pair.scene) | {"name": ""}
-    for source in (scene["pan"], *scene["ms"]):
-        # a mosaic's file has another name in each run, and a folder named after what it holds
-        path = source["path"]
-        source["path"] = Path(path).parent.name if is_mosaic(path) else path
     return {
         "ksdiff": __version__,
-        "inputs": [file_state(path) for path in sorted(files)],
-        "scene": scene,
+        **scene,
         # windows of a CPU and of a GPU, which may round otherwise, are not mixed
-        "method": dict(fuser.provenance()) | ({"DEVICE": "cuda"} if _device(fuser, pair) else {}),
+        "method": dict(fuser.provenance()) | ({"DEVICE": "cuda"} if on_gpu else {}),
         "dtype": options.dtype,
         "nodata": options.nodata,
         "cut": plan.facts,
@@ -286,9 +315,10 @@ def _facts(pair: ScenePair, fuser: Fuser, plan: Plan, options: SharpenOptions) -
     }
 
 
-def _how(options: SharpenOptions) -> str:
-    """Say what the output depends on besides its windows."""
-    return repr((options.format, sorted(options.creation.items()), options.mtf))
+def how(options: SharpenOptions) -> str:
+    """Say what the output, and what is made of it, depend on besides its windows."""
+    others = sorted((str(path.absolute()), depends) for path, depends in options.besides.items())
+    return repr((options.format, sorted(options.creation.items()), options.mtf, others))
 
 
 def _found(output: Path, pair: ScenePair, plan: Plan) -> Sharpened:

@@ -20,14 +20,16 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import contents
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import BandSource, Scene
+from ksdiff_cli.scene_files import scene_inputs
 from ksdiff_cli.sharpening import worker
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.parcel import pack
 from ksdiff_cli.sharpening.pipeline import Windows
-from ksdiff_cli.sharpening.worker import Order, SharedJob, digest_facts, make_window, sizes
+from ksdiff_cli.sharpening.worker import Order, SharedJob, digest_facts, make_window
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -155,13 +157,12 @@ class Workers:
     def _order(self, windows: Windows) -> Order:
         job, pair = windows.job, windows.pair
         folder = job.folder.absolute()
-        datasets = (pair.pan, *pair.ms, *((pair.quality,) if pair.quality is not None else ()))
-        files = sorted({_absolute(path) for dataset in datasets for path in dataset.files if not is_mosaic(path)})
+        files = [path for path in scene_inputs(pair.scene).files if not is_mosaic(str(path))]
         known = {each.name: getattr(job, each.name) for each in fields(Job)} | {"folder": folder}
         return Order(
             SharedJob(**known, facts=digest_facts(folder)),
             _for_others(pair.scene, folder),
-            sizes(files),
+            contents(files),
             windows.fuser,
             windows.statistics,
             self._threads,

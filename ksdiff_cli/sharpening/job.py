@@ -9,9 +9,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,20 +25,20 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import State
 from ksdiff_cli.raster import ScenePair
 from ksdiff_cli.raster_format import PixelFormat
 from ksdiff_cli.raster_open import first_line
-from ksdiff_cli.raster_tiles import tiles_folder
-from ksdiff_cli.resuming import empty_folder, lock_folder, write_note
 from ksdiff_cli.sharpening.plan import GB, Plan
 from ksdiff_cli.sharpening.shards import OpenShards
 from ksdiff_cli.tiling import ALIGN, Box
+from ksdiff_cli.workdir import IDENTITY, Claim, Workdir, empty_folder, lock_folder, open_workdir, remove_old
 
 Array = NDArray[Any]
 
 BLOCK = 128
 """Side of a shard's blocks: small, because its borders are read once more with its neighbours; yet each costs time."""
-_FACTS, _ASSEMBLED = "job.json", "assembled"
+_ASSEMBLED = "assembled"
 _SHARD, _EMPTY, _GROWING = ".tif", ".empty", ".part"
 
 
@@ -198,37 +199,24 @@ class Folder:
     """A job's folder, held by this process alone."""
 
     path: Path
+    claim: Claim
+    """On the output and on what the command makes of it, see :class:`ksdiff_cli.workdir.Claim`."""
     assembled: bool = False
     """Whether an earlier run of the same command had made the whole output: what is there of it is ours."""
     finished: bool = False
-    """Whether that output has its name, too: nothing is left to do."""
+    """Whether that output has its name, too."""
     notes: list[str] = field(default_factory=list)
     """What a person should know about an earlier run found here."""
-
-    def mark_assembled(self, output: Path, how: str) -> None:
-        """Note that the output is whole but for getting its name.
-
-        Args:
-            output: the file to be.
-            how: what it depends on besides the shards.
-        """
-        write_note(self.path / _ASSEMBLED, json.dumps({"how": how, "replaces": _identity(output)}))
+    files: Sequence[State] = ()
+    """The scene's, as they were when the work began."""
 
     def shards(self) -> int:
         """Count finished windows."""
         return sum(entry.name.endswith((_SHARD, _EMPTY)) for entry in os.scandir(self.path))
 
-    def clear(self) -> None:
-        """Remove everything but the lock, in an order that another run understands if this one is killed meanwhile."""
-        (self.path / _FACTS).unlink(missing_ok=True)
-        # without the facts no worker begins to write; one that had begun may name its file between list and removal
-        for _ in range(2):
-            empty_folder(self.path, _ASSEMBLED)
-        (self.path / _ASSEMBLED).unlink(missing_ok=True)
-
 
 @contextmanager
-def open_folder(output: Path, facts: Mapping[str, Any], how: str, *, resume: bool) -> Iterator[Folder]:
+def open_folder(output: Path, facts: Mapping[str, Any], how: str, *, resume: bool, keep: bool) -> Iterator[Folder]:
     """Open the folder of an output's shards, alone; it goes when the block ends well, or fails before any is finished.
 
     Args:
@@ -236,44 +224,78 @@ def open_folder(output: Path, facts: Mapping[str, Any], how: str, *, resume: boo
         facts: all that the shards depend on, for JSON; shards made of anything else are discarded.
         how: what the output depends on besides the shards.
         resume: keep the windows that an earlier run finished.
+        keep: leave the folder, without windows, where the block ends well; :func:`forget` removes it.
 
     Raises:
         KsdiffError: another process is making the same output; or the block failed, then with the way on.
     """
-    path = job_folder(output)
     busy = f"{output}: another ksdiff sharpen (process {{owner}}) is making it; wait until it ends, or change -o"
-    with lock_folder(path, busy):
-        folder = Folder(path)
+    with open_workdir(job_folder(output), _identity(facts), busy, resume=resume) as work:
+        claim = _claim(output, how)
+        folder = Folder(work.path, claim, claim.stands, claim.owns(output))
+        if work.discarded:
+            folder.notes.append("an interrupted run with other options or inputs was found: its windows are discarded")
         try:
             _remove_unfinished(output)
-            _settle(folder, output, json.dumps(facts, indent=1, sort_keys=True, default=str), how, resume=resume)
             yield folder
         except BaseException as error:
             kept = folder.shards()
-            if not kept:
-                shutil.rmtree(path, ignore_errors=True)
-            elif isinstance(error, KsdiffError):
+            if not kept and not claim.names(output):
+                work.remove()
+            elif kept and isinstance(error, KsdiffError):
                 raise KsdiffError(f"{error}; {kept} finished windows are kept: the same command goes on") from error
             raise
-        folder.clear()
-        shutil.rmtree(path)
+        if keep:
+            empty_folder(work.path, IDENTITY, _ASSEMBLED)
+        else:
+            work.remove()
 
 
-def _settle(folder: Folder, output: Path, facts: str, how: str, *, resume: bool) -> None:
-    """Keep what an earlier run of the same command finished, or clear it away."""
-    earlier, marked = (_read(folder.path / name) for name in (_FACTS, _ASSEMBLED))
-    if marked is not None and resume and earlier in (facts, None):
-        marks = json.loads(marked)
-        folder.assembled = marks["how"] == how
-        folder.finished = folder.assembled and _identity(output) not in (None, marks["replaces"])
-    if folder.finished:
-        return
-    if earlier != facts or not resume:
-        if earlier is not None and resume:
-            folder.notes.append("an interrupted run with other options or inputs was found: its windows are discarded")
-        folder.clear()
-        write_note(folder.path / _FACTS, facts)
-    (folder.path / _ASSEMBLED).unlink(missing_ok=True)
+def forget(output: Path) -> None:
+    """Remove the folder of an output that is done, with all that the command makes of it."""
+    with suppress(KsdiffError), lock_folder(job_folder(output), "busy"):
+        Workdir(job_folder(output)).remove()
+
+
+def remove_rest(folder: Path, name: str = "*") -> None:
+    """Remove what is left of the folders of outputs after kills at their very ends: all is done by then.
+
+    Args:
+        folder: where the outputs are.
+        name: of one of them; else of all.
+    """
+    with suppress(OSError):  # a name that no file can have
+        remove_old(folder, f".{name if name == '*' else escape(name)}.shards")
+
+
+def owns(output: Path, other: Path, how: str) -> bool:
+    """Say whether a killed run of the same command had made a file besides its output, see :class:`Claim`."""
+    return _claim(output, how).owns(other)
+
+
+def is_made(output: Path, facts: Mapping[str, Any], how: str) -> bool:
+    """Say whether a killed run of the same command had made the whole output; see :func:`open_folder`."""
+    try:
+        earlier = (job_folder(output) / IDENTITY).read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return earlier == _identity(facts) and _claim(output, how).stands
+
+
+def is_claimed(output: Path, other: Path | None = None) -> bool:
+    """Say whether a run was killed that had made this whole output; and, if asked, was to make another file of it."""
+    try:
+        return _claim(output).names(other or output)
+    except OSError:  # a name that no file can have
+        return False
+
+
+def _identity(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, indent=1, sort_keys=True, default=str)
+
+
+def _claim(output: Path, how: str = "") -> Claim:
+    return Claim(job_folder(output) / _ASSEMBLED, how)
 
 
 def _remove_unfinished(output: Path) -> None:
@@ -282,25 +304,11 @@ def _remove_unfinished(output: Path) -> None:
         growing.unlink(missing_ok=True)  # a worker of a killed run may be about to finish it
     # the writers of outputs put the process's number into the names of what is not whole yet
     own, number = rf"\.{re.escape(output.name)}\.\d+", r"\.\d+"
-    left = [rf"{own}(\.(partial|whole|tiles|tfw|RPB)|_RPC\.TXT).*", rf"\.{own}\.whole\.tif{number}\.partial.*"]
-    if output.suffix.lower() == ".vrt":
-        left.append(rf"\.{re.escape(tiles_folder(output).name)}{number}\.old")
+    left = [rf"{own}(\.(partial|whole|tiles|tfw|wld|RPB)|_RPC\.TXT).*", rf"\.{own}\.whole\.tif{number}\.partial.*"]
     pattern = re.compile("|".join(left), re.DOTALL)
     for growing in list(output.parent.iterdir()):
         if pattern.fullmatch(growing.name):
             shutil.rmtree(growing) if growing.is_dir() else growing.unlink(missing_ok=True)
-
-
-def _identity(path: Path) -> list[int] | None:
-    """Return what tells a file from another one under the same name."""
-    if not path.exists():
-        return None
-    status = path.stat()
-    return [status.st_ino, status.st_size, status.st_mtime_ns]
-
-
-def _read(path: Path) -> str | None:
-    return path.read_text() if path.exists() else None
 
 
 def job_folder(output: Path) -> Path:
@@ -317,18 +325,10 @@ def job_folder(output: Path) -> Path:
 def earlier_tile(output: Path) -> int | None:
     """Return the side of the windows, in PAN pixels, that an interrupted run left; None where there is none."""
     try:
-        tile = json.loads((job_folder(output) / _FACTS).read_text())["cut"]["tile"]
+        tile = json.loads((job_folder(output) / IDENTITY).read_text())["cut"]["tile"]
     except (OSError, ValueError, LookupError, TypeError):
         return None
     return tile if isinstance(tile, int) else None
-
-
-def is_assembled(output: Path) -> bool:
-    """Say whether a run was killed after it had made this output, before it could clear up."""
-    try:
-        return (job_folder(output) / _ASSEMBLED).exists()
-    except OSError:  # a name that no file can have
-        return False
 
 
 def place_of(pair: ScenePair) -> dict[str, Any]:

@@ -5,27 +5,23 @@ by pixels and .55 to .93 by blocks of 16 x 16 with three networks (tests/benchma
 of PAN had -.18 to .35 and -.13 to .58; but the spread is .1 to 3 % of the error, by another factor in each scene.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 
-from ksdiff_cli import __version__
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import Inputs
 from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.fusers import make_fuser
-from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, SceneStatistics, Tile
 from ksdiff_cli.raster_writer import check_output
-from ksdiff_cli.resuming import file_state
-from ksdiff_cli.sharpening import CAMERAS_TAG, SEAM_TAG, Sharpened, SharpenOptions, is_assembled, sharpen_scene
-from ksdiff_cli.sharpening.fidelity import FIDELITY_TAG, PAN_TAG
+from ksdiff_cli.sharpening import Sharpened, SharpenOptions, how, is_claimed, job_folder, sharpen_scene
+from ksdiff_cli.sharpening.job import owns
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
 
 Array = NDArray[Any]
@@ -156,7 +152,7 @@ def sharpen_with_uncertainty(
         scene: see :func:`ksdiff_cli.sharpening.sharpen_scene`; also the arguments not named here.
         output: see there.
         fuser: see there.
-        options: for the sharpened image; the other one is a GeoTIFF of float32.
+        options: for the sharpened image, with the other one among ``besides``; that is a GeoTIFF of float32.
         wanted: where the other one goes.
         spread: what makes it, from :meth:`Uncertainty.fuser`.
         progress: see there.
@@ -170,90 +166,22 @@ def sharpen_with_uncertainty(
         ModelError: see there.
     """
     spread.check_draws(len(scene.ms))
-    marker, how = _marker(wanted.output), _how(scene, fuser, options, wanted)
-    made, there = None, is_sharpened(wanted.output, output, how)
-    if not there:
-        inputs = [source.path for source in (scene.pan, *scene.ms)]
-        check_output(output, inputs, options.overwrite or is_assembled(output), options.format)
-        marker.write_text(json.dumps({"how": how, "replaces": _identity(output)}))
-    if not there or is_assembled(output):
-        try:
-            made = sharpen_scene(scene, output, fuser, options, progress, make)
-        except BaseException:
-            marker.unlink()
-            raise
-    plain = replace(options, dtype="float32", format="GTiff", creation={}, fidelity=False)
-    other = sharpen_scene(scene, wanted.output, spread, plain, progress, make, differences=True)
-    marker.unlink()
-    made = made or _kept(output, other)
+    made = sharpen_scene(scene, output, fuser, options, progress, make)
+    done = owns(output, wanted.output, how(options)) and not job_folder(wanted.output).exists()
+    if not done:
+        plain = replace(options, dtype="float32", format="GTiff", creation={}, fidelity=False, besides={})
+        sharpen_scene(scene, wanted.output, spread, plain, progress, make, differences=True)
     note = f"{wanted.output}: spread of {wanted.draws} draws: it says where errors are large, but is far smaller itself"
     return replace(made, notes=(*made.notes, note))
 
 
-def check_uncertainty(wanted: Uncertainty, output: Path, inputs: Sequence[str], overwrite: bool) -> None:
+def check_uncertainty(wanted: Uncertainty, output: Path, inputs: Inputs, overwrite: bool) -> None:
     """Refuse a raster that could not be written in the end, before any work.
 
     Raises:
         KsdiffError: it is ``output``, or see :func:`ksdiff_cli.raster_writer.check_output`.
     """
-    if wanted.output.absolute() == output.absolute():
+    if wanted.output.resolve() == output.resolve():
         raise KsdiffError(f"{output}: cannot hold the sharpened image and its uncertainty; name two files")
-    check_output(wanted.output, inputs, overwrite or is_assembled(wanted.output))
-
-
-def is_sharpened(uncertainty: Path, output: Path, how: str | None = None) -> bool:
-    """Say whether a run was killed after it had made ``output``, before the raster of its uncertainty was whole.
-
-    Args:
-        uncertainty: that raster.
-        output: the sharpened image.
-        how: what the image depends on; None takes any.
-    """
-    try:
-        marks = json.loads(_marker(uncertainty).read_text())
-    except (OSError, ValueError):
-        return False
-    return how in (None, marks["how"]) and _identity(output) not in (None, marks["replaces"])
-
-
-def _marker(uncertainty: Path) -> Path:
-    """Return the file that says what was there of the sharpened image when the command began."""
-    return uncertainty.with_name(f".{uncertainty.name}.begun")
-
-
-def _how(scene: Scene, fuser: Fuser, options: SharpenOptions, wanted: Uncertainty) -> str:
-    """Return what the sharpened image depends on, as text."""
-    sources = (scene.pan, *scene.ms)
-    # a mosaic's file has another name in each run
-    files = [file_state(path) for path in sorted({one.path for one in sources}) if not is_mosaic(path)]
-    scene_facts = [
-        [[one.band, one.fill, one.declared] for one in sources],
-        scene.shift,
-        scene.warp,
-        asdict(scene.sensor),
-    ]
-    facts = [__version__, files, scene_facts, dict(fuser.provenance()), repr(options), wanted.draws]
-    return json.dumps(facts, default=str)
-
-
-def _identity(path: Path) -> list[str | int] | None:
-    """Return what tells a file from another one under the same name."""
-    return file_state(str(path)) if path.exists() else None
-
-
-def _kept(output: Path, other: Sharpened) -> Sharpened:
-    """Describe the sharpened image that an interrupted run had made, beside the raster that was made now."""
-    with rasterio.open(output) as dataset:
-        tags = dataset.tags()
-        seam = tags.get(SEAM_TAG, "none")
-        return replace(
-            other,
-            output=output,
-            dtype=dataset.dtypes[0],
-            nodata=dataset.nodata,
-            resumed=other.windows,
-            seam=None if seam == "none" else float(seam),
-            fidelity=tags.get(FIDELITY_TAG),
-            fidelity_pan=tags.get(PAN_TAG),
-            cameras=tags.get(CAMERAS_TAG),
-        )
+    claimed = is_claimed(wanted.output) or is_claimed(output, wanted.output)
+    check_output(wanted.output, inputs, overwrite or claimed)

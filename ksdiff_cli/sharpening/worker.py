@@ -20,14 +20,15 @@ from rasterio.errors import RasterioError
 
 from ksdiff_cli import __version__
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import find_other
 from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.process import reuse_memory
 from ksdiff_cli.raster import Scene, SceneStatistics, open_pair
 from ksdiff_cli.raster_open import BLOCK_CACHE
-from ksdiff_cli.resuming import file_state
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.parcel import unpack
 from ksdiff_cli.sharpening.pipeline import Windows
+from ksdiff_cli.workdir import IDENTITY
 
 Array = NDArray[Any]
 
@@ -78,8 +79,8 @@ class Order:
     job: SharedJob
     scene: Scene
     """With absolute paths."""
-    files: tuple[tuple[str, int], ...]
-    """The inputs' files and their sizes, bytes, as the client sees them."""
+    files: tuple[tuple[str, int, str], ...]
+    """The inputs' files by their content, as the client sees it; see :func:`ksdiff_cli.files.contents`."""
     fuser: Fuser
     """Prepared."""
     statistics: SceneStatistics
@@ -103,15 +104,9 @@ def versions() -> tuple[tuple[str, str], ...]:
 def digest_facts(folder: Path) -> str:
     """Return a digest of what a job's folder says its shards depend on; empty if there is no such folder."""
     try:
-        return hashlib.sha256((folder / "job.json").read_bytes()).hexdigest()
+        return hashlib.sha256((folder / IDENTITY).read_bytes()).hexdigest()
     except OSError:
         return ""
-
-
-def sizes(paths: list[str]) -> tuple[tuple[str, int], ...]:
-    """Return the files, of those GDAL names, whose size can be told, with it."""
-    states = [(path, file_state(path)) for path in paths]
-    return tuple((path, int(state[1])) for path, state in states if len(state) > 1)
 
 
 def make_window(order: str, digest: str, device: str, number: int) -> None:
@@ -183,10 +178,9 @@ class _Station:
             torch.set_num_threads(order.threads)
         self._open = ExitStack()
         pair = self._open.enter_context(open_pair(order.scene))
-        for path, size in order.files:
-            if sizes([path]) != ((path, size),):
-                self._open.close()
-                raise KsdiffError(f"{path}: is missing here, or another file than the client sees; share one folder")
+        if other := find_other(order.files):
+            self._open.close()
+            raise KsdiffError(f"{other}: is missing here, or another file than the client sees; share one folder")
         pair.fill = order.statistics
         self._windows = Windows(order.job, pair, order.fuser, order.statistics)
 

@@ -6,7 +6,6 @@ no rasterio.
 """
 
 import shutil
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,12 @@ from rasterio.windows import Window
 
 from ksdiff_cli import __version__
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import Inputs, check_place, growing_name
 from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster_geotiff import put_raster
+from ksdiff_cli.raster_writer import check_sidecars
 from ksdiff_cli.simulation.camera import Scene, blocks, plan_scene, simulate_arrays
+from ksdiff_cli.workdir import Claim
 
 __all__ = ["FILES", "plan_scene", "simulate_arrays", "simulate_scene"]
 
@@ -65,18 +68,23 @@ def simulate_scene(
         KsdiffError: contradictory arguments, a file in the way, or a place that cannot be written.
     """
     scene = plan_scene(size, bands, ratio, sensor, seed, noise=noise, shift=shift)
-    taken = [output / name for name in FILES if (output / name).exists()]
-    if taken and not overwrite:
-        raise KsdiffError(f"{taken[0]} exists: choose another folder or give --overwrite")
-    made: list[Path] = []
+    targets, made = [output / name for name in FILES], list[Path]()
+    claim = Claim(output / ".simulate.begun", repr((__version__, size, bands, ratio, scene.sensor, seed, noise, shift)))
+    if output.is_dir():
+        for path in targets:
+            for check in (check_place, check_sidecars):
+                check(path, Inputs([sensor] if sensor else []), overwrite or claim.owns(path))
     try:
         _make_folder(output.parent, made)
-        work = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+        work = growing_name(output)
         try:
+            work.mkdir()
             _write(work, scene, progress, block)
             _make_folder(output, made)
-            for name in FILES:
-                (work / name).replace(output / name)
+            claim.make(*targets)
+            for path in targets:
+                put_raster(work / path.name, path)
+            claim.drop()
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except BaseException as error:

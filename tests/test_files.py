@@ -11,11 +11,11 @@ import pytest
 from conftest import largest_file
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files import growing_file, remove_growing, write_text
 from ksdiff_cli.patches.writer import new_part
 from ksdiff_cli.png import write_png
-from ksdiff_cli.resuming import write_note
 from ksdiff_cli.training_log import Log
-from ksdiff_cli.whole_file import growing_file, remove_growing, write_text
+from ksdiff_cli.workdir import write_note
 
 LONG = "something to say\n" * 1000
 
