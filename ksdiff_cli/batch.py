@@ -307,7 +307,7 @@ def _is_own_mosaic(mosaic: Path, folder: Path) -> bool:
 def _is_summary(path: Path) -> bool:
     """Say whether a file is a batch's summary, of an earlier run."""
     try:
-        return {"made", "kept", "failed", "scenes"} <= json.loads(path.read_text(encoding="utf-8")).keys()
+        return bool({"made", "kept", "failed", "scenes"} <= json.loads(path.read_text(encoding="utf-8")).keys())
     except (OSError, ValueError, AttributeError):
         return False
 

@@ -195,7 +195,7 @@ def sharpen_scene(
             )
         plan = plan_scene(pair, output, fuser, options)
         known = identify_scene(scene, inputs)
-        facts = _facts(known, fuser, plan, options, on_gpu=_device(fuser, pair) is not None)
+        facts = _facts(pair, known, fuser, plan, options)
         check(is_made(output, facts, how(options)))  # nothing of another command's is touched where it is refused
         with open_folder(output, facts, how(options), resume=options.resume, keep=bool(options.besides)) as folder:
             if folder.finished:
@@ -300,14 +300,14 @@ def plan_scene(pair: ScenePair, output: Path, fuser: Fuser, options: SharpenOpti
 
 
 def _facts(
-    scene: Mapping[str, Any], fuser: Fuser, plan: Plan, options: SharpenOptions, *, on_gpu: bool
+    pair: ScenePair, known: Mapping[str, Any], fuser: Fuser, plan: Plan, options: SharpenOptions
 ) -> dict[str, Any]:
     """Return all that the windows' bytes depend on."""
     return {
         "ksdiff": __version__,
-        **scene,
+        **known,
         # windows of a CPU and of a GPU, which may round otherwise, are not mixed
-        "method": dict(fuser.provenance()) | ({"DEVICE": "cuda"} if on_gpu else {}),
+        "method": dict(fuser.provenance()) | ({"DEVICE": "cuda"} if _device(fuser, pair) else {}),
         "dtype": options.dtype,
         "nodata": options.nodata,
         "cut": plan.facts,
