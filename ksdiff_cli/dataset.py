@@ -11,7 +11,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,11 +18,14 @@ from torch import Tensor
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files import digest
+from ksdiff_cli.hdf5 import find_array, open_h5, read_attributes, reading
 from ksdiff_cli.models.contract import Statistics
 
 Array = NDArray[Any]
 Geometry = Literal["area", "toolbox"]
 
+_IMAGES = ("pan", "ms", "lms", "gt")
+_SCENES = ("scene", "scene_pan_mean", "scene_pan_std", "scene_ms_mean", "scene_ms_std")
 _CACHE_BYTES = 1 << 30  # a smaller file is kept in memory, uncompressed
 _CHUNK_BYTES = 1 << 26  # read at once in a pass over a whole file
 
@@ -69,15 +71,12 @@ class PatchFile:
             cache_bytes: a file of at most this size is kept in memory once its images are asked for.
 
         Raises:
-            KsdiffError: no such file, not HDF5, missing keys, or arrays that do not fit each other.
+            KsdiffError: no such file, not HDF5, missing keys, or arrays that do not fit each other; see also
+                :func:`ksdiff_cli.hdf5.find_array`.
         """
         self.path = Path(path)
-        if not self.path.is_file():
-            raise KsdiffError(f"{path}: no such file; check the path")
-        try:
-            self._file = h5py.File(self.path)
-        except OSError:
-            raise KsdiffError(f"{path}: is not an HDF5 file, or is damaged; prepare-data makes such files") from None
+        self._file = open_h5(self.path, "is not an HDF5 file, or is damaged; prepare-data makes such files")
+        self._arrays: dict[str, Any] = {}
         self._cache: dict[str, Array] = {}
         self._cache_bytes = cache_bytes
         self._reading = Lock()
@@ -89,7 +88,7 @@ class PatchFile:
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return int(self._file["pan"].shape[0])
+        return int(self._arrays["pan"].shape[0])
 
     def close(self) -> None:
         """Close the file and forget what was cached."""
@@ -99,22 +98,22 @@ class PatchFile:
     @property
     def bands(self) -> int:
         """Number of MS bands."""
-        return int(self._file["ms"].shape[1])
+        return int(self._arrays["ms"].shape[1])
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of PAN, lms and gt."""
-        return int(self._file["pan"].shape[2]), int(self._file["pan"].shape[3])
+        return int(self._arrays["pan"].shape[2]), int(self._arrays["pan"].shape[3])
 
     @property
     def ratio(self) -> int:
         """PAN pixels per MS pixel along a side."""
-        return self.size[0] // int(self._file["ms"].shape[2])
+        return self.size[0] // int(self._arrays["ms"].shape[2])
 
     @property
     def has_gt(self) -> bool:
         """Whether the file holds the ground truth, i.e. is at reduced resolution."""
-        return "gt" in self._file
+        return "gt" in self._arrays
 
     @property
     def geometry(self) -> Geometry:
@@ -127,7 +126,10 @@ class PatchFile:
         text = self._text("sensor")
         if not text.startswith("{"):
             return {"name": text} if text else {}
-        sensor: dict[str, Any] = json.loads(text)
+        try:
+            sensor: dict[str, Any] = json.loads(text)
+        except (ValueError, RecursionError):
+            raise KsdiffError(f"{self.path}: the sensor that it states is damaged JSON; name a --sensor") from None
         return sensor
 
     @cached_property
@@ -136,14 +138,21 @@ class PatchFile:
         return digest(self.path)
 
     def image(self, index: int) -> dict[str, Array]:
-        """Return one image as float32 DN: pan (1, H, W), lms (C, H, W), ms (C, h, w) and, if there, gt (C, H, W)."""
+        """Return one image as float32 DN: pan (1, H, W), lms (C, H, W), ms (C, h, w) and, if there, gt (C, H, W).
+
+        Raises:
+            KsdiffError: values that cannot be read, or are no numbers.
+        """
         keys = ("pan", "ms", "lms", "gt") if self.has_gt else ("pan", "ms", "lms")
-        return {key: self._read(key, [index])[0] for key in keys}
+        return {key: self._finite(key, index) for key in keys}
 
     def largest(self, key: str) -> float:
-        """Return the largest value of ``pan``, ``ms`` or ``gt`` over all images, in one streamed pass."""
-        source = self._cached(key)
-        return max(float(source[index].max()) for index in range(len(self)))
+        """Return the largest value of ``pan``, ``ms`` or ``gt`` over all images, in one streamed pass.
+
+        Raises:
+            KsdiffError: values that cannot be read, or are no numbers.
+        """
+        return max(float(self._finite(key, index).max()) for index in range(len(self)))
 
     def statistics(self, indices: Sequence[int]) -> Statistics:
         """Return the statistics of the images' scenes, N = len(indices).
@@ -166,16 +175,18 @@ class PatchFile:
         return Batch(pan, ms_up, gt, self.statistics(indices), self.ratio)
 
     def _text(self, attribute: str) -> str:
-        value = self._file.attrs.get(attribute, "")
-        return value.decode() if isinstance(value, bytes) else str(value)
+        value = read_attributes(self._file, self.path).get(attribute, "")
+        return value if isinstance(value, str) else ""
 
     def _check(self) -> None:
-        if missing := [key for key in ("pan", "ms") if key not in self._file]:
+        found = {key: find_array(self._file, key) for key in (*_IMAGES, *_SCENES)}
+        self._arrays = {key: array for key, array in found.items() if array is not None}
+        if missing := [key for key in ("pan", "ms") if key not in self._arrays]:
             raise KsdiffError(
                 f"{self.path}: has no {' and no '.join(missing)}; "
                 "patch files hold pan, ms, lms and gt (PanCollection's keys)"
             )
-        shapes = {key: tuple(self._file[key].shape) for key in ("pan", "ms", "lms", "gt") if key in self._file}
+        shapes = {key: tuple(self._arrays[key].shape) for key in _IMAGES if key in self._arrays}
         if any(len(shape) != 4 for shape in shapes.values()) or shapes["pan"][1] != 1 or 0 in shapes["pan"]:
             raise self._misfit(shapes)
         (count, bands, h, w), (H, W) = shapes["ms"], shapes["pan"][2:]
@@ -183,6 +194,12 @@ class PatchFile:
         fitting = shapes["pan"][0] == count and ratio >= 2 and (h * ratio, w * ratio) == (H, W)
         if not fitting or any(shapes.get(key, (count, bands, H, W)) != (count, bands, H, W) for key in ("lms", "gt")):
             raise self._misfit(shapes)
+        if "scene" in self._arrays and "scene_ms_mean" in self._arrays:
+            scenes = len(self._arrays["scene_ms_mean"])
+            wanted = dict(zip(_SCENES, ((count,), *((scenes,),) * 2, *((scenes, bands),) * 2), strict=True))
+            shapes = {key: tuple(self._arrays[key].shape) for key in _SCENES if key in self._arrays}
+            if shapes != wanted:
+                raise self._misfit(shapes)
 
     def _misfit(self, shapes: dict[str, tuple[int, ...]]) -> KsdiffError:
         found = ", ".join(f"{key} {' x '.join(map(str, shape))}" for key, shape in shapes.items())
@@ -192,20 +209,36 @@ class PatchFile:
         )
 
     def _read(self, key: str, indices: Sequence[int]) -> Array:
-        """Read images, float32 (N, channels, height, width)."""
-        if key == "lms" and "lms" not in self._file:
+        """Read images, float32 (N, channels, height, width).
+
+        Raises:
+            KsdiffError: they cannot be read.
+        """
+        if key == "lms" and "lms" not in self._arrays:
             return np.stack([self._upsample(image) for image in self._read("ms", indices)])
-        source = self._cached(key)
-        out = np.empty((len(indices), *source.shape[1:]), np.float32)
-        for place, index in zip(out, indices, strict=True):
-            place[...] = source[index]
+        with reading(self.path):
+            source = self._cached(key)
+            out = np.empty((len(indices), *source.shape[1:]), np.float32)
+            with np.errstate(over="ignore"):
+                for place, index in zip(out, indices, strict=True):
+                    place[...] = source[index]
         return out
+
+    def _finite(self, key: str, index: int) -> Array:
+        """Read one image, float32 (channels, height, width), to be measured: a loss says by itself what is wrong."""
+        image: Array = self._read(key, [index])[0]
+        if not np.isfinite(image).all():
+            raise KsdiffError(
+                f"{self.path}: {key} of image {index} holds values that are no numbers; leave the image out, or make "
+                "the file anew with prepare-data"
+            )
+        return image
 
     def _cached(self, key: str) -> Any:
         with self._reading:  # batches are made by several threads
             if key not in self._cache:
-                dataset = self._file[key]
-                total = sum(self._file[name].nbytes for name in ("pan", "ms", "lms", "gt") if name in self._file)
+                dataset = self._arrays[key]
+                total = sum(self._arrays[name].nbytes for name in _IMAGES if name in self._arrays)
                 if total > self._cache_bytes:
                     return dataset
                 self._cache[key] = dataset[:]
@@ -224,16 +257,22 @@ class PatchFile:
     @cached_property
     def _scenes(self) -> Array:
         """(N,) index of each image's scene."""
-        if "scene" in self._file and "scene_ms_mean" in self._file:
-            return np.asarray(self._file["scene"][:], np.int64)
+        if "scene" in self._arrays and "scene_ms_mean" in self._arrays:
+            with reading(self.path):
+                scenes = np.asarray(self._arrays["scene"][:], np.int64)
+            if scenes.min() < 0 or scenes.max() >= len(self._arrays["scene_ms_mean"]):
+                raise KsdiffError(f"{self.path}: some images are of scenes that it does not state; make it anew")
+            return scenes
         return np.zeros(len(self), np.int64)
 
     @cached_property
     def _scene_statistics(self) -> tuple[Array, Array, Array, Array]:
         """Mean and deviation of PAN (K, 1) twice and of MS (K, C) twice, float32; K scenes."""
-        if "scene_ms_mean" in self._file:
-            names = ("scene_pan_mean", "scene_pan_std", "scene_ms_mean", "scene_ms_std")
-            values = [np.asarray(self._file[name][:], np.float32) for name in names]
+        if "scene" in self._arrays and "scene_ms_mean" in self._arrays:
+            with reading(self.path):
+                values = [np.asarray(self._arrays[name][:], np.float32) for name in _SCENES[1:]]
+            if not all(np.isfinite(value).all() for value in values):
+                raise KsdiffError(f"{self.path}: its scenes' statistics are no numbers; make it anew")
         else:
             values = [x.astype(np.float32)[None] for key in ("pan", "ms") for x in self._gather(key)]
         pan_mean, pan_std, ms_mean, ms_std = (value.reshape(len(value), -1) for value in values)
@@ -241,11 +280,11 @@ class PatchFile:
 
     def _gather(self, key: str) -> tuple[Array, Array]:
         """Mean and standard deviation of every channel over the whole file, in one pass."""
-        dataset = self._file[key]
+        dataset = self._arrays[key]
         images = max(1, _CHUNK_BYTES // (dataset.nbytes // len(dataset) + 1))
         total, squares = np.zeros(dataset.shape[1]), np.zeros(dataset.shape[1])
         for start in range(0, len(dataset), images):
-            values = dataset[start : start + images].astype(np.float64)
+            values = self._read(key, range(start, min(start + images, len(dataset)))).astype(np.float64)
             total += values.sum((0, 2, 3))
             squares += np.einsum("nchw,nchw->c", values, values)
         count = len(dataset) * dataset.shape[2] * dataset.shape[3]

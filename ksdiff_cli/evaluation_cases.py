@@ -183,7 +183,10 @@ def make_case(
 def _sensor(file: PatchFile, notes: list[str]) -> Sensor:
     """Return the sensor that a file states by its values or its name; the generic one if there is none."""
     stated = file.sensor
-    known = Sensor.from_dict(stated)
+    try:
+        known = Sensor.from_dict(stated)
+    except KsdiffError as error:
+        raise KsdiffError(f"{file.path}: {error}") from None
     if stated:
         return known
     # PanCollection's files state nothing but are named after their sensor: test_wv3_multiExm1.h5

@@ -10,6 +10,9 @@ from ksdiff_cli.errors import KsdiffError, did_you_mean
 
 Facts = dict[str, Any]
 
+_MOST_ITEMS = 10_000  # of an HDF5 file that are looked at
+_LONGEST_TYPE = 200  # signs
+
 
 def describe(path: str, sensor: str | None = None, nodata: tuple[Nodata, Nodata] = (None, None)) -> Facts:
     """Return facts about whatever ``path`` is; the key ``kind`` says what that is.
@@ -209,23 +212,25 @@ def _cameras(pair: Any) -> Facts:
 def _h5(path: str) -> Facts:
     import h5py
 
-    if not Path(path).is_file():
-        raise KsdiffError(f"{path}: no such file; check the path")
+    from ksdiff_cli.hdf5 import open_h5, read_attributes, reading
+
+    def attributes(item: Any) -> Facts:
+        values = read_attributes(item, path)
+        return {"attributes": values} if values else {}
+
+    datasets: dict[str, Facts] = {}
+    with open_h5(path, "cannot be opened as HDF5; it is damaged, or another kind of file") as file, reading(path):
+        names: list[str] = []
+        file.visit(lambda name: names.append(name) if len(names) < _MOST_ITEMS else True)
+        for name in names:
+            item = file.get(name)
+            if isinstance(item, h5py.Dataset):
+                datasets[name] = {"shape": list(item.shape or ()), "dtype": _type(item), **attributes(item)}
+        return {"kind": "hdf5", "path": path, **attributes(file), "datasets": datasets}
+
+
+def _type(array: Any) -> str:
     try:
-        with h5py.File(path, "r") as file:
-            datasets: dict[str, Facts] = {}
-
-            def visit(name: str, item: Any) -> None:
-                if isinstance(item, h5py.Dataset):
-                    datasets[name] = {"shape": list(item.shape), "dtype": str(item.dtype), **_attributes(item)}
-
-            file.visititems(visit)
-            return {"kind": "hdf5", "path": path, **_attributes(file), "datasets": datasets}
-    except OSError as error:
-        raise KsdiffError(f"{path}: cannot be opened as HDF5 ({str(error).splitlines()[0]})") from None
-
-
-def _attributes(item: Any) -> Facts:
-    values = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in item.attrs.items()}
-    plain = {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
-    return {"attributes": plain} if plain else {}
+        return str(array.dtype)[:_LONGEST_TYPE]
+    except TypeError:  # NumPy has no such type
+        return "unknown"

@@ -151,10 +151,10 @@ class Sensor:
             pan = stated.get("pan_wavelengths", base.pan_wavelengths)
             stated["pan_wavelengths"] = None if pan is None else _span(pan)
             stated["sources"] = _sources(values) or base.sources
-        except (TypeError, ValueError, AttributeError):
-            raise KsdiffError(
-                f"the stated values of sensor {values.get('name')!r} are damaged; name a --sensor"
-            ) from None
+            _check(stated)
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            name = str(values.get("name"))[:80]
+            raise KsdiffError(f"the stated values of sensor {name!r} are damaged; name a --sensor") from None
         return cls(**{**stated, "aliases": base.aliases if known else ()})
 
 
@@ -203,6 +203,13 @@ def fold_name(name: str) -> str:
 def _span(edges: Any) -> Span:
     lower, upper = edges
     return float(lower), float(upper)
+
+
+def _check(stated: Mapping[str, Any]) -> None:
+    """Raise ValueError for values that no sensor has."""
+    gains = *stated["mtf_ms"], stated["mtf_pan"]
+    if not (1 <= stated["bits"] <= 32 and 1 <= stated["ratio"] <= 1000 and all(0 < gain < 1 for gain in gains)):
+        raise ValueError
 
 
 def _sources(values: Mapping[str, Any]) -> Sources | None:

@@ -129,7 +129,8 @@ def _first_patches(file: PatchFile, images: int = 12, most: int = 24) -> Iterato
 
 def _rgb_bands(file: PatchFile) -> tuple[int, int, int]:
     """Bands called red, green and blue, else by the order of the usual products: 8 bands are WorldView's."""
-    names = [str(name).lower() for name in file.sensor.get("bands") or ()][: file.bands]
+    stated = file.sensor.get("bands")
+    names = [str(name).lower() for name in stated][: file.bands] if isinstance(stated, list) else []
     if {"red", "green", "blue"} <= set(names):
         return names.index("red"), names.index("green"), names.index("blue")
     if file.bands < 3:

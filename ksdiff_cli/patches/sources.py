@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.grids import Axis
+from ksdiff_cli.hdf5 import find_array, open_h5, read_attributes, reading
 from ksdiff_cli.patches import area, toolbox
 from ksdiff_cli.patches.masks import at_top, largest_dn
 from ksdiff_cli.raster import ScenePair, SceneStatistics
@@ -216,13 +216,11 @@ class TileSource:
     def read(self, row: int, col: int, height: int, width: int) -> Block:
         """See :class:`Source`; tiles are small, so the whole tile is the halo."""
         here = (slice(None), slice(row, row + height), slice(col, col + width))
-        try:
+        with reading(f"{self.file.filename}, tile {self.index}"), np.errstate(over="ignore"):
             gt, pan = (
                 self.file[key][self.index, :, : self.shape[0], : self.shape[1]].astype(np.float32)
                 for key in ("gt", "pan")
             )
-        except OSError:
-            raise KsdiffError(f"{self.file.filename}: tile {self.index} cannot be read; the file is damaged") from None
         window = (row, col, height, width)
         small, lms = self._wald.reduce_ms(gt, (0, 0), window, self.shape, self.ratio, self._gains)
         clean = np.isfinite(gt).all(0) & np.isfinite(pan[0])
@@ -282,16 +280,17 @@ def open_tiles(path: Path, ratio: int, sensor: str | None, geometry: Geometry = 
     Raises:
         KsdiffError: not an HDF5 file, a key is missing, or the two do not match.
     """
+    file = open_h5(path, "is not an HDF5 file, or is damaged; tiles need gt (N, C, H, W) and pan (N, 1, H, W)")
     try:
-        file = h5py.File(path)
-    except OSError:
-        raise KsdiffError(f"{path}: is not an HDF5 file, or is damaged") from None
-    missing = [key for key in ("gt", "pan") if key not in file]
-    if missing or file["gt"].ndim != 4 or file["pan"].shape != (len(file["gt"]), 1, *file["gt"].shape[2:]):
-        problem = f"has no {' and no '.join(missing)}" if missing else "gt and pan have different sizes"
+        arrays = {key: find_array(file, key) for key in ("gt", "pan")}
+        missing = [key for key, array in arrays.items() if array is None]
+        if missing or arrays["gt"].ndim != 4 or arrays["pan"].shape != (len(arrays["gt"]), 1, *arrays["gt"].shape[2:]):
+            problem = f"has no {' and no '.join(missing)}" if missing else "gt and pan have different sizes"
+            raise KsdiffError(f"{path}: {problem}; tiles need gt (N, C, H, W) and pan (N, 1, H, W)")
+        named = read_attributes(file, path).get("sensor")
+    except KsdiffError:
         file.close()
-        raise KsdiffError(f"{path}: {problem}; tiles need gt (N, C, H, W) and pan (N, 1, H, W)")
-    named = file.attrs.get("sensor")
+        raise
     if sensor is None and isinstance(named, str) and not named.startswith("{"):
         sensor = named
     found = find_sensor(sensor)
