@@ -1,7 +1,6 @@
 """Many scenes, one after another: a failed one is reported, the others go on, and another run makes what is missing."""
 
 import csv
-import json
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ from typing import Any, Literal
 from rasterio.errors import RasterioError
 
 from ksdiff_cli.errors import KsdiffError, StoppedError
-from ksdiff_cli.files import Inputs, check_place, sidecars, write_text
+from ksdiff_cli.files import Inputs, as_json, check_place, sidecars, write_text
 from ksdiff_cli.products import find_scenes, make_pair, names_scenes
 from ksdiff_cli.products.folder import ARCHIVES
 from ksdiff_cli.progress import ProgressCallback, silent
@@ -201,8 +200,7 @@ def run_batch(
             taken = {outcome.name for outcome in outcomes}
             outcomes += _run_source(source, folder, sharpen, suffix, overwrite, report, taken, reads)
     finally:
-        text = json.dumps(summarise(outcomes), indent=2, ensure_ascii=False) + "\n"
-        write_text(text, summary)
+        write_text(as_json(summarise(outcomes)) + "\n", summary)
     return outcomes
 
 
@@ -239,7 +237,7 @@ def _run_source(
         yield failed
         return
     for scene in found:
-        name = source.name if len(found) == 1 else f"{source.name}_{_safe(scene.name)}"
+        name = source.name if len(found) == 1 else f"{source.name}_{_clean(scene.name)}"
         output = folder / f"{name}{suffix}"
         outcome = Outcome(name, str(output), "made")
         if name in taken:
@@ -375,6 +373,11 @@ def _stem(name: str) -> str:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
     return name
+
+
+def _clean(name: str) -> str:
+    """Return a name that a product gives a scene as part of a file's name."""
+    return "".join(sign if sign.isprintable() else "_" for sign in _safe(name))
 
 
 def _safe(name: str) -> str:

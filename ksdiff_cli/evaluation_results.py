@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ksdiff_cli.errors import printable
 from ksdiff_cli.evaluation_statistics import Difference, compare
 from ksdiff_cli.files import write_text
 from ksdiff_cli.metrics import Shifts
@@ -158,7 +159,7 @@ def write_csv(found: Evaluation, path: Path) -> None:
             values = [result.values[metric][place] for metric in found.metrics]
             cells = ["" if math.isnan(value) else repr(float(value)) for value in values]
             cells += [f"{shift:g}" for shift in found.shifts[place].mean] if found.shifts else []
-            table.writerow([name, data, index, *cells, f"{result.seconds[place]:.6f}"])
+            table.writerow([printable(name), printable(data), index, *cells, f"{result.seconds[place]:.6f}"])
     write_text(text.getvalue(), path)
 
 

@@ -6,6 +6,7 @@ to be written: :func:`raster_geotiff.growing`.
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from glob import escape
 from html import unescape
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
+from typing import Any
 from urllib.parse import unquote
 
 from ksdiff_cli.errors import KsdiffError
@@ -336,6 +338,12 @@ def write_text(text: str, path: Path) -> None:
             growing.write_text(text, encoding="utf-8", newline="\n", errors="backslashreplace")
     except OSError as error:
         raise unwritable(path, error) from None
+
+
+def as_json(value: Any) -> str:
+    """Return a value as JSON for people and programs: what :func:`printable` spells out is escaped as JSON has it."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return "".join(sign if sign == "\n" or sign.isprintable() else json.dumps(sign)[1:-1] for sign in text)
 
 
 def is_same(one: Path, other: Path | str) -> bool:

@@ -57,9 +57,7 @@ def _border(command: Callable[[], str]) -> Iterator[None]:
             raise
     if len(message) > _LONGEST:
         message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
-    # a path may hold anything, a line end too
-    line = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in message)
-    stderr.print(f"Error: {line}", soft_wrap=True, markup=False)
+    stderr.print(f"Error: {message}", soft_wrap=True, markup=False)
     raise typer.Exit(code)
 
 

@@ -7,6 +7,7 @@ import typer
 
 from ksdiff_cli import options
 from ksdiff_cli.console import print_json, stdout
+from ksdiff_cli.errors import printable
 
 if TYPE_CHECKING:
     from ksdiff_cli.diagnosis import Finding
@@ -38,7 +39,7 @@ def _print(found: "list[Finding]") -> None:
     from rich.text import Text
 
     for one in found:
-        line = Text(f"{one.status:<8}", _STYLES[one.status]).append(f" {one.name}: {one.text}", "default")
+        line = Text(f"{one.status:<8}", _STYLES[one.status]).append(printable(f" {one.name}: {one.text}"), "default")
         stdout.print(line, soft_wrap=True)
         if one.step:
-            stdout.print(Text(f"{'':<8} -> {one.step}"), soft_wrap=True)
+            stdout.print(Text(printable(f"{'':<8} -> {one.step}")), soft_wrap=True)

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ksdiff_cli import options
-from ksdiff_cli.console import note, print_json, progress, stdout
+from ksdiff_cli.console import cell, note, print_json, print_table, progress, stdout
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ksdiff_cli.evaluation_results import Evaluation
 
-_WIDE = 200  # columns for a table that goes to a file, where nothing needs to be folded
 _COLUMNS = 7  # metrics of a table
 _SHIFTS = 20  # images whose shift is printed
 
@@ -176,8 +173,8 @@ def _print_table(found: "Evaluation") -> None:
                 text = _figure(result.mean(name), result.std(name))
                 style = {1: "bold", 2: "underline"}.get(places[name].get(method, 0))
                 cells.append(f"[{style}]{text}[/]" if style else text)
-            table.add_row(method, *cells, f"{result.runtime:.3f}")
-        _print(table)
+            table.add_row(cell(method), *cells, f"{result.runtime:.3f}")
+        print_table(table)
     if found.shifts:
         means = [shift.mean for shift in found.shifts[:_SHIFTS]]
         shown = ", ".join(f"{number} ({row:+.1f}, {col:+.1f})" for number, (row, col) in enumerate(means))
@@ -197,20 +194,14 @@ def _print_differences(found: "Evaluation", methods: list[str]) -> None:
             continue
         drawn = bool(found.methods[method].draws)
         heads = ["metric", "best other", "images", "difference", "95 % interval", "p"]
-        table = Table(title=f"{method} less the best other method, image by image", title_justify="left")
+        table = Table(title=f"{cell(method)} less the best other method, image by image", title_justify="left")
         for place, head in enumerate([*heads, *(["std over draws"] if drawn else [])]):
             table.add_column(head, justify="left" if place < 2 else "right", no_wrap=True)
         for metric, one in found.differences[method].items():
-            cells = [metric, one.other, str(one.images), f"{one.mean:+.4f}", f"{one.low:+.4f} … {one.high:+.4f}"]
+            cells = [metric, cell(one.other), str(one.images), f"{one.mean:+.4f}", f"{one.low:+.4f} … {one.high:+.4f}"]
             spread = [f"{found.methods[method].std_over_draws(metric):.2g}"] if drawn else []
             table.add_row(*cells, f"{one.p:.2g}", *spread)
-        _print(table)
-
-
-def _print(table: "Table") -> None:
-    from rich.console import Console
-
-    (stdout if stdout.is_terminal else Console(width=_WIDE, highlight=False)).print(table)
+        print_table(table)
 
 
 def _figure(mean: float, std: float) -> str:

@@ -7,6 +7,7 @@ import typer
 
 from ksdiff_cli import options
 from ksdiff_cli.console import print_json
+from ksdiff_cli.errors import printable
 
 
 def info(
@@ -34,7 +35,7 @@ def info(
         print_json(facts)
         return
     for line in _sensors(facts) if facts["kind"] == "sensors" else _lines(facts):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 def _sensors(facts: dict[str, Any]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import typer
 
 from ksdiff_cli import options
-from ksdiff_cli.console import note, print_json, progress, stdout
+from ksdiff_cli.console import cell, note, print_json, print_table, progress, stdout
 from ksdiff_cli.errors import KsdiffError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ksdiff_cli.workflow import Workflow
 
 _Number = TypeVar("_Number", int, float)
-_WIDE = 200  # columns of a table that goes into a file or a pipe
 
 
 def sharpen(
@@ -306,17 +305,15 @@ def _run_batch(
 
 
 def _print_outcomes(outcomes: "Sequence[Outcome]") -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("scene", "status", "output", "error")
     table.add_column("seconds", justify="right")
     for one in outcomes:
         style = "red" if one.status == "failed" else ""
-        made = "" if one.status == "failed" else escape(one.output)
-        table.add_row(escape(one.name), one.status, made, escape(one.error), f"{one.seconds:.1f}", style=style)
-    (stdout if stdout.is_terminal else Console(width=_WIDE, highlight=False)).print(table)
+        made = "" if one.status == "failed" else cell(one.output)
+        table.add_row(cell(one.name), one.status, made, cell(one.error), f"{one.seconds:.1f}", style=style)
+    print_table(table)
 
 
 def _makers(

@@ -9,6 +9,7 @@ import typer
 
 from ksdiff_cli import options
 from ksdiff_cli.console import note, progress
+from ksdiff_cli.errors import printable
 
 # Typed by hand so that `--help` imports no network; a test compares it with the registry.
 Backbone = Literal["pannextu", "shared", "dicnn", "fusionnet", "lagnet", "pnn", "msdcnn"]
@@ -270,7 +271,7 @@ def train(
             note=lambda line: note(line, quiet=quiet),
         )
     for path in made if leads else ():
-        typer.echo(path)
+        typer.echo(printable(str(path)))
 
 
 def _parse_rank(text: str) -> tuple[int, int, int, int]:

@@ -3,7 +3,6 @@
 import base64
 import math
 from collections.abc import Sequence
-from html import escape
 from importlib.resources import files
 
 from ksdiff_cli.metrics import ABOUT
@@ -13,6 +12,7 @@ from ksdiff_cli.report.contents import Box, Example, Report
 from ksdiff_cli.report.pictures import Gallery, Picture, Strip, make_gallery, whole_limit
 from ksdiff_cli.report.scale import ScaleBar
 from ksdiff_cli.report.table import arrow, make_definitions, make_image_table, make_plain_table, make_table
+from ksdiff_cli.report.text import escape
 
 _STAGE = 640  # CSS pixels that the swipe viewer may be wide
 _DETAIL = 288  # CSS pixels of a detail

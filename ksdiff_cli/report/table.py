@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 
 import numpy as np
 
 from ksdiff_cli.metrics import ABOUT, merit
+from ksdiff_cli.report.text import escape
 
 _LONG = 10  # letters of a metric's name that a column takes as they are
 _MANY = 8  # metrics above which deviations stand below the means
