@@ -1,6 +1,7 @@
 """Many scenes, one after another: a failed one is reported, the others go on, and another run makes what is missing."""
 
 import csv
+import json
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
