@@ -1,6 +1,7 @@
 """The scene's cameras, found blind: simulated ones with known gain, compensation, phase, noise and mix."""
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from camera_maker import MIX, SIZE, acquire, look, noisy, textured, transfer
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
@@ -166,6 +168,8 @@ def test_views_cover_a_small_scene_and_are_few_in_a_large_one() -> None:
     assert max(over.bottom for over, _ in large) == 25_000
     assert all(under.meet(Box(0, 0, 100_000, 80_000)) == under for _, under in large)
     assert view_boxes(grid.moved(1000, 0), (1000, 600), (250, 150)) == []
+    coarse = view_boxes(corner_aligned(16), (100_000, 80_000), (6250, 5000))
+    assert max(under.height for _, under in coarse) < 800
 
 
 def test_files_tell_what_arrays_tell(make_pair: Callable[..., Any]) -> None:
@@ -187,6 +191,35 @@ def test_files_tell_what_arrays_tell(make_pair: Callable[..., Any]) -> None:
     assert (found.gain, found.compensation) == pytest.approx((alike.gain, alike.compensation), abs=0.005)
     assert found.shift == pytest.approx((0.2, 0.4), abs=0.03)
     assert found.gain == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "gain", "compensation"),
+    [
+        ("spot6", (0.01, 0.12), (0, 0.6)),
+        ("geoeye1", (0.12, 0.25), (0, 0.4)),
+        ("ikonos", (0.25, 0.45), (0.5, 1.2)),
+        ("worldview2", (0.1, 0.35), (1.2, 3)),
+        ("landsat8_volcano", (0.25, 0.35), (0, 0.4)),
+    ],
+)
+def test_real_scenes_tell_soft_and_compensated_cameras_apart(
+    real_data: Callable[[str], Path], name: str, gain: tuple[float, float], compensation: tuple[float, float]
+) -> None:
+    from ksdiff_cli.products import find_scene
+    from ksdiff_cli.raster import open_pair
+    from ksdiff_cli.raster_camera import find_camera
+
+    folder = real_data(name)
+    files = [folder / "pan.tif", folder / "ms.tif"]
+    scene = find_scene([str(file) for file in files if file.exists()] or [str(folder)], None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with open_pair(scene) as pair:
+            found = find_camera(pair)
+    assert found.reliable and found.r2 > 0.95
+    assert gain[0] <= found.gain <= gain[1]
+    assert compensation[0] <= found.compensation <= compensation[1]
 
 
 @pytest.mark.parametrize(("gain", "compensation"), [(0.12, 0.0), (0.3, 0.8)])

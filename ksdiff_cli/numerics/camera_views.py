@@ -28,8 +28,9 @@ SOFTEST, SHARPEST = 0.01, 0.75
 FARTHEST = 1.5
 """Largest shift that is looked for, MS pixels."""
 SIDE = 64
-"""Side of a view, MS pixels."""
+"""Side of a view, MS pixels; see :func:`view_boxes`."""
 
+_LEAST, _MOST_PAN = 24, 512  # its least side, MS pixels, where it would be longer than so many PAN pixels
 _CELLS = 6  # views along a side of the scene, at most
 _LAYERS = 10  # Gaussians from which all others follow to 1e-4 up to twice the MS Nyquist frequency
 _HIGH = 3.0  # MS pixels; what varies more slowly than this Gaussian passes tells of colours, not of cameras
@@ -104,12 +105,14 @@ def _spans(axis: Axis, count: int, size: int) -> list[tuple[int, int]]:
     length = stop - first
     if length <= 0:
         return []
-    number = min(_CELLS, -(-length // SIDE))
-    if number * SIDE >= length:  # they cover it
+    # where MS pixels are very large, fewer of them lie over as much PAN
+    side = max(_LEAST, min(SIDE, round(_MOST_PAN * abs(axis.scale))))
+    number = min(_CELLS, -(-length // side))
+    if number * side >= length:  # they cover it
         edges = [first + length * index // number for index in range(number + 1)]
         return list(pairwise(edges))
-    starts = [first + (length - SIDE) * index // (number - 1) for index in range(number)]
-    return [(start, start + SIDE) for start in starts]
+    starts = [first + (length - side) * index // (number - 1) for index in range(number)]
+    return [(start, start + side) for start in starts]
 
 
 def _under(axis: Axis, span: tuple[int, int], count: int) -> tuple[int, int]:
