@@ -196,7 +196,7 @@ def _measure(model: FusionModel, path: Path) -> tuple[float, float]:
     found = []
     for index in range(len(file)):
         batch = file.batch([index])
-        fused = model.fuse(batch.pan, batch.ms_up, batch.statistics, batch.ratio)[0].double().numpy()
+        fused = batch.fuse(model)[0].double().numpy()
         assert batch.gt is not None
         gt = batch.gt[0].double().numpy()
         found.append((ergas(gt, fused, batch.ratio), sam(gt, fused)))

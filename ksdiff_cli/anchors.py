@@ -4,12 +4,10 @@ An image that is compared on by ``evaluate`` is a scene like any other, and has 
 """
 
 import math
-from collections.abc import Iterator
-
-import numpy as np
+from collections.abc import Callable, Iterator
 
 from ksdiff_cli.raster import ScenePair, Tile
-from ksdiff_cli.tiling import ALIGN
+from ksdiff_cli.tiling import ALIGN, Box
 
 SIDE = 128
 """Side of an anchor, PAN pixels."""
@@ -33,8 +31,8 @@ def count_anchors(shape: tuple[int, int]) -> int:
     return min(windows, max(FEWEST, min(MOST, round(_SHARE * windows))))
 
 
-def read_anchors(pair: ScenePair) -> Iterator[Tile]:
-    """Read windows of :data:`SIDE` pixels, spread evenly over the scene, always the same.
+def read_anchors(pair: ScenePair, read: Callable[..., Tile] | None = None) -> Iterator[Tile]:
+    """Read windows of :data:`SIDE` pixels, spread evenly over the scene, always the same; ``read`` reads one.
 
     Windows without holes are preferred, then those with the fewest; only where there is nothing else may half a window
     or more be invalid.
@@ -43,12 +41,13 @@ def read_anchors(pair: ScenePair) -> Iterator[Tile]:
         Windows, :func:`count_anchors` or fewer where the scene is almost empty; none where PAN and MS share no valid
         pixel. A scene smaller than a window is one window.
     """
+    read = read or pair.read
     most, looked, whole = count_anchors(pair.shape), 0, 0
     with_holes: list[tuple[float, int, tuple[int, int, int, int]]] = []
     for place in spread_windows(pair.shape, SIDE, math.lcm(ALIGN, pair.grid.ratio)):
         if whole == most or (looked >= _LOOKS * most and (whole or with_holes)):
             break
-        tile, looked = pair.read(*place), looked + 1
+        tile, looked = read(*place), looked + 1
         share = float(tile.valid.mean())
         if share == 1:
             whole += 1
@@ -60,16 +59,19 @@ def read_anchors(pair: ScenePair) -> Iterator[Tile]:
     if not chosen and not whole:
         chosen = [place for _, _, place in with_holes[:1]]
     for place in chosen:
-        yield pair.read(*place)
+        yield read(*place)
 
 
 def cut_anchors(tile: Tile, ratio: int) -> list[Tile]:
     """Cut the anchors of a scene that is in memory as one tile without holes; see :func:`read_anchors`."""
-    found = []
-    for row, col, height, width in spread_windows(tile.valid.shape, SIDE, math.lcm(ALIGN, ratio)):
-        place = np.s_[..., row : row + height, col : col + width]
-        found.append(Tile(tile.pan[place], tile.ms_up[place], tile.valid[place]))
-    return found[: count_anchors(tile.valid.shape)]
+    return [tile.cut(place) for place in place_anchors(tile.valid.shape, ratio)]
+
+
+def place_anchors(shape: tuple[int, int], ratio: int) -> list[Box]:
+    """Return where the anchors of a scene without holes lie; see :func:`read_anchors`."""
+    places = list(spread_windows(shape, SIDE, math.lcm(ALIGN, ratio)))
+    found = (Box(row, col, row + height, col + width) for row, col, height, width in places)
+    return list(found)[: count_anchors(shape)]
 
 
 def spread_windows(shape: tuple[int, int], side: int, align: int = ALIGN) -> Iterator[tuple[int, int, int, int]]:

@@ -68,6 +68,7 @@ def sharpen_scene(
     overwrite: bool = False,
     device: str = "auto",
     seed: int = 0,
+    sharpness: float | None = None,
     threads: int | None = None,
     progress: ProgressCallback = silent,
 ) -> "Sharpened":
@@ -107,6 +108,7 @@ def sharpen_scene(
         overwrite: replace an existing output.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: of the network's noise; the same seed gives the same bytes.
+        sharpness: of the network's result relative to PAN, -1 to 2; 0 is as sharp as PAN, less is softer.
         threads: CPU threads; None takes all cores.
         progress: told how far it is.
 
@@ -144,7 +146,9 @@ def sharpen_scene(
     )
     check_number("draws", draws, 2, 64, whole=True)
     workflow = Workflow(
-        _make_fuser(method, weights, device, seed, threads, {"adapt": adapt, "uncertainty": uncertainty}, mtf),
+        _make_fuser(
+            method, weights, device, seed, threads, sharpness, {"adapt": adapt, "uncertainty": uncertainty}, mtf
+        ),
         options,
         bands=bands,
         warp=warp,
@@ -170,6 +174,7 @@ def _make_fuser(
     device: str,
     seed: int,
     threads: int | None,
+    sharpness: float | None,
     given: Mapping[str, object] | None = None,
     mtf: "Mtf | None" = None,
 ) -> "Fuser":
@@ -178,9 +183,10 @@ def _make_fuser(
 
     check_seed(seed)
     check_number("threads", threads, 1, whole=True, optional=True)
+    check_number("sharpness", sharpness, -1, 2, optional=True)
     # it knows which methods there are
-    fuser = make_fuser(method, checkpoint, device, seed, threads, mtf=mtf or "sensor")
-    check_method(method, {"checkpoint": checkpoint, **(given or {})})
+    fuser = make_fuser(method, checkpoint, device, seed, threads, sharpness or 0.0, mtf=mtf or "sensor")
+    check_method(method, {"checkpoint": checkpoint, "sharpness": sharpness, **(given or {})})
     return fuser
 
 
@@ -199,6 +205,7 @@ def sharpen_array(
     memory: float | None = None,
     device: str = "auto",
     seed: int = 0,
+    sharpness: float | None = None,
     threads: int | None = None,
     progress: ProgressCallback = silent,
     note: Note = _drop,
@@ -227,6 +234,7 @@ def sharpen_array(
         memory: GB that the engine may take besides the arrays; the inputs are copied once. None takes 2.
         device: see :func:`sharpen_scene`.
         seed: see :func:`sharpen_scene`.
+        sharpness: see :func:`sharpen_scene`.
         threads: see :func:`sharpen_scene`.
         progress: told how far it is.
         note: told what a person should know, such as a shift between PAN and MS.
@@ -245,7 +253,7 @@ def sharpen_array(
 
     known = find_sensor(sensor) if sensor is None or isinstance(sensor, str) else sensor
     options = ArrayOptions(known, ratio, registration, tile, memory)
-    fuser = _make_fuser(method, None if checkpoint is None else Path(checkpoint), device, seed, threads)
+    fuser = _make_fuser(method, None if checkpoint is None else Path(checkpoint), device, seed, threads, sharpness)
     return sharpen_arrays(pan, ms, valid, nodata, fuser, options, progress, note)
 
 

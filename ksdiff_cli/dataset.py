@@ -4,12 +4,12 @@ It runs on a machine with torch, h5py and numpy alone: no rasterio here.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,11 @@ from torch import Tensor
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files import digest
 from ksdiff_cli.hdf5 import find_array, open_h5, read_attributes, reading
-from ksdiff_cli.models.contract import Statistics
+from ksdiff_cli.models.contract import FusionModel, Inputs, Statistics
+from ksdiff_cli.models.observation import AxisMap, Observed, fit_cameras
+
+if TYPE_CHECKING:
+    from ksdiff_cli.grids import GridMap
 
 Array = NDArray[Any]
 Geometry = Literal["area", "toolbox"]
@@ -27,6 +31,7 @@ Geometry = Literal["area", "toolbox"]
 _IMAGES = ("pan", "ms", "lms", "gt")
 _SCENES = ("scene", "scene_pan_mean", "scene_pan_std", "scene_ms_mean", "scene_ms_std")
 _CACHE_BYTES = 1 << 30  # a smaller file is kept in memory, uncompressed
+_SHARPNESS_IMAGES = 32  # that show together how sharp the truth is against PAN
 _CHUNK_BYTES = 1 << 26  # read at once in a pass over a whole file
 
 
@@ -44,17 +49,42 @@ class Batch:
     """Of the scenes that the images come from."""
     ratio: int
     """PAN pixels per MS pixel along a side."""
+    observed: Observed
+    """MS as it is in the file, with its place."""
+    gain: float
+    """MTF at the MS Nyquist frequency that MS was made with, or is believed to have."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return the same batch on ``device``; pinned images are copied while the GPU computes."""
-        pan, ms_up = (images.to(device, non_blocking=True) for images in (self.pan, self.ms_up))
-        gt = None if self.gt is None else self.gt.to(device, non_blocking=True)
-        return Batch(pan, ms_up, gt, self.statistics.to(device), self.ratio)
+        moved = self.each(lambda images: images.to(device, non_blocking=True))
+        return replace(moved, statistics=self.statistics.to(device))
 
     def pinned(self) -> "Batch":
         """Return the same batch with its images in pinned memory, from where a GPU fetches them by itself."""
-        gt = None if self.gt is None else self.gt.pin_memory()
-        return Batch(self.pan.pin_memory(), self.ms_up.pin_memory(), gt, self.statistics, self.ratio)
+        return self.each(torch.Tensor.pin_memory)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch with all its images changed alike."""
+        observed = replace(self.observed, ms=change(self.observed.ms))
+        gt = None if self.gt is None else change(self.gt)
+        return replace(self, pan=change(self.pan), ms_up=change(self.ms_up), gt=gt, observed=observed)
+
+    def inputs(self, model: FusionModel) -> Inputs:
+        """Return what a network's stages of training work on."""
+        if not model.observes:
+            return model.prepare(self.pan, self.ms_up, self.statistics, self.ratio, self.gt)
+        return model.prepare(self.pan, self.observed, self.seen, self.ratio, self.gt)
+
+    def fuse(self, model: FusionModel, **more: Any) -> Tensor:
+        """Sharpen the images; see :meth:`FusionModel.fuse`."""
+        if not model.observes:
+            return model.fuse(self.pan, self.ms_up, self.statistics, self.ratio, **more)
+        return model.fuse(self.pan, self.observed, self.seen, self.ratio, **more)
+
+    @property
+    def seen(self) -> Statistics:
+        """The statistics with the cameras that the images were seen by."""
+        return replace(self.statistics, cameras=fit_cameras(self.pan, self.observed, self.gain))
 
 
 class PatchFile:
@@ -121,6 +151,41 @@ class PatchFile:
         return "area" if self._text("geometry") == "area" else "toolbox"
 
     @property
+    def grid(self) -> "GridMap":
+        """The map from PAN's pixels to those of MS."""
+        from ksdiff_cli.grids import Axis, GridMap, corner_aligned
+
+        if self.geometry == "area":
+            return corner_aligned(self.ratio)
+        axis = Axis(1 / self.ratio, -(self.ratio // 2) / self.ratio)
+        return GridMap(axis, axis)
+
+    def sharpness(self, gains: Sequence[float]) -> float:
+        """Return how sharp the truth is relative to PAN, by what the images show together; 0 at full resolution.
+
+        Args:
+            gains: MTF gains that MS was made with.
+        """
+        if not self.has_gt:
+            return 0.0
+        from ksdiff_cli.numerics.camera import View
+        from ksdiff_cli.numerics.sharpness import implied_sharpness
+
+        chosen = np.linspace(0, len(self) - 1, min(_SHARPNESS_IMAGES, len(self))).round().astype(int).tolist()
+        pan, ms = self._read("pan", chosen), self._read("ms", chosen)
+        everywhere = np.ones(pan.shape[2:], bool), np.ones(ms.shape[2:], bool)
+        views = [View(p[0], everywhere[0], m, everywhere[1], self.grid) for p, m in zip(pan, ms, strict=True)]
+        return implied_sharpness(views, self.bands, gains)
+
+    @cached_property
+    def _own_sharpness(self) -> float:
+        return self.sharpness(self._gains)
+
+    @property
+    def _gains(self) -> Sequence[float]:
+        return self.sensor.get("mtf_ms") or (0.3,)
+
+    @property
     def sensor(self) -> dict[str, Any]:
         """The sensor's values as the file states them; {} if it does not."""
         text = self._text("sensor")
@@ -172,7 +237,10 @@ class PatchFile:
         """Return images as tensors, in the order asked for."""
         pan, ms_up = (torch.from_numpy(self._read(key, indices)) for key in ("pan", "lms"))
         gt = torch.from_numpy(self._read("gt", indices)) if self.has_gt else None
-        return Batch(pan, ms_up, gt, self.statistics(indices), self.ratio)
+        ms = torch.from_numpy(self._read("ms", indices))
+        rows, cols = (AxisMap(axis.scale, axis.offset) for axis in vars(self.grid).values())
+        observed = Observed(ms, None, rows, cols, self._own_sharpness)
+        return Batch(pan, ms_up, gt, self.statistics(indices), self.ratio, observed, float(np.mean(self._gains)))
 
     def _text(self, attribute: str) -> str:
         value = read_attributes(self._file, self.path).get(attribute, "")

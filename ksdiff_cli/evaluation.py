@@ -208,7 +208,7 @@ def _bind_all(
     bound = [_bind(case, fusers, notes) for case in cases]
     for name, latents in gather_latents(fusers, cases, prior).items():
         for case, steps, own in zip(cases, bound, latents, strict=True):
-            steps[name] = partial(_fuse_with, fusers[name], case.file.ratio, own)
+            steps[name] = partial(_fuse_with, fusers[name], case, own)
     return bound
 
 
@@ -217,7 +217,9 @@ def _bind(case: Case, fusers: Mapping[str, Fuser], notes: dict[str, None]) -> di
     steps: dict[str, Callable[[Image], Array]] = {}
     file = case.file
     for name, fuser in fusers.items():
-        steps[name] = partial(_fuse, fuser.for_images(case.sensor, file.bands, file.ratio, file.geometry))
+        steps[name] = partial(
+            _fuse, fuser.for_images(case.sensor, file.bands, file.ratio, file.geometry, case.sharpness)
+        )
         if fuser.uses_mtf and case.sensor == find_sensor(None):
             notes[f"{file.path}: names no known sensor; classical methods use generic MTF gains"] = None
     return steps
@@ -227,6 +229,7 @@ def _fuse(fuse: Callable[[Tile, SceneStatistics], Array], image: Image) -> Array
     return fuse(image.tile, image.scene)
 
 
-def _fuse_with(network: Any, ratio: int, latents: Sequence[Any], image: Image) -> Array:
-    fused: Array = network.fuse_image(image.tile, image.scene, ratio, latents[image.index])
+def _fuse_with(network: Any, case: Case, latents: Sequence[Any], image: Image) -> Array:
+    network.observe(image.tile, case.sensor.mtf_ms, case.sharpness)
+    fused: Array = network.fuse_image(image.tile, image.scene, case.file.ratio, latents[image.index])
     return fused

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.degrade import is_power_of_two
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import corner_aligned
+from ksdiff_cli.grids import GridMap, corner_aligned
 from ksdiff_cli.metrics import Settings, Shifts, find_shifts, guess_peak, measure_full, measure_reduced
 from ksdiff_cli.metrics.blocks import CELL
-from ksdiff_cli.raster import SceneStatistics, Tile
+from ksdiff_cli.raster import ObservedTile, SceneStatistics, Tile
 from ksdiff_cli.sensors import SENSORS, Sensor, find_sensor
 
 Array = NDArray[Any]
@@ -70,6 +71,16 @@ class Case:
         step = math.lcm(CELL, self.file.ratio)
         return height // step * step, width // step * step
 
+    @property
+    def grid(self) -> GridMap:
+        """The map from PAN's pixels to those of MS."""
+        return self.file.grid
+
+    @cached_property
+    def sharpness(self) -> float:
+        """Of what is wanted, relative to PAN: at reduced resolution the one that the protocol implies."""
+        return self.file.sharpness(self.sensor.mtf_ms) if self.protocol == "reduced" else 0.0
+
     def image(self, index: int) -> Image:
         """Read one image."""
         found = self.file.image(index)
@@ -80,7 +91,7 @@ class Case:
         if self.scale != 1:
             scale = np.float32(self.scale)
             pan, ms_up, ms, gt = pan * scale, ms_up * scale, ms * scale, None if gt is None else gt * scale
-        tile = Tile(pan, ms_up, np.ones((height, width), bool))
+        tile = ObservedTile(pan, np.ones((height, width), bool), ms, None, self.grid, ms_up)
         return Image(tile, self._statistics(index, pan, ms), ms, gt, index)
 
     def _statistics(self, index: int, pan: Array, ms: Array) -> SceneStatistics:

@@ -76,6 +76,7 @@ def _made_by(name: str, network: Network, case: Case) -> list[list["Tensor"]]:
     for image in map(case.image, range(len(case.file))):
         if network.needs_truth and image.gt is None:
             raise KsdiffError(f"{name}: stage 1's weights need the ground truth; use --protocol reduced")
+        network.observe(image.tile, case.sensor.mtf_ms, case.sharpness)
         found.append(network.latents(image.tile, image.scene, case.file.ratio, image.gt))
     return found
 

@@ -124,7 +124,7 @@ class Fuser(ABC):
         """
 
     def for_images(
-        self, sensor: "Sensor", bands: int, ratio: int, geometry: "Geometry"
+        self, sensor: "Sensor", bands: int, ratio: int, geometry: "Geometry", sharpness: float = 0.0
     ) -> Callable[[Tile, SceneStatistics], Array]:
         """Return what sharpens whole images, each by itself, where :meth:`prepare` has seen no scene.
 
@@ -133,6 +133,7 @@ class Fuser(ABC):
             bands: MS bands.
             ratio: see :meth:`fuse`.
             geometry: how the images' PAN and MS lie on each other.
+            sharpness: of what is wanted, relative to PAN; for networks.
 
         Returns:
             Of an image and its statistics: see :meth:`fuse`; float64 where that is how the method computes.

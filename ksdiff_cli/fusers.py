@@ -116,7 +116,7 @@ class Classical(Fuser):
         return self._method.apply(block, _single(coefficients), setup)
 
     def for_images(
-        self, sensor: Sensor, bands: int, ratio: int, geometry: Geometry
+        self, sensor: Sensor, bands: int, ratio: int, geometry: Geometry, sharpness: float = 0.0
     ) -> Callable[[Tile, SceneStatistics], Array]:
         """See :meth:`Fuser.for_images`: coefficients from each image alone, as the reference has it, in float64."""
         setup = make_setup(self._method, sensor, bands, ratio, geometry)
@@ -164,6 +164,7 @@ def make_fuser(
     device: str = "auto",
     seed: int = 0,
     threads: int | None = None,
+    sharpness: float = 0.0,
     *,
     stage1: bool = False,
     mtf: Mtf = "sensor",
@@ -176,6 +177,7 @@ def make_fuser(
         device: where a network runs.
         seed: of a network's random numbers.
         threads: CPU threads of a network; None takes all cores.
+        sharpness: see :class:`Network`.
         stage1: see :class:`Network`.
         mtf: whose MTF a classical method believes.
 
@@ -200,4 +202,4 @@ def make_fuser(
         import torch
 
         torch.set_num_threads(threads)
-    return Network(checkpoint, device, seed, stage1=stage1)
+    return Network(checkpoint, device, seed, stage1=stage1, sharpness=sharpness)

@@ -27,13 +27,13 @@ class Divider:
         self.side: int | None = None
         """Side of the largest core that is tried; None as long as every window went through whole."""
 
-    def run(self, fuse: "Callable[..., Tensor]", images: "tuple[Tensor, ...]", core: Box) -> "Tensor":
+    def run(self, fuse: "Callable[[Box, Box], Tensor]", seen: Box, core: Box) -> "Tensor":
         """Fuse a window.
 
         Args:
-            fuse: a core and the images of its window -> (N, C, height, width) of that core; it looks no further than
-                the margin.
-            images: each (N, ·, H, W), what ``fuse`` takes.
+            fuse: of a window and the core in it, both in the pixels of the whole window -> (N, C, height, width) of
+                that core; it looks no further than the margin.
+            seen: the whole window.
             core: the pixels wanted, at a multiple of 16 pixels from the scene's first, as the window itself.
 
         Returns:
@@ -42,12 +42,10 @@ class Divider:
         Raises:
             KsdiffError: memory does not suffice for the smallest part.
         """
-        height, width = images[0].shape[-2:]
-        whole = Box(0, 0, height, width)
         largest = max(core.height, core.width)
         if self.side is None or largest <= self.side:
             try:
-                return fuse(core.within(whole), *images).contiguous()
+                return fuse(seen, core).contiguous()
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -61,9 +59,7 @@ class Divider:
             release_memory()
         fused: Tensor | None = None
         for part in _quarters(core):
-            seen = part.grown(self._margin).meet(whole)
-            rows, cols = seen.within(whole)
-            made = self.run(fuse, tuple(image[..., rows, cols] for image in images), part.moved(-seen.top, -seen.left))
+            made = self.run(fuse, part.grown(self._margin).meet(seen), part)
             if fused is None:
                 fused = made.new_empty((*made.shape[:-2], core.height, core.width))
             fused[..., *part.within(core)] = made

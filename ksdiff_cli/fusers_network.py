@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,21 +12,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.anchors import SIDE, count_anchors, cut_anchors, read_anchors
+from ksdiff_cli.anchors import SIDE, count_anchors, cut_anchors, place_anchors, read_anchors
 from ksdiff_cli.device_transfer import DeviceTransfer, Sent
 from ksdiff_cli.devices import free_memory, has_bf16
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fuser import Fuser, check_pan
 from ksdiff_cli.fusers_divided import Divider
+from ksdiff_cli.grids import GridMap
+from ksdiff_cli.numerics.camera import SceneCamera, estimate_camera
+from ksdiff_cli.numerics.sharpness import resharpen
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
-from ksdiff_cli.tiling import Box
+from ksdiff_cli.raster import ObservedTile, ScenePair, SceneStatistics, Tile
+from ksdiff_cli.raster_camera import find_camera
+from ksdiff_cli.tiling import ALIGN, Box
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ksdiff_cli.classical import Geometry
     from ksdiff_cli.models.contract import Statistics
+    from ksdiff_cli.models.observation import Observed
     from ksdiff_cli.sensors import Sensor
 
 Array = NDArray[Any]
@@ -43,6 +48,9 @@ class SentTile:
     valid: Array
     """(H, W) bool, see :class:`ksdiff_cli.raster.Tile`."""
     images: Sent
+    """PAN and MS; and how far each MS pixel is believed, where some are not."""
+    grid: GridMap | None = None
+    """Of MS as it was delivered: the map from the tile's pixels to its; None for MS on the PAN grid."""
 
 
 class Network(Fuser):
@@ -53,7 +61,9 @@ class Network(Fuser):
     where the scene's anchors show that this changes no more than one pixel in a thousand by more than 1 DN.
     """
 
-    def __init__(self, checkpoint: Path, device: str = "auto", seed: int = 0, *, stage1: bool = False) -> None:
+    def __init__(
+        self, checkpoint: Path, device: str = "auto", seed: int = 0, *, stage1: bool = False, sharpness: float = 0.0
+    ) -> None:
         """Load the weights.
 
         Args:
@@ -61,6 +71,7 @@ class Network(Fuser):
             device: see :func:`ksdiff_cli.devices.pick_device`.
             seed: of z_T, drawn once for the scene and shared by all its tiles.
             stage1: take stage 1's weights too; they only fuse with a latent given.
+            sharpness: of results relative to PAN; 0 is as sharp as PAN.
 
         Raises:
             KsdiffError: no such device, or the weights are not made for sharpening.
@@ -75,14 +86,21 @@ class Network(Fuser):
             raise KsdiffError(
                 f"{checkpoint}: holds stage 1, whose prior needs the ground truth; train stage 2 and give its weights"
             )
+        if sharpness and not self._model.observes:
+            raise KsdiffError(f"{checkpoint}: its network knows no sharpness but its own; leave --sharpness out")
+        self.uses_camera = self._model.observes
         self._checkpoint = checkpoint
         self._seed = seed
         self._noise = self._model.noise(seed)
         self._kernels: list[Any] | None = None
-        self._known: tuple[SceneStatistics, Statistics] | None = None
+        self._known: tuple[SceneStatistics, SceneCamera | None, Statistics] | None = None
+        self._camera: SceneCamera | None = None
+        self._sharpness = sharpness
         self._transfer = DeviceTransfer(self._device)
         self._divider = Divider(self._model.margin)
         self._provenance = {"METHOD": "ksdiff", "WEIGHTS": weights_hash(checkpoint), "SEED": str(seed)}
+        if sharpness:
+            self._provenance["SHARPNESS"] = f"{sharpness:g}"
 
     def check(self, bands: int, ratio: float) -> None:
         """See :meth:`Fuser.check`; what was learnt from another scene is forgotten."""
@@ -93,6 +111,7 @@ class Network(Fuser):
         except ModelError as error:
             raise ModelError(f"{self._checkpoint}: {error}") from None
         self._kernels, self._model.lossy, self._divider = None, False, Divider(self._model.margin)
+        self._camera = None
 
     def draw(self, number: int) -> None:
         """Take another z_T from now on, the ``number``-th after that of the seed; what a scene taught is forgotten."""
@@ -100,11 +119,21 @@ class Network(Fuser):
 
     def reach(self, ratio: int) -> int:
         """See :meth:`Fuser.reach`."""
-        return self._model.margin
+        return self._model.margin_at(ratio) + (ALIGN if self._sharpness else 0)
+
+    def read(self, pair: ScenePair, seen: Box) -> "SentTile":
+        """See :meth:`Fuser.read`."""
+        return self.send(self._read(pair, seen.top, seen.left, seen.height, seen.width))
+
+    def _read(self, pair: ScenePair, *place: int) -> Tile:
+        """Read a window of a scene as the network takes it."""
+        return pair.read_observed(*place) if self._model.observes else pair.read(*place)
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
         """See :meth:`Fuser.prepare`: the scene's kernels are the mean of those that its anchors would have."""
         check_pan(pair, statistics)
+        if self._model.observes:
+            self._camera, self._known = find_camera(pair, progress, self._sharpness), None
         known, total, ratio = self._statistics(statistics), count_anchors(pair.shape), pair.grid.ratio
         kept: list[Tile] = []
         # where MS has no whole numbers, nobody knows how much a pixel may change
@@ -112,7 +141,7 @@ class Network(Fuser):
         may_round = whole and self._may_save_time(pair.shape)
 
         def read() -> Iterator[Tile]:
-            for tile in read_anchors(pair):
+            for tile in read_anchors(pair, partial(self._read, pair)):
                 if may_round and len(kept) < _JUDGES:
                     kept.append(tile)
                 yield tile
@@ -129,14 +158,31 @@ class Network(Fuser):
         self, tile: Tile, known: "Statistics", ratio: int, latent: "Tensor | None" = None
     ) -> "list[Tensor]":
         given = {} if latent is None else {"latent": latent}
-        images = self._batch(tile.pan), self._batch(tile.ms_up)
-        return self._model.kernels(*images, known, ratio, self._noise, **given)
+        return self._model.kernels(self._batch(tile.pan), self._ms_of(tile), known, ratio, self._noise, **given)
 
     def for_images(
-        self, sensor: "Sensor", bands: int, ratio: int, geometry: "Geometry"
+        self, sensor: "Sensor", bands: int, ratio: int, geometry: "Geometry", sharpness: float = 0.0
     ) -> Callable[[Tile, SceneStatistics], Array]:
         """See :meth:`Fuser.for_images`: an image is a scene of its own, see :meth:`fuse_image`."""
-        return lambda tile, statistics: self.fuse_image(tile, statistics, ratio)
+
+        def fuse(tile: Tile, statistics: SceneStatistics) -> Array:
+            self.observe(tile, sensor.mtf_ms, sharpness)
+            return self.fuse_image(tile, statistics, ratio)
+
+        return fuse
+
+    def observe(self, tile: Tile, gains: tuple[float, ...], sharpness: float = 0.0) -> None:
+        """Find the cameras of an image that is then sharpened as a scene of its own, for a network that observes.
+
+        Args:
+            tile: the image.
+            gains: the sensor's, for an image that does not tell.
+            sharpness: of what is wanted, relative to PAN.
+        """
+        if self._model.observes and isinstance(tile, ObservedTile):
+            self._sharpness = sharpness
+            pan = resharpen(tile.pan[0], self._sharpness)
+            self._camera = estimate_camera(pan, tile.ms, tile.grid, table_gains=gains)
 
     def fuse_image(
         self, tile: Tile, statistics: SceneStatistics, ratio: int, latents: "Sequence[Tensor]" = ()
@@ -184,10 +230,9 @@ class Network(Fuser):
 
     def latents(self, tile: Tile, statistics: SceneStatistics, ratio: int, gt: Array | None = None) -> "list[Tensor]":
         """Return the z of an image's anchors, as :meth:`fuse_image` takes them; see :meth:`latent`."""
-        truths: list[Array | None] = [None] * count_anchors(tile.valid.shape)
-        if gt is not None:
-            truths = [window.ms_up for window in cut_anchors(replace(tile, ms_up=gt), ratio)]
-        windows = cut_anchors(tile, ratio)
+        windows, places = cut_anchors(tile, ratio), place_anchors(tile.valid.shape, ratio)
+        whole = Box(0, 0, *tile.valid.shape)
+        truths = [None if gt is None else gt[:, *place.within(whole)] for place in places]
         return [self.latent(window, statistics, ratio, truth) for window, truth in zip(windows, truths, strict=True)]
 
     def latent(self, tile: Tile, statistics: SceneStatistics, ratio: int, gt: Array | None = None) -> "Tensor":
@@ -210,14 +255,16 @@ class Network(Fuser):
 
         from ksdiff_cli.models.contract import pad_to_multiple
         from ksdiff_cli.models.ksdiff import KSDiff
+        from ksdiff_cli.models.observation import Observed
 
         if not isinstance(self._model, KSDiff) or not self._model.config.prior:
             raise KsdiffError(f"{self._checkpoint}: its network has no prior to look at")
-        side = self._model.multiple
-        pan, ms_up = (pad_to_multiple(self._batch(image), side) for image in (tile.pan, tile.ms_up))
+        side, ms = self._model.multiple, self._ms_of(tile)
+        pan = pad_to_multiple(self._batch(tile.pan), side)
+        ms = ms if isinstance(ms, Observed) else pad_to_multiple(ms, side)
         truth = None if gt is None else pad_to_multiple(self._batch(gt), side)
         with torch.no_grad(), self._reproducibly():
-            inputs = self._model.prepare(pan, ms_up, self._statistics(statistics), ratio, truth)
+            inputs = self._model.prepare(pan, ms, self._statistics(statistics), ratio, truth)
             z = self._model.latent(inputs, self._noise)
         assert z is not None
         return z.cpu()
@@ -229,6 +276,9 @@ class Network(Fuser):
 
     def send(self, tile: Tile) -> SentTile:
         """See :meth:`Fuser.send`."""
+        if self._model.observes and isinstance(tile, ObservedTile):
+            images = (tile.pan, tile.ms) if tile.belief is None else (tile.pan, tile.ms, tile.belief[None])
+            return SentTile(tile.valid, self._transfer.send(*images), tile.grid)
         return SentTile(tile.valid, self._transfer.send(tile.pan, tile.ms_up))
 
     def start(self, tile: SentTile, statistics: SceneStatistics, ratio: int, core: Box) -> Callable[[], Array]:
@@ -239,19 +289,32 @@ class Network(Fuser):
         self, tile: SentTile, statistics: SceneStatistics, ratio: int, core: Box, kernels: "list[Tensor] | None"
     ) -> Callable[[], Array]:
         known = self._statistics(statistics)
+        pan, *rest = (image[None] for image in self._transfer.receive(tile.images))
+        whole = Box(0, 0, *tile.valid.shape)
 
-        def fuse(part: tuple[slice, slice], pan: "Tensor", ms_up: "Tensor") -> "Tensor":
-            wanted: dict[str, Any] = {"core": part} if self._model.trims else {}
-            fused = self._model.fuse(pan, ms_up, known, ratio, self._noise, kernels=kernels, **wanted)
-            return fused if wanted else fused[..., *part]
+        def fuse(seen: Box, wanted: Box) -> "Tensor":
+            part = wanted.within(seen)
+            ms = (
+                rest[0][..., *seen.within(whole)]
+                if tile.grid is None
+                else place(tile.grid, seen, self._sharpness, *rest)
+            )
+            inside: dict[str, Any] = {"core": part} if self._model.trims else {}
+            image = pan[..., *seen.within(whole)]
+            fused = self._model.fuse(image, ms, known, ratio, self._noise, kernels=kernels, **inside)
+            return fused if inside else fused[..., *part]
 
-        pan, ms_up = (image[None] for image in self._transfer.receive(tile.images))
         with self._reproducibly():
-            if kernels is None:  # kernels are the tile's own: it must not be divided
-                fused = fuse(core.within(Box(0, 0, *tile.valid.shape)), pan, ms_up)
-            else:
-                fused = self._divider.run(fuse, (pan, ms_up), core)
+            # a tile whose kernels are its own must not be divided
+            fused = fuse(whole, core) if kernels is None else self._divider.run(fuse, whole, core)
         return self._transfer.fetch(fused[0].contiguous())
+
+    def _ms_of(self, tile: Tile) -> "Tensor | Observed":
+        """Return what the network takes of a tile's MS, on the device."""
+        if not (self._model.observes and isinstance(tile, ObservedTile)):
+            return self._batch(tile.ms_up)
+        belief = () if tile.belief is None else (self._batch(tile.belief[None]),)
+        return place(tile.grid, Box(0, 0, *tile.valid.shape), self._sharpness, self._batch(tile.ms), *belief)
 
     def _batch(self, values: Any) -> "Tensor":
         import torch
@@ -262,12 +325,17 @@ class Network(Fuser):
     def _statistics(self, scene: SceneStatistics) -> "Statistics":
         """Return a scene's statistics on the device; they go there once a scene."""
         from ksdiff_cli.models.contract import Statistics
+        from ksdiff_cli.models.observation import Cameras
 
-        kept = self._known
-        if kept is None or kept[0] is not scene:
-            values = [scene.pan_mean], [scene.pan_std], scene.ms_mean, scene.ms_std
-            self._known = kept = scene, Statistics(*map(self._batch, values))
-        return kept[1]
+        kept, camera = self._known, self._camera
+        if kept is None or kept[0] is not scene or kept[1] is not camera:
+            values = map(self._batch, ([scene.pan_mean], [scene.pan_std], scene.ms_mean, scene.ms_std))
+            seen = None
+            if camera is not None:
+                numbers = [camera.gain], [camera.compensation], [camera.weights], [camera.offset], [camera.injection]
+                seen = Cameras(*(self._batch(value)[0] for value in (*numbers, [camera.r2])))
+            self._known = kept = scene, camera, Statistics(*values, seen)
+        return kept[2]
 
     def _reproducibly(self) -> AbstractContextManager[Any]:
         """Give the same bytes from the same command, on a GPU too."""
@@ -308,6 +376,22 @@ class Network(Fuser):
 def _mean(made: "list[list[Tensor]]") -> "list[Tensor] | None":
     """Return the mean of each kernel over several windows; None if there is no window."""
     return [sum(each[1:], each[0]) / len(made) for each in zip(*made, strict=True)] if made else None
+
+
+def place(grid: GridMap, seen: Box, sharpness: float, ms: "Tensor", belief: "Tensor | None" = None) -> "Observed":
+    """Lay MS on a part of the PAN grid that its map belongs to.
+
+    Args:
+        grid: the map from the grid's pixels to those of MS.
+        seen: the part.
+        sharpness: of what is wanted, relative to PAN.
+        ms: (N, bands, h, w).
+        belief: (N, 1, h, w), see :class:`Observed`.
+    """
+    from ksdiff_cli.models.observation import AxisMap, Observed
+
+    rows, cols = (AxisMap(axis.scale, axis.offset) for axis in vars(grid.shifted(seen.top, seen.left)).values())
+    return Observed(ms, belief, rows, cols, sharpness)
 
 
 @contextmanager

@@ -79,6 +79,19 @@ def reach(axis: Axis, count: int, size: int, first: int = 0) -> tuple[int, int]:
     return start, max(min(stop, size), start + 1)
 
 
+def centres(axis: Axis, first: int, count: int, size: int) -> tuple[int, int]:
+    """Find the MS pixels [start, stop), of ``size``, whose centres lie in ``count`` PAN pixels from ``first`` on.
+
+    At least one is returned, the nearest, where there is none.
+    """
+    ends = sorted((axis.to_ms(first - 0.5), axis.to_ms(first + count - 0.5)))
+    start, stop = max(0, math.ceil(ends[0] - 1e-6)), min(size, math.floor(ends[1] + 1e-6) + 1)
+    if start >= stop:
+        start = min(max(0, round((ends[0] + ends[1]) / 2)), size - 1)
+        stop = start + 1
+    return start, stop
+
+
 def nearest(axis: Axis, count: int, start: int, stop: int, first: int = 0) -> Array:
     """Return the index, within [start, stop), of the MS pixel that holds each of ``count`` PAN pixels' centres."""
     # half-pixel grid offsets put centres exactly between two MS pixels: the epsilon makes all windows choose alike

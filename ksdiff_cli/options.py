@@ -203,6 +203,17 @@ Quicklook = Annotated[
         help="Draw PAN, MS and the result beside each other. Default: no picture.",
     ),
 ]
+Sharpness = Annotated[
+    float | None,
+    option(
+        METHOD,
+        "--sharpness",
+        min=-1,
+        max=2,
+        help="How much sharper than PAN the network's result is to be, as the share of what a blur of PAN by .9 pixels "
+        "takes away; less than 0 is softer. Default: 0, as sharp as PAN.",
+    ),
+]
 Consistent = Annotated[
     bool,
     option(

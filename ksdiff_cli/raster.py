@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from ksdiff_cli.grids import (
     GridMap,
     Halfway,
     apply_separable,
+    centres,
+    degrade,
     gaussian_matrix,
     gaussian_reach,
     mtf_sigma,
@@ -57,6 +60,7 @@ from ksdiff_cli.tiling import Box
 
 __all__ = [
     "BandSource",
+    "ObservedTile",
     "QualityBand",
     "Scene",
     "ScenePair",
@@ -117,6 +121,57 @@ class Tile:
     """(bands, H, W) float32, DN; upsampled MS."""
     valid: Array
     """(H, W) bool; True where PAN and all MS bands hold data."""
+
+    def cut(self, box: Box) -> "Tile":
+        """Return a part of it."""
+        rows, cols = box.within(Box(0, 0, *self.valid.shape))
+        return Tile(self.pan[:, rows, cols], self.ms_up[:, rows, cols], self.valid[rows, cols])
+
+
+class ObservedTile(Tile):
+    """A window with MS as it was delivered, upsampled only for whoever asks for that."""
+
+    def __init__(
+        self, pan: Array, valid: Array, ms: Array, belief: Array | None, grid: GridMap, ms_up: Array | None = None
+    ) -> None:
+        """Put it together.
+
+        Args:
+            pan: see :class:`Tile`.
+            valid: see :class:`Tile`.
+            ms: (bands, h, w) float32, DN; the MS pixels whose centres lie in the window, holes filled.
+            belief: (h, w) float32 in 0..1, how far each of them is believed: 0 where it is invalid, less than 1 where
+                what it sees of PAN is invalid in part; None where all are.
+            grid: the map from the window's pixels to those of ``ms``.
+            ms_up: where it was upsampled in another way.
+        """
+        given = {"pan": pan, "valid": valid, "ms": ms, "belief": belief, "grid": grid}
+        for name, value in (given if ms_up is None else given | {"ms_up": ms_up}).items():
+            object.__setattr__(self, name, value)
+
+    ms: Array
+    belief: Array | None
+    grid: GridMap
+
+    @cached_property
+    def ms_up(self) -> Array:  # type: ignore[override]
+        """(bands, H, W) float32, see :class:`Tile`; at the window's border its outermost MS pixels go on."""
+        return upsample(self.ms, self.grid, (self.valid.shape[0], self.valid.shape[1]))
+
+    def cut(self, box: Box) -> "ObservedTile":
+        """See :meth:`Tile.cut`; MS is cut to the pixels whose centres lie in the part."""
+        rows, cols = box.within(Box(0, 0, *self.valid.shape))
+        axes = ((self.grid.rows, box.top, box.height), (self.grid.cols, box.left, box.width))
+        (top, bottom), (left, right) = (
+            centres(axis, first, count, size)
+            for (axis, first, count), size in zip(axes, self.ms.shape[1:], strict=True)
+        )
+        belief = None if self.belief is None else self.belief[top:bottom, left:right]
+        grid = self.grid.shifted(box.top, box.left).moved(-top, -left)
+        ms = self.ms[:, top:bottom, left:right]
+        return ObservedTile(
+            self.pan[:, rows, cols], self.valid[rows, cols], ms, belief, grid, self.ms_up[:, rows, cols]
+        )
 
 
 @dataclass(frozen=True)
@@ -230,16 +285,31 @@ class ScenePair:
 
     def read(self, row: int, col: int, height: int, width: int) -> Tile:
         """Read a window of the output grid, MS upsampled onto it. See :class:`Tile`."""
-        pan, valid, ms, start = self._read(row, col, height, width)
+        pan, valid, ms, _, start = self._read(row, col, height, width)
         return Tile(pan, upsample(ms, self.grid, (height, width), start, (row, col)), valid)
 
     def read_swath(self, row: int, col: int, height: int, width: int) -> Swath:
         """Read a window of the output grid, MS upsampled along one axis only. See :class:`Swath`."""
-        pan, valid, ms, start = self._read(row, col, height, width)
+        pan, valid, ms, _, start = self._read(row, col, height, width)
         return Swath(pan, upsample_columns(ms, self.grid, (height, width), start, (row, col)), valid)
 
-    def _read(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array, Array, tuple[int, int]]:
-        """Read a window: PAN, where both are valid, the MS under it, and which of its pixels is the first."""
+    def read_observed(self, row: int, col: int, height: int, width: int) -> ObservedTile:
+        """Read a window of the output grid with MS as it was delivered. See :class:`ObservedTile`."""
+        pan, valid, ms, known, start = self._read(row, col, height, width)
+        axes = ((self.grid.rows, row, height), (self.grid.cols, col, width))
+        (top, bottom), (left, right) = (
+            centres(axis, first, count, size) for (axis, first, count), size in zip(axes, self.ms_shape, strict=True)
+        )
+        inside = Box(top, left, bottom, right).moved(-start[0], -start[1]).within(Box(0, 0, *known.shape))
+        ms, known = ms[:, *inside], known[inside]
+        grid = self.grid.shifted(row, col).moved(-top, -left)
+        if valid.all() and known.all():
+            return ObservedTile(pan, valid, ms, None, grid)
+        seen = degrade(valid[None].astype(np.float32), grid, known.shape, (GAIN,))[0]
+        return ObservedTile(pan, valid, ms, known * seen, grid)
+
+    def _read(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array, Array, Array, tuple[int, int]]:
+        """Read a window: PAN, where both are valid, the MS under it, where that is, and its first pixel."""
         pan, valid = self.read_pan(row, col, height, width)
         if not valid.all():
             pan = self._filled_pan(row, col, height, width)
@@ -250,7 +320,7 @@ class ScenePair:
             rows = nearest(self.grid.rows, height, top, bottom, row)
             cols = nearest(self.grid.cols, width, left, right, col)
             valid &= ms_valid[np.ix_(rows, cols)]
-        return pan, valid, ms, (top, left)
+        return pan, valid, ms, ms_valid, (top, left)
 
     def _meet(self, row: int, col: int, height: int, width: int) -> bool:
         """Say whether both images are valid in some pixel of a window of the output grid."""

@@ -1,10 +1,12 @@
 """The cameras of an open scene, found in some of its parts: :mod:`ksdiff_cli.numerics.camera` for files."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics.camera import Kernel, SceneCamera, View, camera_kernel, fit_camera, view_boxes
+from ksdiff_cli.numerics.sharpness import resharpen
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair
 from ksdiff_cli.sensors import Sensor, find_sensor
@@ -25,7 +27,7 @@ class MsCamera:
     """Where that is from, for people."""
 
 
-def find_camera(pair: ScenePair, progress: ProgressCallback = silent) -> SceneCamera:
+def find_camera(pair: ScenePair, progress: ProgressCallback = silent, sharpness: float = 0.0) -> SceneCamera:
     """Find the cameras of a scene, once for each pair.
 
     What is read is bounded, and laid out by the scene's grid alone: the same scene gives the same camera whatever
@@ -34,24 +36,31 @@ def find_camera(pair: ScenePair, progress: ProgressCallback = silent) -> SceneCa
     Args:
         pair: the open scene; the shift found is beyond what its grid already knows.
         progress: told the parts read.
+        sharpness: that PAN is brought to first, see :func:`ksdiff_cli.numerics.sharpness.resharpen`; what is found then
+            is not the pair's own camera, and not kept.
 
     Raises:
         KsdiffError: a file is damaged.
     """
+    if sharpness:
+        views = [replace(view, pan=resharpen(view.pan, sharpness)) for view in _read_views(pair, progress)]
+        return fit_camera(views, pair.bands, table_gains(pair)[0])
     if pair.camera is None:
-        views = []
-        boxes = view_boxes(pair.grid, pair.shape, pair.ms_shape)
-        for done, (over, under) in enumerate(boxes, start=1):
-            place = over.top, over.left, over.height, over.width
-            ms, ms_valid = pair.read_ms(*place)
-            ms_valid &= ~pair.read_cloud(*place)
-            if ms_valid.any():
-                pan, pan_valid = pair.read_pan(under.top, under.left, under.height, under.width)
-                grid = pair.grid.shifted(under.top, under.left).moved(-over.top, -over.left)
-                views.append(View(pan[0], pan_valid, ms, ms_valid, grid))
-            progress(done, len(boxes), "cameras")
-        pair.camera = fit_camera(views, pair.bands, table_gains(pair)[0])
+        pair.camera = fit_camera(list(_read_views(pair, progress)), pair.bands, table_gains(pair)[0])
     return pair.camera
+
+
+def _read_views(pair: ScenePair, progress: ProgressCallback) -> Iterator[View]:
+    boxes = view_boxes(pair.grid, pair.shape, pair.ms_shape)
+    for done, (over, under) in enumerate(boxes, start=1):
+        place = over.top, over.left, over.height, over.width
+        ms, ms_valid = pair.read_ms(*place)
+        ms_valid &= ~pair.read_cloud(*place)
+        if ms_valid.any():
+            pan, pan_valid = pair.read_pan(under.top, under.left, under.height, under.width)
+            grid = pair.grid.shifted(under.top, under.left).moved(-over.top, -over.left)
+            yield View(pan[0], pan_valid, ms, ms_valid, grid)
+        progress(done, len(boxes), "cameras")
 
 
 def table_gains(pair: ScenePair) -> tuple[tuple[float, ...], Sensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ksdiff_cli.dataset import Batch, PatchFile
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.models.observation import AxisMap
 
 _WHOLE = slice(None)
 
@@ -62,6 +64,8 @@ class TrainingBatches:
         factors = np.exp(random.uniform(-self.gain, self.gain, self.size)).astype(np.float32)
 
         drawn = file.batch(indices[self.share].tolist())
+        if file.geometry == "toolbox":  # turning moves MS on PAN there: all images alike
+            turns[:], flips[:] = turns[0], flips[0]
         ways = turns[self.share] + 4 * flips[self.share]
         places = {int(way): torch.from_numpy(np.flatnonzero(ways == way)) for way in np.unique(ways)}
         brightness = torch.from_numpy(factors[self.share])[:, None, None, None] if self.gain else None
@@ -73,8 +77,19 @@ class TrainingBatches:
                 out[chosen] = turned.flip(3) if way >= 4 else turned
             return out if brightness is None else out.mul_(brightness)
 
-        assert drawn.gt is not None
-        return Batch(turn(drawn.pan), turn(drawn.ms_up), turn(drawn.gt), drawn.statistics, drawn.ratio)
+        turned = drawn.each(turn)
+        if file.geometry != "toolbox":
+            return turned
+        observed, way = turned.observed, int(ways[0]) if len(ways) else 0
+        size = drawn.pan.shape[-1], observed.ms.shape[-1]
+        rows = _reversed(observed.rows, *size) if way % 4 in (1, 2) else observed.rows
+        cols = _reversed(observed.cols, *size) if (way % 4 in (2, 3)) != (way >= 4) else observed.cols
+        return replace(turned, observed=replace(observed, rows=rows, cols=cols))
+
+
+def _reversed(axis: AxisMap, pan: int, ms: int) -> AxisMap:
+    """Return the map between both axes run through backwards."""
+    return AxisMap(axis.scale, ms - 1 - axis.scale * (pan - 1) - axis.offset)
 
 
 class Ahead:

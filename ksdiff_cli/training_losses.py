@@ -55,7 +55,9 @@ class Objective:
             z = model.truth_latent(inputs)
             return z + self.latent_noise * draws.normal(z), None
         if self.target is None:
-            return model.sample(inputs, draws.normal(model.noise().expand(len(inputs.M), -1, -1)).to(inputs.M)), None
+            return model.sample(
+                inputs, draws.normal(model.noise().expand(model.entries(inputs), -1, -1)).to(inputs.M)
+            ), None
         with torch.no_grad():
             z_0 = self.target.truth_latent(inputs)
         noise = draws.normal(z_0)

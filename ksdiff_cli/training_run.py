@@ -64,7 +64,7 @@ class Run:
         self.arithmetic = choose_arithmetic(options.precision, self.device)
         self.objective = Objective(self.target, options.recipe, options.latent_noise, options.diffusion_weight)
         images, share = options.batch, team.rows(options.batch)
-        if config.bands is None:  # all read the same images and take their rows later
+        if config.bands is None and not self.model.observes:  # all read the same images and take their rows later
             images, share = max(2, team.size, 2 * options.batch // max(file.bands for file in train)), slice(None)
         self.batches = TrainingBatches(train, images, options.seed + stage, gain=options.gain, share=share)
 
@@ -202,8 +202,8 @@ class Run:
     def _inputs(self, batch: Batch, random: torch.Generator) -> tuple[Inputs, Draws]:
         """Standardise a batch; keep ``options.batch`` random image-band pairs where all bands share the network."""
         moved = batch.to(self.device)
-        inputs = self.model.prepare(moved.pan, moved.ms_up, moved.statistics, moved.ratio, moved.gt)
-        if self.model.config.bands is not None:
+        inputs = moved.inputs(self.model)
+        if self.model.config.bands is not None or self.model.observes:
             return inputs, Draws(random, self.options.batch, self.team.rows(self.options.batch))
         total = inputs.M.shape[0]
         kept = torch.arange(total)

@@ -38,7 +38,7 @@ def validate(model: FusionModel, files: Sequence[PatchFile], device: torch.devic
         diffusion has ``valid`` alone, its own loss at steps that stay the same. {} without files.
     """
     model.eval()
-    of_files = [[_prepare(model, batch.to(device)) for batch in _first_patches(file)] for file in files]
+    of_files = [[batch.to(device).inputs(model) for batch in _first_patches(file)] for file in files]
     batches = [batch for one in of_files for batch in one]
     if not batches:
         return {}
@@ -85,19 +85,14 @@ def draw_pictures(
 
 
 def _fuse(model: FusionModel, batch: Batch) -> Tensor:
-    images = batch.pan, batch.ms_up, batch.statistics, batch.ratio
     if isinstance(model, PixelDiffusion):
         before, model.sampling_steps = model.sampling_steps, min(_PIXEL_STEPS, model.config.steps)
         try:
-            return model.fuse(*images)
+            return batch.fuse(model)
         finally:
             model.sampling_steps = before
     assert isinstance(model, KSDiff)
-    return model.fuse(*images, latent=model.latent(_prepare(model, batch)))  # stage 1 needs the truth for its z
-
-
-def _prepare(model: FusionModel, batch: Batch) -> Inputs:
-    return model.prepare(batch.pan, batch.ms_up, batch.statistics, batch.ratio, batch.gt)
+    return batch.fuse(model, latent=model.latent(batch.inputs(model)))  # stage 1 needs the truth for its z
 
 
 def _mean_loss(model: KSDiff, batches: list[Inputs], latents: Sequence[Tensor | None]) -> float:

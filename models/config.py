@@ -20,7 +20,7 @@ class ModelConfig(Config):
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
         **Config.bounds,
         **dict.fromkeys(("width", "band_width", "latent", "encoder_width", "denoiser_width", "tokens"), (1, 4096)),
-        **dict.fromkeys(("depths", "band_blocks", "rank", "denoiser_blocks"), (1, 64)),
+        **dict.fromkeys(("depths", "trunk_blocks", "band_blocks", "rank", "denoiser_blocks"), (1, 64)),
         **dict.fromkeys(("kernel", "expansion", "patch"), (1, 32)),
         "encoder_stages": (1, 8),
         **dict.fromkeys(("steps", "sampling_steps"), (1, 10_000)),
@@ -42,6 +42,8 @@ class ModelConfig(Config):
     """Hidden channels of a block over its channels."""
     band_width: int = 48
     """Channels of a band's branch, at 1/4 of the PAN resolution, in the backbone ``shared``."""
+    trunk_blocks: int = 1
+    """Residual blocks of the trunk, in the backbone ``unrolled``."""
     band_blocks: int = 2
     """ConvNeXt blocks of a band's branch."""
     patch: int = 4

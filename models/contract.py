@@ -1,5 +1,6 @@
 """What every fusion network promises: its call, the inputs it sees, the sizes it takes, its errors."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers import low_pass, products_in_bfloat16
+from .observation import Cameras, Observed, resharpen, spread
 
-_LEAST_RATIO = 1.9  # true PAN pixels per MS pixel: a nominal 2, on grids that were resampled a little
 Stage = Literal[1, 2]
 _ROUNDING = 1e-7  # deviations this small against the mean are what float32 rounds away: a constant image
 
@@ -35,11 +36,32 @@ class Statistics:
     """(N, C)"""
     ms_std: Tensor
     """(N, C)"""
+    cameras: Cameras | None = None
+    """How the scenes were seen, for networks that ask for it."""
 
     def to(self, device: torch.device | str) -> "Statistics":
         """Return the same statistics on ``device``, as float32."""
         moved = (value.to(device, torch.float32) for value in (self.pan_mean, self.pan_std, self.ms_mean, self.ms_std))
-        return Statistics(*moved)
+        return Statistics(*moved, None if self.cameras is None else self.cameras.to(device))
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What was observed, standardised as :class:`Inputs` are; N images, C bands."""
+
+    observed: Observed
+    """MS as it was delivered."""
+    cameras: Cameras
+    weights: Tensor
+    """(N, C, 1, 1) PAN per band, by regression at the MS scale."""
+    offset: Tensor
+    """(N, 1, 1, 1)."""
+    injection: Tensor
+    """(N, C, 1, 1) band per PAN that the mix lacks."""
+    facts: Tensor
+    """(N, 4) the logarithms of gain and ratio, the compensation, r2, each around 0 and of order 1."""
+    band_facts: Tensor
+    """(N, C, 7) those, and the band's weight, injection and share of the mix."""
 
 
 Core = tuple[slice, slice]
@@ -67,6 +89,8 @@ class Inputs:
     """(R,) int64, the image that each entry is of; None: R = N, and entry r is of image r."""
     core: Core | None = None
     """The pixels that a result is wanted of; None: all."""
+    observation: Observation | None = None
+    """For networks that ask for it; then R = N * C, all bands of every image."""
 
     @property
     def ms(self) -> Tensor:
@@ -98,6 +122,16 @@ class Inputs:
         if len(kept) == len(self.P):
             return Inputs(self.P, self.detail, M, self.context, G, image, self.core)
         return Inputs(self.P[kept], self.detail[kept], M, self.context[kept], G, image, self.core)
+
+    def summary(self) -> "Inputs":
+        """Return one entry an image, R = N: the mean of its bands, with their mix in place of the context."""
+        seen = self.observation
+        assert seen is not None
+        n, bands = seen.weights.shape[:2]
+        M = self.M.view(n, bands, *self.M.shape[2:])
+        G = None if self.G is None else self.G.view_as(M).mean(1, keepdim=True)
+        mix = seen.offset + (seen.weights * M).sum(1, keepdim=True)
+        return Inputs(self.P, self.detail, M.mean(1, keepdim=True), mix, G)
 
     def strip(self, rows: slice) -> "Inputs":
         """Return the chosen rows of pixels, all of them wanted."""
@@ -212,6 +246,10 @@ class FusionModel(nn.Module, ABC):
     """Types of devices where that may save time."""
     trims: ClassVar[bool] = False
     """Whether :meth:`fuse` takes a ``core``."""
+    least_ratio: float = 1.9
+    """The smallest true PAN pixels per MS pixel; 1.9 is a nominal 2, on grids that were resampled a little."""
+    observes: bool = False
+    """Whether :meth:`fuse` takes MS as it was delivered, and the scene's cameras in its statistics."""
 
     @classmethod
     @abstractmethod
@@ -227,15 +265,20 @@ class FusionModel(nn.Module, ABC):
         """Whether the network only runs where the ground truth is known, so that it cannot sharpen."""
         return False
 
+    def margin_at(self, ratio: float) -> int:
+        """Return :attr:`margin` at a ratio, where that matters."""
+        return self.margin
+
     def check(self, bands: int, ratio: float) -> None:
         """Raise :class:`ModelError` if the network cannot take this number of bands or this ratio."""
         if self.config.bands is not None and bands != self.config.bands:
             raise ModelError(
                 f"the weights are for {self.config.bands} MS bands, the data have {bands}; choose bands, or others"
             )
-        if ratio < _LEAST_RATIO:
+        if ratio < self.least_ratio:
             raise ModelError(
-                f"the network sharpens at ratios of 2 and more, not {ratio:.3g}: take another method, such as gsa"
+                f"the network sharpens at ratios of {round(self.least_ratio, 1):g} and more, not {ratio:.3g}: take "
+                "another method, such as gsa"
             )
 
     @abstractmethod
@@ -243,13 +286,13 @@ class FusionModel(nn.Module, ABC):
         """Make what :meth:`fuse` takes as ``noise``: once a scene, shared by its windows, the same on every device."""
 
     def kernels(
-        self, pan: Tensor, ms_up: Tensor, statistics: Statistics, ratio: int, noise: Tensor | None = None
+        self, pan: Tensor, ms: Tensor | Observed, statistics: Statistics, ratio: int, noise: Tensor | None = None
     ) -> list[Tensor]:
         """Make what a network takes from images as a whole, averaged over a batch of them, for :meth:`fuse`.
 
         Args:
             pan: see :meth:`fuse`.
-            ms_up: see :meth:`fuse`.
+            ms: see :meth:`fuse`.
             statistics: see :meth:`fuse`.
             ratio: see :meth:`fuse`.
             noise: see :meth:`fuse`.
@@ -264,7 +307,7 @@ class FusionModel(nn.Module, ABC):
     def fuse(
         self,
         pan: Tensor,
-        ms_up: Tensor,
+        ms: Tensor | Observed,
         statistics: Statistics,
         ratio: int,
         noise: Tensor | None = None,
@@ -275,7 +318,8 @@ class FusionModel(nn.Module, ABC):
 
         Args:
             pan: (N, 1, H, W) float32, DN.
-            ms_up: (N, C, H, W) float32, DN, MS on the PAN grid.
+            ms: (N, C, H, W) float32, DN, MS on the PAN grid; or as it was delivered, for a network that
+                :attr:`observes`, whose ``statistics`` then hold the scene's cameras.
             statistics: of the scene the images come from (not of the window).
             ratio: PAN pixels per MS pixel along a side.
             noise: from :meth:`noise`, shared by all images; None takes seed 0.
@@ -294,21 +338,30 @@ class FusionModel(nn.Module, ABC):
         return products_in_bfloat16() if device == "cpu" else torch.autocast(device, torch.bfloat16)
 
     def prepare(
-        self, pan: Tensor, ms_up: Tensor, statistics: Statistics, ratio: int, gt: Tensor | None = None
+        self,
+        pan: Tensor,
+        ms: Tensor | Observed,
+        statistics: Statistics,
+        ratio: int,
+        gt: Tensor | None = None,
     ) -> Inputs:
         """Standardise a batch and, for a network shared by all bands, turn bands into entries.
 
         Args:
             pan: (N, 1, H, W) DN.
-            ms_up: (N, C, H, W) DN.
+            ms: (N, C, H, W) DN on the PAN grid, or as it was delivered.
             statistics: of the scenes the images come from.
             ratio: PAN pixels per MS pixel along a side.
             gt: (N, C, H, W) DN, when known.
         """
+        if isinstance(ms, Observed):
+            pan = resharpen(pan, ms.sharpness)
         P = (pan - statistics.pan_mean[..., None, None]).div_(_spread(statistics.pan_std, statistics.pan_mean))
-        spread = _spread(statistics.ms_std, statistics.ms_mean)
-        M = (ms_up - statistics.ms_mean[..., None, None]).div_(spread)
-        G = None if gt is None else (gt - statistics.ms_mean[..., None, None]) / spread
+        ms_std = _spread(statistics.ms_std, statistics.ms_mean)
+        G = None if gt is None else (gt - statistics.ms_mean[..., None, None]) / ms_std
+        if isinstance(ms, Observed):
+            return _observe(P, ms, statistics, G)
+        M = (ms - statistics.ms_mean[..., None, None]).div_(ms_std)
         detail = P - low_pass(P, ratio)
         if self.config.bands is not None:
             return Inputs(P, detail, M, M[:, :0], G)
@@ -317,24 +370,62 @@ class FusionModel(nn.Module, ABC):
         G = None if G is None else G.reshape(-1, 1, *size)
         return Inputs(P, detail, M.reshape(-1, 1, *size), M.mean(1, keepdim=True), G, image)
 
+    def _padded(self, pan: Tensor, ms: Tensor | Observed) -> tuple[Tensor, Tensor | Observed]:
+        """Pad to sizes that the network can take; what was observed stays where it is."""
+        pan = pad_to_multiple(pan, self.multiple)
+        return pan, ms if isinstance(ms, Observed) else pad_to_multiple(ms, self.multiple)
+
     def _fuse_by(
         self,
         network: Callable[[Inputs], Tensor],
         pan: Tensor,
-        ms_up: Tensor,
+        ms: Tensor | Observed,
         statistics: Statistics,
         ratio: int,
         core: Core | None = None,
     ) -> Tensor:
         """Pad, standardise, run ``network`` (Inputs -> (R, group, h, w) standardised, the core), and undo both."""
         core = core or (slice(0, pan.shape[-2]), slice(0, pan.shape[-1]))
-        pan, ms_up = pad_to_multiple(pan, self.multiple), pad_to_multiple(ms_up, self.multiple)
-        inputs = replace(self.prepare(pan, ms_up, statistics, ratio), core=core)
+        pan, ms = self._padded(pan, ms)
+        inputs = replace(self.prepare(pan, ms, statistics, ratio), core=core)
         with self._rounding(pan.device.type):
             fused = network(inputs)
-        fused = fused.reshape(*ms_up.shape[:2], *fused.shape[-2:])
-        spread = _spread(statistics.ms_std, statistics.ms_mean, constant=0)
-        return fused.mul(spread).add_(statistics.ms_mean[..., None, None])
+        bands = (ms.ms if isinstance(ms, Observed) else ms).shape[1]
+        fused = fused.reshape(len(pan), bands, *fused.shape[-2:])
+        ms_std = _spread(statistics.ms_std, statistics.ms_mean, constant=0)
+        return fused.mul(ms_std).add_(statistics.ms_mean[..., None, None])
+
+
+def _observe(P: Tensor, observed: Observed, statistics: Statistics, G: Tensor | None) -> Inputs:
+    """Make the inputs of a network that observes: one entry a band, which see all that their image has."""
+    cameras = statistics.cameras
+    if cameras is None:
+        raise ModelError("a network that observes needs the scene's cameras")
+    seen = _standardise(observed, cameras, statistics)
+    M = spread(seen.observed.ms, seen.observed, (P.shape[-2], P.shape[-1]))
+    # what the mix of the bands lacks, in place of PAN's own detail
+    mix = seen.weights.flatten(2).transpose(1, 2) @ M.flatten(2)
+    detail = P - seen.offset - mix.unflatten(2, M.shape[2:])
+    (images, bands), size = M.shape[:2], M.shape[2:]
+    image = torch.arange(images, device=M.device).repeat_interleave(bands)
+    G = None if G is None else G.reshape(-1, 1, *size)
+    return Inputs(P, detail, M.reshape(-1, 1, *size), M[:, :0], G, image, None, seen)
+
+
+def _standardise(observed: Observed, cameras: Cameras, statistics: Statistics) -> Observation:
+    """Bring what was observed, and how, to standardised values."""
+    pan_std = _spread(statistics.pan_std, statistics.pan_mean)
+    ms_std = _spread(statistics.ms_std, statistics.ms_mean)
+    pan_mean, ms_mean = statistics.pan_mean[..., None, None], statistics.ms_mean[..., None, None]
+    weights, injection = cameras.weights[..., None, None], cameras.injection[..., None, None]
+    offset = cameras.offset.view(-1, 1, 1, 1) + (weights * ms_mean).sum(1, keepdim=True) - pan_mean
+    weights, injection = weights * ms_std / pan_std, injection * pan_std / ms_std
+    level = torch.full_like(cameras.r2, math.log2(observed.ratio) - 2)
+    facts = torch.stack((cameras.gain.log() + 1.5, cameras.compensation, 4 * (1 - cameras.r2), level), -1)
+    own = torch.stack((weights, injection, weights * injection), -1)[:, :, 0, 0]
+    band_facts = torch.cat((facts[:, None].expand(-1, own.shape[1], -1), own), -1)
+    placed = replace(observed, ms=(observed.ms - ms_mean) / ms_std)
+    return Observation(placed, cameras, weights, offset / pan_std, injection, facts, band_facts)
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

@@ -11,12 +11,13 @@ from torch.nn import functional as F
 
 from .backbones import make_backbone
 from .config import ModelConfig
-from .contract import Core, FusionModel, Inputs, ModelError, Stage, Statistics, pad_to_multiple
+from .contract import Core, FusionModel, Inputs, ModelError, Stage, Statistics
 from .denoiser import Denoiser
 from .diffusion import Diffusion
 from .encoder import PLFE1, PLFE2, Entangled
 from .kernels import Kernels, Latent, WholeImage
 from .moments import second_order
+from .observation import Observed
 
 
 class KSDiff(FusionModel):
@@ -34,6 +35,7 @@ class KSDiff(FusionModel):
         self.config, self.stage = config, stage
         self.network = make_backbone(config)
         self.multiple, self.margin, self.memory = self.network.multiple, self.network.margin, self.network.memory
+        self.observes, self.least_ratio = self.network.observes, self.network.least_ratio
         if self.network.products:
             self.lossy_devices = ("cuda", "cpu")
         if not config.prior:
@@ -57,6 +59,10 @@ class KSDiff(FusionModel):
             raise ModelError(f"the header's stage must be 1 or 2, not {shown(stage)}")
         return cls(ModelConfig.from_dict(header["config"]), cast(Stage, stage))
 
+    def margin_at(self, ratio: float) -> int:
+        """See :meth:`FusionModel.margin_at`."""
+        return self.network.margin_at(ratio)
+
     @property
     def needs_truth(self) -> bool:
         """See :attr:`FusionModel.needs_truth`."""
@@ -74,6 +80,7 @@ class KSDiff(FusionModel):
 
     def truth_latent(self, inputs: Inputs) -> Tensor:
         """Encode z_0 by PLFE1 from PAN, MS and the ground truth, (R, S, C_z)."""
+        inputs = self._encoded(inputs)
         if inputs.G is None:
             raise ModelError("stage-1 weights need the ground truth to make their prior; sharpen with stage 2's")
         guide = torch.cat((inputs.G, inputs.G - inputs.M), 1)
@@ -82,6 +89,7 @@ class KSDiff(FusionModel):
 
     def condition(self, inputs: Inputs) -> Tensor:
         """Encode the condition c by PLFE2 from PAN and MS alone, (R, S, C_z)."""
+        inputs = self._encoded(inputs)
         c: Tensor = self.plfe2(_pan(inputs), inputs.ms, inputs.image, *self._moments(inputs, truth=False))
         return c
 
@@ -120,14 +128,14 @@ class KSDiff(FusionModel):
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         """Fuse: (R, group, h, w) of the core in standardised units, from sides that are multiples of ``multiple``."""
-        residual: Tensor = self.network(inputs if self.network.shares_images else inputs.apart(), z)
+        residual: Tensor = self.network(inputs if self._whole else inputs.apart(), z)
         return inputs.wanted(inputs.M) + residual
 
     @torch.no_grad()
     def kernels(
         self,
         pan: Tensor,
-        ms_up: Tensor,
+        ms: Tensor | Observed,
         statistics: Statistics,
         ratio: int,
         noise: Tensor | None = None,
@@ -140,9 +148,8 @@ class KSDiff(FusionModel):
         parts = self._whole_image_parts()
         if not parts:
             return []
-        bands = ms_up.shape[1] if self.config.bands is None else 1
-        pan, ms_up = pad_to_multiple(pan, self.multiple), pad_to_multiple(ms_up, self.multiple)
-        inputs = self.prepare(pan, ms_up, statistics, ratio)
+        inputs = self.prepare(*self._padded(pan, ms), statistics, ratio)
+        bands = len(inputs.M) // len(pan) if self.config.bands is None and not self.network.per_image else 1
         taken = Kernels(self.latent(inputs, noise) if latent is None else self._given(latent, inputs))
         self(inputs, taken)
         made = [taken.made[part] for part in parts]
@@ -152,7 +159,7 @@ class KSDiff(FusionModel):
     def fuse(
         self,
         pan: Tensor,
-        ms_up: Tensor,
+        ms: Tensor | Observed,
         statistics: Statistics,
         ratio: int,
         noise: Tensor | None = None,
@@ -173,12 +180,12 @@ class KSDiff(FusionModel):
 
         def network(inputs: Inputs) -> Tensor:
             if kernels is not None:
-                return self._fuse_with(kernels, inputs, len(inputs.M) // len(pan))
+                return self._fuse_with(kernels, inputs, 1 if self.network.per_image else len(inputs.M) // len(pan))
             z = self.latent(inputs, noise) if latent is None else self._given(latent, inputs)
             out: Tensor = self(inputs, z)
             return out
 
-        return self._fuse_by(network, pan, ms_up, statistics, ratio, core)
+        return self._fuse_by(network, pan, ms, statistics, ratio, core)
 
     def _whole_image_parts(self) -> list[WholeImage]:
         return [part for part in self.network.modules() if isinstance(part, WholeImage)]
@@ -191,7 +198,7 @@ class KSDiff(FusionModel):
                 f"the kernels are {len(kernels)} of {len(kernels[0]) if kernels else 0} bands, "
                 f"the network takes {len(parts)} of {bands}"
             )
-        if self.network.shares_images:  # its trunk runs once for all bands
+        if self._whole:  # its trunk runs once for all bands
             if 1 < bands < len(inputs.M):  # several images: each entry its band's
                 kernels = [kernel[torch.arange(len(inputs.M)) % bands] for kernel in kernels]
             together: Tensor = self(inputs, Kernels(made=dict(zip(parts, kernels, strict=True))))
@@ -203,6 +210,19 @@ class KSDiff(FusionModel):
             fused[images] = self(inputs.rows(images), own)
         return fused
 
+    @property
+    def _whole(self) -> bool:
+        """Whether the network takes an image with all its entries at once."""
+        return self.network.shares_images or self.network.per_image
+
+    def entries(self, inputs: Inputs) -> int:
+        """Return R, how many latents the inputs take: one an image, or one each of its bands."""
+        return len(inputs.P) if self.network.per_image else len(inputs.M)
+
+    def _encoded(self, inputs: Inputs) -> Inputs:
+        """Return what the encoders look at."""
+        return inputs.summary() if self.network.per_image else inputs
+
     def _moments(self, inputs: Inputs, truth: bool) -> tuple[Tensor, ...]:
         if not self.config.moments or self.config.encoder == "entangled":
             return ()
@@ -211,7 +231,7 @@ class KSDiff(FusionModel):
     def _given(self, latent: Tensor, inputs: Inputs) -> Tensor:
         if not self.config.prior:
             raise ModelError("a network without prior takes no latent")
-        rows, shape = inputs.M.shape[0], (self.config.tokens, self.config.latent)
+        rows, shape = self.entries(inputs), (self.config.tokens, self.config.latent)
         if latent.shape[1:] != shape or latent.shape[0] not in (1, rows):
             raise ModelError(f"the latent has shape {tuple(latent.shape)}, the network takes {(rows, *shape)}")
         return latent.to(inputs.P).expand(rows, *shape)

@@ -92,15 +92,15 @@ def test_a_window_that_is_too_large_is_fused_in_parts(make_pair: Any, weights: P
 def test_what_was_too_large_once_is_not_tried_again() -> None:
     tried = []
 
-    def fuse(core: Any, image: Any) -> Any:
-        tried.append(image.shape[-1])
-        if image.shape[-1] > 600:
+    def fuse(seen: Box, core: Box) -> Any:
+        tried.append(seen.width)
+        if seen.width > 600:
             raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
-        return image[..., *core] * 2
+        return image[..., *seen.within(whole)][..., *core.within(seen)] * 2
 
-    divider, image = Divider(32), torch.rand(1, 1, 1024, 1024)
+    divider, image, whole = Divider(32), torch.rand(1, 1, 1024, 1024), Box(0, 0, 1024, 1024)
     for _ in range(2):
-        assert torch.equal(divider.run(fuse, (image,), Box(0, 0, 1024, 1024)), image * 2)
+        assert torch.equal(divider.run(fuse, whole, whole), image * 2)
     assert divider.side == 512
     assert tried == [1024] + 8 * [544]
 
@@ -109,13 +109,16 @@ def test_parts_of_any_core_are_all_of_it() -> None:
     images, divider = (torch.rand(1, 1, 700, 1200), torch.rand(1, 3, 700, 1200)), Divider(16)
     divider.side = 320
 
-    def fuse(core: Any, pan: Any, ms: Any) -> Any:
-        assert max(pan.shape[-2:]) <= 320 + 32
-        return (ms + pan)[..., *core]
+    whole = Box(0, 0, 700, 1200)
+
+    def fuse(seen: Box, core: Box) -> Any:
+        assert max(seen.height, seen.width) <= 320 + 32
+        pan, ms = (image[..., *seen.within(whole)] for image in images)
+        return (ms + pan)[..., *core.within(seen)]
 
     for core in (Box(16, 32, 700, 1184), Box(0, 0, 100, 1200)):
-        made = divider.run(fuse, images, core)
-        assert torch.equal(made, (images[0] + images[1])[..., *core.within(Box(0, 0, 700, 1200))])
+        made = divider.run(fuse, whole, core)
+        assert torch.equal(made, (images[0] + images[1])[..., *core.within(whole)])
 
 
 def test_too_little_memory_for_the_smallest_part_is_one_line(make_pair: Any, weights: Path, small: None) -> None:

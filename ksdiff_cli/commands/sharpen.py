@@ -61,6 +61,7 @@ def sharpen(
             "output. Default: do not.",
         ),
     ] = None,
+    sharpness: options.Sharpness = None,
     consistent: options.Consistent = False,
     mtf: options.Mtf = None,
     uncertainty: options.UncertaintyFile = None,
@@ -159,7 +160,12 @@ def sharpen(
     from ksdiff_cli.checks import check_method
 
     try:
-        given = {"--checkpoint": checkpoint, "--adapt": adapt, "--uncertainty": uncertainty}
+        given = {
+            "--checkpoint": checkpoint,
+            "--adapt": adapt,
+            "--uncertainty": uncertainty,
+            "--sharpness": sharpness,
+        }
         check_method(method, given, "--method")
     except KsdiffError as error:
         raise typer.BadParameter(str(error)) from None
@@ -183,7 +189,13 @@ def sharpen(
     workflow = Workflow(
         # a client may have no GPU, though its workers have
         make_fuser(
-            method, checkpoint, "auto" if scheduler and device != "cpu" else device, seed, threads, mtf=mtf or "sensor"
+            method,
+            checkpoint,
+            "auto" if scheduler and device != "cpu" else device,
+            seed,
+            threads,
+            sharpness or 0.0,
+            mtf=mtf or "sensor",
         ),
         SharpenOptions(
             tile,

@@ -34,18 +34,22 @@ def fuse_tiny(path: Path = SHIPPED) -> NDArray[np.float32]:
 
     from ksdiff_cli.models.checkpoint import load_model
     from ksdiff_cli.models.contract import Statistics
+    from ksdiff_cli.models.observation import AxisMap, Observed, fit_cameras
 
     rows, cols = np.mgrid[:_SIDE, :_SIDE]
     pan = (400 + (rows * 7 + cols * 13) % 97 + 3 * (rows // 9 * 5 + cols // 11 * 7) % 211).astype(np.float32)
-    coarse = pan.reshape(_SIDE // _RATIO, _RATIO, -1, _RATIO).mean((1, 3)).repeat(_RATIO, 0).repeat(_RATIO, 1)
-    ms_up = np.stack([coarse * (band + 1) / 2 + 10 * band for band in range(_BANDS)])
+    coarse = pan.reshape(_SIDE // _RATIO, _RATIO, -1, _RATIO).mean((1, 3))
+    ms = np.stack([coarse * (band + 1) / 2 + 10 * band for band in range(_BANDS)])
 
     def batch(values: Any) -> "torch.Tensor":
         return torch.from_numpy(np.asarray(values, np.float32))[None]
 
-    known = Statistics(*map(batch, ([pan.mean()], [pan.std()], ms_up.mean((1, 2)), ms_up.std((1, 2)))))
+    axis = AxisMap(1 / _RATIO, (1 / _RATIO - 1) / 2)
+    observed = Observed(batch(ms), None, axis, axis)
+    cameras = fit_cameras(batch(pan[None]), observed, 0.3)
+    known = Statistics(*map(batch, ([pan.mean()], [pan.std()], ms.mean((1, 2)), ms.std((1, 2)))), cameras)
     model, _ = load_model(path)
-    fused = model.fuse(batch(pan[None]), batch(ms_up), known, _RATIO, model.noise(0))
+    fused = model.fuse(batch(pan[None]), observed, known, _RATIO, model.noise(0))
     values: NDArray[np.float32] = fused[0, 0, ::_STEP, ::_STEP].numpy().reshape(-1)
     return values
 

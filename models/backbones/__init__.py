@@ -12,10 +12,12 @@ from .msdcnn import MSDCNN
 from .pannextu import PanNeXtU
 from .pnn import PNN
 from .shared import SharedTrunk
+from .unrolled import Unrolled
 
 BACKBONES: dict[str, type[Backbone]] = {
     "pannextu": PanNeXtU,
     "shared": SharedTrunk,
+    "unrolled": Unrolled,
     "pnn": PNN,
     "dicnn": DiCNN,
     "msdcnn": MSDCNN,

@@ -20,6 +20,12 @@ class Backbone(nn.Module, ABC):
 
     shares_images: ClassVar[bool] = False
     """Whether it takes every image once with its entries; others get PAN and context repeated for every entry."""
+    per_image: ClassVar[bool] = False
+    """Whether one latent and one set of kernels serve all bands of an image, which it takes at once."""
+    observes: ClassVar[bool] = False
+    """Whether it asks for MS as it was delivered, and for the scene's cameras."""
+    least_ratio: float = 1.9
+    """See :attr:`FusionModel.least_ratio`."""
     multiple: int = 1
     """Sides the network can take are multiples of this."""
     margin: int
@@ -32,6 +38,10 @@ class Backbone(nn.Module, ABC):
     def __init__(self, config: ModelConfig) -> None:
         """Remember nothing; subclasses build their layers from ``config``."""
         super().__init__()
+
+    def margin_at(self, ratio: float) -> int:
+        """Return :attr:`margin` at a ratio, where that matters."""
+        return self.margin
 
     @abstractmethod
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:

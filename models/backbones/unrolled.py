@@ -1,0 +1,293 @@
+"""The default network: what neither image tells is learned, and every output explains both images.
+
+Plain 3x3 convolutions at 1/4 of the PAN resolution, a trunk once an image and a light branch for each band, predict
+what the bands' differences add to an injection of PAN's detail. Then both observations are met, inside the network and
+inside training: the scene's mix of the result's bands is PAN, and seen through the MS camera the result is MS. This is
+one unrolled step of what a scene's two observation equations ask for; what they leave open is the network's.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import ModelConfig
+from ..contract import Inputs, Observation
+from ..kernels import Latent, ModulatedConv2d, is_fixed
+from ..layers import by_pieces, sum_shifted
+from ..observation import see, spread
+from .base import Backbone
+
+_FACTS = 4  # of a scene
+_AREA = 9  # side of the areas over which a band and the mix are compared, cells
+_EPS = 1e-3  # of squared standardised values: an area without detail has no coefficient
+_LIMIT = 4.0  # of the features made from such coefficients
+_HIDDEN = 16  # channels of the correction at the MS scale
+_STRIP = 64  # rows of cells that a CPU works on at once: with their channels they stay in its cache
+_ALIGN = 16  # PAN pixels: cells and the squares of local means begin at multiples of it
+
+
+class SharedConv2d(ModulatedConv2d):
+    """A convolution whose kernel all bands of an image share: entries (N * C, I, h, w) with N kernels, or one."""
+
+    def forward(self, x: Tensor, z: Latent, images: int = 0, more: Tensor | None = None) -> Tensor:
+        """Convolve.
+
+        Args:
+            x: (N * C, I, h, w).
+            z: see :meth:`Backbone.forward`.
+            images: N; 0 where C is 1.
+            more: (N * C, O), added to the bias.
+
+        Returns:
+            (N * C, O, h, w).
+        """
+        images = images or len(x)
+        looks = self.generator is not None and z is not None
+        weight = self.weight(x.unflatten(0, (images, -1)).mean(1) if looks and len(x) > images else x, z)
+        bias, side = self.base.bias, weight.shape[-1] // 2
+        if len(weight) == 1:
+            own = bias + more[0] if more is not None and len(more) == 1 else bias
+            out = F.conv2d(x, weight[0], own, padding=side)
+            return out if more is None or len(more) == 1 else _add(out, more[..., None, None])
+        bands = x.unflatten(0, (images, -1)).transpose(0, 1)  # the images are the groups of one convolution
+        found = F.conv2d(bands.flatten(1, 2), weight.flatten(0, 1), padding=side, groups=images)
+        out = found.unflatten(1, (images, -1)).transpose(0, 1).flatten(0, 1)
+        assert bias is not None
+        return out + (bias if more is None else bias + more)[..., None, None]
+
+
+class Facts(nn.Module):
+    """From numbers that describe a scene to a shift of every channel."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        """Make a small perceptron that starts at zero."""
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(inputs, 32), nn.GELU(), nn.Linear(32, outputs))
+        last = self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, facts: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        out: Tensor = self.layers(facts)
+        return out
+
+
+class Unrolled(Backbone):
+    """See the module. Any number of bands, whose order does not matter; ratios of 1.5 and more."""
+
+    per_image = True
+    observes = True
+    least_ratio = 1.4
+    multiple = _ALIGN
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Make the network."""
+        super().__init__(config)
+        width, own, self.patch = config.width, config.band_width, config.patch
+        cell = self.patch**2
+        self.memory = 160
+        # cells that a result looks at on each side, beside what compares
+        self.around = 3 + 2 * config.trunk_blocks + 2 * config.band_blocks
+        self.margin = self.margin_at(4)
+
+        def conv(inputs: int, outputs: int, kernel: int = 3) -> SharedConv2d:
+            return SharedConv2d(inputs, outputs, kernel, config)
+
+        self.band = conv(4 + 3, own)
+        self.know_band = Facts(_FACTS + 3, own)
+        self.gather = nn.Conv2d(own, width, 1)
+        self.stem = conv(2 * cell, width)
+        self.know = Facts(_FACTS, width)
+        self.trunk = nn.ModuleList(conv(width, width) for _ in range(2 * config.trunk_blocks))
+        self.tell = nn.Conv2d(width, own, 1)
+        self.believe = nn.Conv2d(width, cell, 1)
+        self.blocks = nn.ModuleList(conv(own, own) for _ in range(2 * config.band_blocks))
+        self.head = conv(own, 2 * cell, 1)
+        self.know_step = Facts(_FACTS + 3, 1)
+        self.correct = nn.ModuleList((conv(4, _HIDDEN), conv(_HIDDEN, 1)))
+        self._start_plain()
+
+    def _start_plain(self) -> None:
+        """Start as an injection by the scene's mix, with most of what MS then lacks given back."""
+        for last in (*self.trunk[1::2], *self.blocks[1::2], self.head, self.correct[-1], self.believe):
+            base = last.base if isinstance(last, ModulatedConv2d) else last
+            assert isinstance(base, nn.Conv2d) and base.bias is not None
+            with torch.no_grad():
+                base.weight.mul_(0.1)
+                base.bias.zero_()
+        with torch.no_grad():
+            assert self.believe.bias is not None
+            self.believe.bias.fill_(3.0)
+
+    def margin_at(self, ratio: float) -> int:
+        """Return how far a pixel's result looks, PAN pixels, a multiple of 16."""
+        # the area, the convolutions; three local means; the camera, the correction at the MS scale, and the way back
+        pixels = self.patch * (self.around + _AREA // 2) + self._explains(ratio)
+        return -(-int(pixels) // _ALIGN) * _ALIGN
+
+    @staticmethod
+    def _explains(ratio: float) -> int:
+        """Return how far the steps look that meet the observations, PAN pixels."""
+        return round(2 * 1.5 * local_side(ratio) + (4.1 + 2 + 2.5) * ratio)
+
+    def forward(self, inputs: Inputs, z: Latent) -> Tensor:
+        """See :meth:`Backbone.forward`; ``inputs`` hold whole images, all their bands, and what was observed."""
+        seen, size = inputs.observation, inputs.P.shape[2:]
+        assert seen is not None
+        n, bands = seen.weights.shape[:2]
+        U = inputs.M.unflatten(0, (n, bands))[:, :, 0]
+        core = inputs.core or (slice(0, size[0]), slice(0, size[1]))
+        reach = self._explains(seen.observed.ratio)
+        # what the wanted pixels take of the network's result, in whole squares of local means
+        rows, cols = (
+            slice(max(0, (part.start - reach) // _ALIGN * _ALIGN), min(end, -(-(part.stop + reach) // _ALIGN) * _ALIGN))
+            for part, end in zip(core, size, strict=True)
+        )
+        change, belief = self._learn(U, inputs, seen, z, rows, cols)
+        fused = _add(change, U[..., rows, cols])
+        P, near = inputs.P[..., rows, cols], replace(seen, observed=seen.observed.cut(rows, cols))
+        fused = self._explain_pan(fused, P, belief, near)
+        fused = _add(fused, self._explain_ms(fused, P, near, z))
+        inside = tuple(
+            slice(part.start - at.start, part.stop - at.start) for part, at in zip(core, (rows, cols), strict=True)
+        )
+        fused = self._explain_pan(fused, P, belief, near)[..., *inside]
+        return (fused - U[..., *core]).flatten(0, 1)[:, None]
+
+    def _learn(
+        self, U: Tensor, inputs: Inputs, seen: Observation, z: Latent, rows: slice, cols: slice
+    ) -> tuple[Tensor, Tensor]:
+        """Predict what is added to upsampled MS beside the mix's injection, and how far PAN is to be believed.
+
+        Args:
+            U: (N, C, H, W) upsampled MS.
+            inputs: PAN, and what the mix of the bands lacks of it.
+            seen: how the scene was observed.
+            z: the latent, or its kernels.
+            rows: of the pixels wanted, whole cells.
+            cols: the same.
+
+        Returns:
+            (N, C, h, w) and (N, 1, h, w) in 0..1, of these pixels.
+        """
+        n, bands = U.shape[:2]
+        halves = F.pixel_unshuffle(F.avg_pool2d(U, self.patch // 2), 2).unflatten(1, (bands, 4))
+        known = torch.cat((halves, self._compare(halves.mean(2), seen)), 2).flatten(0, 1)
+        both = F.pixel_unshuffle(torch.cat((inputs.P, inputs.detail), 1), self.patch)
+        around = self.around
+        # zeros reach no wanted cell: there is so much around an image, or of what goes on beyond its border
+        known, both = (F.pad(each, (around,) * 4, mode="replicate") for each in (known, both))
+        first, last = rows.start // self.patch, rows.stop // self.patch
+        wide = slice(cols.start // self.patch, cols.stop // self.patch + 2 * around)
+        step = _STRIP if by_pieces(U) and is_fixed(z) else last - first
+        made = []
+        for top in range(first, last, step):
+            strip = slice(top, min(top + step, last) + 2 * around)
+            inside = (
+                ...,
+                slice(around, strip.stop - strip.start - around),
+                slice(around, wide.stop - wide.start - around),
+            )
+            own = both[:, :, strip, wide]
+            x, features = (each[inside] for each in self._look(known[:, :, strip, wide], own, seen, z, n))
+            gain, correction = self.head(x, z, n).unflatten(0, (n, bands)).chunk(2, 2)
+            change = torch.addcmul(correction, gain, own[:, None, self.patch**2 :][inside]).flatten(1, 2)
+            belief = torch.sigmoid(_everywhere(self.believe, features))
+            made.append([F.pixel_shuffle(each, self.patch) for each in (change, belief)])
+        change, belief = (torch.cat(each, 2) if len(each) > 1 else each[0] for each in zip(*made, strict=True))
+        return change, belief
+
+    def _look(self, known: Tensor, both: Tensor, seen: Observation, z: Latent, n: int) -> tuple[Tensor, Tensor]:
+        """Run the trunk and the branches: (N * C, band_width, h, w) and (N, width, h, w) at 1/patch resolution."""
+        known, both = (each.contiguous(memory_format=torch.channels_last) for each in (known, both))
+        x = self.band(known, z, n, self.know_band(seen.band_facts).flatten(0, 1)).relu_()
+        bands = x.unflatten(0, (n, -1))
+        t = self.stem(both, z, n, self.know(seen.facts))
+        t = _add(t, _everywhere(self.gather, _mean(bands))).relu_()
+        for first, second in zip(self.trunk[::2], self.trunk[1::2], strict=True):
+            t = _add(second(first(t, z, n).relu_(), z, n), t)
+        x = (bands + _everywhere(self.tell, t)[:, None]).flatten(0, 1).relu_()
+        for first, second in zip(self.blocks[::2], self.blocks[1::2], strict=True):
+            x = _add(second(first(x, z, n).relu_(), z, n), x)
+        return x.relu_(), t
+
+    def _compare(self, means: Tensor, seen: Observation) -> Tensor:
+        """Tell how each band follows the mix around each cell: (N, C, h, w) -> (N, C, 3, h, w).
+
+        Convolutions hardly find products of two images by themselves: the coefficient of the band's regression on the
+        mix, their correlation, and the logarithm of the ratio of their spreads.
+        """
+        m = means - _area_mean(means)
+        s = _mix(seen, m)
+        ss, mm, sm = _area_mean(s * s) + _EPS, _area_mean(m * m) + _EPS, _area_mean(s * m)
+        found = sm / ss - seen.injection, sm * torch.rsqrt(ss * mm), torch.log(mm / ss) / 2
+        return torch.stack(found, 2).clamp_(-_LIMIT, _LIMIT)
+
+    def _explain_pan(self, fused: Tensor, P: Tensor, belief: Tensor, seen: Observation) -> Tensor:
+        """Add what the mix of the bands lacks of PAN's detail to the bands, as far as it is believed."""
+        lacking = P - seen.offset - _mix(seen, fused)
+        lacking = belief * (lacking - _local_mean(lacking, local_side(seen.observed.ratio)))
+        return torch.addcmul(fused, seen.injection, lacking)
+
+    def _explain_ms(self, fused: Tensor, P: Tensor, seen: Observation, z: Latent) -> Tensor:
+        """Return what MS lacks of what its camera would have seen, on the PAN grid, as far as it is believed."""
+        ms, n = seen.observed.ms, len(fused)
+        shown = see(torch.cat((fused, P), 1), seen.observed, seen.cameras)
+        lacking = ms - shown[:, :-1]
+        if seen.observed.belief is not None:
+            lacking = lacking * seen.observed.belief
+        mixed, unexplained = _mix(seen, lacking), shown[:, -1:] - seen.offset - _mix(seen, ms)
+        known = torch.stack([lacking, *(each.expand_as(lacking) for each in (mixed, unexplained)), ms], 2)
+        first, second = self.correct
+        learned = second(first(known.flatten(0, 1), z, n).relu_(), z, n).view_as(lacking)
+        step = torch.sigmoid(self.know_step(seen.band_facts) + 1)[..., None]
+        return spread(step * lacking + learned, seen.observed, (P.shape[2], P.shape[3]))
+
+
+def local_side(ratio: float) -> int:
+    """Return the side of the squares whose means are PAN's coarse part, PAN pixels: 4, 8 or 16."""
+    return 4 if ratio < 2.7 else 8 if ratio < 5.4 else 16
+
+
+def _mix(seen: Observation, bands: Tensor) -> Tensor:
+    """Mix bands as PAN does, (N, C, h, w) -> (N, 1, h, w): one product instead of two passes."""
+    return (seen.weights.flatten(2).transpose(1, 2) @ bands.flatten(2)).unflatten(2, bands.shape[2:])
+
+
+def _local_mean(x: Tensor, side: int) -> Tensor:
+    """Smooth (N, 1, H, W): the means of squares of ``side`` pixels, interpolated."""
+    return F.interpolate(F.avg_pool2d(x, side), scale_factor=side, mode="bilinear", align_corners=False)
+
+
+def _area_mean(x: Tensor) -> Tensor:
+    """Average around each cell, (N, C, h, w) -> the same shape; at the border over what there is."""
+    half = _AREA // 2
+    for axis in (2, 3):  # shifted copies are several times as fast as pooling
+        cells = torch.arange(x.shape[axis], device=x.device)
+        count = (cells.clamp(max=half) + cells.flip(0).clamp(max=half) + 1).to(x)
+        padded = F.pad(x, (0, 0, half, half) if axis == 2 else (half, half))
+        x = sum_shifted(padded, x.new_ones(_AREA), axis) / (count[:, None] if axis == 2 else count)
+    return x
+
+
+def _mean(bands: Tensor) -> Tensor:
+    """Average over bands, (N, C, ·, h, w) -> (N, ·, h, w), plane by plane: channels stay last."""
+    first, *others = bands.unbind(1)
+    total = first.clone()
+    for band in others:
+        total = _add(total, band)
+    return total / bands.shape[1]
+
+
+def _everywhere(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a 1x1 convolution as one matrix product: channels are last."""
+    return F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
+
+
+def _add(x: Tensor, y: Tensor) -> Tensor:
+    """Add, in place where nothing is trained."""
+    return x + y if torch.is_grad_enabled() else x.add_(y)

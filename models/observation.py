@@ -1,0 +1,253 @@
+"""What both cameras saw of a scene, and how: the MS camera and the way back as linear operators, PAN as a mix of bands.
+
+Coordinates are pixel-centre indices; along each axis MS pixel ``scale * i + offset`` lies on pixel i of the PAN grid.
+Both operators are separable and banded, so each is a few small matrix products, at any ratio and any sub-pixel phase.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+COMPENSATION_SIGMA = 0.8
+"""Deviation of the blur that a ground segment's compensation subtracts, MS pixels."""
+SHARPNESS_REACH = 4
+"""Pixels that :func:`resharpen` looks at on each side."""
+_SHARPNESS_SIGMA = 0.9  # PAN pixels
+_REACH = 3.5  # deviations of a Gaussian that are computed
+_BLOCK = 16  # MS pixels that one product makes, or reads
+_SMALLEST = 1e-12  # of a variance, relative to the others: where PAN does not follow any band
+
+
+class AxisMap(NamedTuple):
+    """Where PAN pixels lie on MS along one axis."""
+
+    scale: float
+    """MS pixels per PAN pixel."""
+    offset: float
+    """MS coordinate of the centre of PAN pixel 0."""
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """How a scene was seen: its MS camera, and how PAN follows from the bands; N scenes, C bands.
+
+    The MS camera, as PAN's own sharpness shows it: a Gaussian whose MTF at the MS Nyquist frequency is ``gain``, then
+    compensation on the ground, y + k (y - blur(y, 0.8 MS pixels)).
+    """
+
+    gain: Tensor
+    """(N,) in (0, 1)."""
+    compensation: Tensor
+    """(N,) k, at least 0."""
+    weights: Tensor
+    """(N, C) PAN's DN per DN of each band, by regression at the MS scale."""
+    offset: Tensor
+    """(N,) DN of PAN where all bands are 0."""
+    injection: Tensor
+    """(N, C) DN of each band per DN of PAN that the mix lacks: cov w / (w' cov w)."""
+    r2: Tensor
+    """(N,) share of PAN's variance that the mix explains at the MS scale."""
+
+    def to(self, device: torch.device | str) -> "Cameras":
+        """Return the same on ``device``, as float32."""
+        return Cameras(*(value.to(device, torch.float32) for value in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The MS image as it was delivered, in whatever unit, with its place on a window of the PAN grid."""
+
+    ms: Tensor
+    """(N, C, h, w)."""
+    belief: Tensor | None
+    """(N, 1, h, w) in 0..1: how far each MS pixel is believed, 0 where it is invalid; None: all are."""
+    rows: AxisMap
+    cols: AxisMap
+    sharpness: float = 0.0
+    """Of what is wanted, relative to PAN; see :func:`resharpen`."""
+
+    @property
+    def ratio(self) -> float:
+        """PAN pixels per MS pixel along a side."""
+        return 1 / math.sqrt(abs(self.rows.scale * self.cols.scale))
+
+    def cut(self, rows: slice, cols: slice) -> "Observed":
+        """Return what lies on a part of the PAN grid: the MS pixels whose centres do."""
+        spans, places = [], []
+        for part, axis, size in zip((rows, cols), (self.rows, self.cols), self.ms.shape[2:], strict=True):
+            ends = sorted(axis.scale * (end - 0.5) + axis.offset for end in (part.start, part.stop))
+            first = min(max(0, math.ceil(ends[0] - 1e-6)), size - 1)
+            spans.append(slice(first, max(first + 1, min(size, math.floor(ends[1] + 1e-6) + 1))))
+            places.append(AxisMap(axis.scale, axis.scale * part.start + axis.offset - first))
+        belief = None if self.belief is None else self.belief[:, :, *spans]
+        return Observed(self.ms[:, :, *spans], belief, *places, self.sharpness)
+
+
+def resharpen(pan: Tensor, sharpness: float) -> Tensor:
+    """Return PAN sharper or softer, P + s (P - blur(P)): what ends as sharp as PAN then ends as sharp as that.
+
+    Args:
+        pan: (N, 1, H, W).
+        sharpness: s; 0 leaves PAN as it is, -1 is the blurred PAN.
+    """
+    if not sharpness:
+        return pan
+    taps = torch.arange(-SHARPNESS_REACH, SHARPNESS_REACH + 1, dtype=torch.float64)
+    weights = torch.exp(-(taps**2) / (2 * _SHARPNESS_SIGMA**2))
+    weights = (weights / weights.sum()).to(pan)
+    blurred = F.pad(pan, (SHARPNESS_REACH,) * 4, mode="replicate")
+    blurred = F.conv2d(F.conv2d(blurred, weights.view(1, 1, 1, -1)), weights.view(1, 1, -1, 1))
+    return pan + sharpness * (pan - blurred)
+
+
+def mtf_sigma(gain: Tensor, ratio: float) -> Tensor:
+    """Return the deviation, PAN pixels, of the Gaussian whose MTF is ``gain`` at the MS Nyquist frequency."""
+    return ratio / math.pi * torch.sqrt(-2 * torch.log(gain))
+
+
+def see(image: Tensor, observed: Observed, cameras: Cameras) -> Tensor:
+    """Look at an image of the PAN grid through the MS camera.
+
+    Args:
+        image: (N, C, H, W).
+        observed: tells where the MS pixels lie.
+        cameras: of the same N scenes, or of one.
+
+    Returns:
+        (N, C, h, w).
+    """
+    size = observed.ms.shape[-2:]
+    k = cameras.compensation.view(-1, 1, 1, 1)
+    seen: list[Tensor] = []
+    for blurred in (False, True):
+        if blurred and not bool((k != 0).any()):
+            return seen[0]
+        x = image
+        for axis, place, count in ((2, observed.rows, size[0]), (3, observed.cols, size[1])):
+            ratio = 1 / abs(place.scale)
+            sigma = mtf_sigma(cameras.gain, ratio)
+            if blurred:
+                sigma = torch.sqrt(sigma**2 + (COMPENSATION_SIGMA * ratio) ** 2)
+            x = _sample(x, axis, place, count, sigma)
+        seen.append(x)
+    return (1 + k) * seen[0] - k * seen[1]
+
+
+def _sample(x: Tensor, axis: int, place: AxisMap, count: int, sigma: Tensor) -> Tensor:
+    """Sample an axis at the centres of ``count`` MS pixels through Gaussians of ``sigma`` (N,) pixels."""
+    size = x.shape[axis]
+    reach = math.ceil(_REACH * float(sigma.max()))
+    found = []
+    for first in range(0, count, _BLOCK):
+        last = min(first + _BLOCK, count)
+        at = (torch.arange(first, last, dtype=torch.float64) - place.offset) / place.scale
+        low = min(max(math.floor(float(at.min())) - reach, 0), size - 1)
+        high = max(min(math.ceil(float(at.max())) + reach + 1, size), low + 1)
+        taps = torch.arange(low, high, dtype=torch.float64)
+        apart = (at.clamp(0, size - 1)[:, None] - taps).square().to(x.device)
+        # cut where the widest ends, whatever block a pixel is in
+        weights = torch.exp(-apart / (2 * sigma.double().view(-1, 1, 1) ** 2)) * (apart <= reach**2)
+        weights = (weights / weights.sum(-1, keepdim=True)).to(x)
+        found.append(_product(weights, x.narrow(axis, low, high - low), axis))
+    return found[0] if len(found) == 1 else torch.cat(found, axis)
+
+
+def spread(image: Tensor, observed: Observed, shape: tuple[int, int]) -> Tensor:
+    """Bring an image of the MS grid onto the PAN grid: bicubic (Keys 1981, a = -1/2), borders replicated.
+
+    Args:
+        image: (N, C, h, w).
+        observed: tells where the MS pixels lie.
+        shape: (H, W).
+
+    Returns:
+        (N, C, H, W).
+    """
+    x = image
+    for axis, place in ((2, observed.rows), (3, observed.cols)):
+        x = _interpolate(x, axis, place, shape[axis - 2])
+    return x
+
+
+def _interpolate(x: Tensor, axis: int, place: AxisMap, count: int) -> Tensor:
+    size, step = x.shape[axis], max(1, round(_BLOCK / abs(place.scale)))
+    found = []
+    for first in range(0, count, step):
+        at = place.scale * torch.arange(first, min(first + step, count), dtype=torch.float64) + place.offset
+        base = torch.floor(at)
+        taps = base[:, None] + torch.arange(-1, 3)
+        t = (at[:, None] - taps).abs()
+        weights = torch.where(t <= 1, (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2)
+        inside = taps.clamp(0, size - 1).long()
+        low, high = int(inside.min()), int(inside.max()) + 1
+        matrix = torch.zeros(len(at), high - low, dtype=torch.float64).scatter_add_(1, inside - low, weights)
+        found.append(_product(matrix[None].to(x), x.narrow(axis, low, high - low), axis))
+    return found[0] if len(found) == 1 else torch.cat(found, axis)
+
+
+def _product(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
+    """Apply (1 or N, n, m) along axis 2 or 3 of (N, C, ·, ·)."""
+    if axis == 2:
+        return matrix[:, None] @ x
+    return x @ matrix[:, None].transpose(-1, -2)
+
+
+def fit_cameras(pan: Tensor, observed: Observed, gain: float, compensation: float = 0.0) -> Cameras:
+    """Return the cameras of images whose MS camera is known.
+
+    Args:
+        pan: (N, 1, H, W).
+        observed: MS, (N, C, h, w).
+        gain: see :class:`Cameras`.
+        compensation: see :class:`Cameras`.
+    """
+    nothing, one = pan.new_zeros(len(pan), observed.ms.shape[1]), pan.new_ones(len(pan))
+    camera = Cameras(gain * one, compensation * one, nothing, nothing[:, 0], nothing, nothing[:, 0])
+    low = see(resharpen(pan, observed.sharpness), observed, camera)
+    mix = fit_mix(low, observed.ms, observed.belief)
+    return Cameras(camera.gain, camera.compensation, *(value.to(pan) for value in mix))
+
+
+def fit_mix(pan: Tensor, ms: Tensor, belief: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Fit PAN, as the MS camera saw it, by a mix of the bands: least squares with an offset.
+
+    Args:
+        pan: (N, 1, h, w).
+        ms: (N, C, h, w).
+        belief: (N, 1, h, w) weights of the pixels; None: all count alike.
+
+    Returns:
+        weights (N, C), offset (N,), injection (N, C), r2 (N,), see :class:`Cameras`.
+    """
+    w = torch.ones_like(pan) if belief is None else belief
+    w = (w / w.sum((2, 3), keepdim=True)).double()
+    pan, ms = pan.double(), ms.double()
+    pan_mean, ms_mean = (w * pan).sum((2, 3), keepdim=True), (w * ms).sum((2, 3), keepdim=True)
+    p, m = (pan - pan_mean).flatten(2), (ms - ms_mean).flatten(2)
+    cov = (w.flatten(2) * m) @ m.transpose(1, 2)
+    cross = (w.flatten(2) * m) @ p.transpose(1, 2)
+    own = torch.diagonal(cov, dim1=1, dim2=2).mean(1)[:, None, None]
+    ridge = 1e-6 * own * torch.eye(cov.shape[1], dtype=cov.dtype, device=cov.device)
+    found = torch.linalg.solve(cov + ridge + torch.finfo(torch.float64).tiny, cross)[..., 0]
+    return (found, *follow(found, pan_mean[:, 0, 0, 0], ms_mean[..., 0, 0], cov, (w.flatten(2) * p * p).sum((1, 2))))
+
+
+def follow(weights: Tensor, pan_mean: Tensor, ms_mean: Tensor, cov: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+    """Tell what follows from the weights of a mix: offset (N,), injection (N, C), r2 (N,).
+
+    Args:
+        weights: (N, C).
+        pan_mean: (N,).
+        ms_mean: (N, C).
+        cov: (N, C, C) covariance of the bands.
+        variance: (N,) of PAN at the same scale.
+    """
+    shared = (cov @ weights[..., None])[..., 0]
+    explained = (weights * shared).sum(1)
+    injection = shared / explained.clamp_min(_SMALLEST * variance)[:, None]
+    r2 = (explained / variance.clamp_min(torch.finfo(torch.float64).tiny)).clamp(0, 1)
+    return pan_mean - (weights * ms_mean).sum(1), injection, r2
