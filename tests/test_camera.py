@@ -49,7 +49,8 @@ def test_a_simulated_camera_is_found(
     assert found.compensation == pytest.approx(compensation, abs=0.1)
     assert found.shift == pytest.approx(shift, abs=0.03)
     assert found.r2 > 0.98
-    assert abs(found.gain - gain) < 4 * found.gain_std + 0.01
+    assert abs(found.gain - gain) < 3 * found.gain_std
+    assert abs(found.compensation - compensation) < 3 * found.compensation_std
     seen = look(pan, ratio, gain, compensation, shift)
     mixed = np.tensordot(found.weights, ms, 1) + found.offset
     assert np.abs(mixed - seen).std() < 0.15 * seen.std()

@@ -51,6 +51,7 @@ _FINEST = 1e-4  # of the gain, when the search for it ends
 _SINGULAR = 1e-9  # directions of relatively smaller variance are rounding error, e.g. of a band that is there twice
 # how far the peak lies off for PAN's details that no band explains, a share of 1 of them: simulated cameras
 _GAIN_ASIDE, _COMPENSATION_ASIDE = 0.15, 2.5
+_GAIN_FLOOR, _COMPENSATION_FLOOR = 0.003, 0.005  # what is left where all is explained: sampling, interpolation
 
 
 @dataclass(frozen=True)
@@ -198,8 +199,8 @@ def fit_camera(views: Sequence[View], bands: int, table_gains: Sequence[float]) 
         return replace(unknown, reason="PAN or MS is flat")
     (gain, compensation), r2 = high.peak()
     spread = _jackknife(moments.high, bands)
-    gain_std = math.hypot(spread[0], _GAIN_ASIDE * (1 - r2))
-    compensation_std = math.hypot(spread[1], _COMPENSATION_ASIDE * (1 - r2))
+    gain_std = math.hypot(spread[0], _GAIN_ASIDE * (1 - r2), _GAIN_FLOOR)
+    compensation_std = math.hypot(spread[1], _COMPENSATION_ASIDE * (1 - r2), _COMPENSATION_FLOOR)
     found = replace(
         unknown,
         gain=round(gain, 4),
