@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Tile
-from ksdiff_cli.tiling import Box
+from ksdiff_cli.tiling import ALIGN, Box
 
 if TYPE_CHECKING:
     from ksdiff_cli.classical import Geometry
@@ -54,6 +54,10 @@ class Fuser(ABC):
     def reach(self, ratio: int) -> int:
         """Return the PAN pixels it looks at on each side of a pixel; windows come with such a margin, then cut off."""
         return 0
+
+    def grid(self) -> int:
+        """Return what windows start at multiples of, PAN pixels counted from the scene's first."""
+        return ALIGN
 
     def watch(self, pair: ScenePair) -> Callable[[Box], None] | None:
         """Return what :meth:`ScenePair.statistics` calls once before :meth:`prepare`; None if nothing."""

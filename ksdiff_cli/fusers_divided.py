@@ -21,9 +21,14 @@ class Divider:
     tried again.
     """
 
-    def __init__(self, margin: int) -> None:
-        """Start with whole windows; ``margin`` is what the network must see around a core, PAN pixels."""
-        self._margin = margin
+    def __init__(self, margin: int, grid: int = ALIGN) -> None:
+        """Start with whole windows.
+
+        Args:
+            margin: what the network must see around a core, PAN pixels.
+            grid: what it sees must start at multiples of this, as the window does.
+        """
+        self._margin, self._grid = margin, grid
         self.side: int | None = None
         """Side of the largest core that is tried; None as long as every window went through whole."""
 
@@ -59,7 +64,7 @@ class Divider:
             release_memory()
         fused: Tensor | None = None
         for part in _quarters(core):
-            made = self.run(fuse, part.grown(self._margin).meet(seen), part)
+            made = self.run(fuse, part.grown(self._margin).down_to(self._grid).meet(seen), part)
             if fused is None:
                 fused = made.new_empty((*made.shape[:-2], core.height, core.width))
             fused[..., *part.within(core)] = made

@@ -97,10 +97,12 @@ class Network(Fuser):
         self._camera: SceneCamera | None = None
         self._sharpness = sharpness
         self._transfer = DeviceTransfer(self._device)
-        self._divider = Divider(self._model.margin)
+        self._divider = Divider(self._model.margin, self._model.grid)
         self._provenance = {"METHOD": "ksdiff", "WEIGHTS": weights_hash(checkpoint), "SEED": str(seed)}
         if sharpness:
             self._provenance["SHARPNESS"] = f"{sharpness:g}"
+        if self._model.whole:
+            self._provenance["GLOBAL"] = self._model.whole
 
     def check(self, bands: int, ratio: float) -> None:
         """See :meth:`Fuser.check`; what was learnt from another scene is forgotten."""
@@ -110,8 +112,8 @@ class Network(Fuser):
             self._model.check(bands, ratio)
         except ModelError as error:
             raise ModelError(f"{self._checkpoint}: {error}") from None
-        self._kernels, self._model.lossy, self._divider = None, False, Divider(self._model.margin)
-        self._camera = None
+        self._kernels, self._model.lossy, self._camera = None, False, None
+        self._divider = Divider(self._model.margin, self._model.grid)
 
     def draw(self, number: int) -> None:
         """Take another z_T from now on, the ``number``-th after that of the seed; what a scene taught is forgotten."""
@@ -128,6 +130,10 @@ class Network(Fuser):
     def _read(self, pair: ScenePair, *place: int) -> Tile:
         """Read a window of a scene as the network takes it."""
         return pair.read_observed(*place) if self._model.observes else pair.read(*place)
+
+    def grid(self) -> int:
+        """See :meth:`Fuser.grid`."""
+        return self._model.grid
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
         """See :meth:`Fuser.prepare`: the scene's kernels are the mean of those that its anchors would have."""

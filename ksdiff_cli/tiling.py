@@ -47,6 +47,10 @@ class Box:
         """Return this box further down and right."""
         return Box(self.top + rows, self.left + cols, self.bottom + rows, self.right + cols)
 
+    def down_to(self, step: int) -> "Box":
+        """Return this box grown up and to the left, so that it starts at multiples of ``step``."""
+        return Box(self.top // step * step, self.left // step * step, self.bottom, self.right)
+
     def meet(self, other: "Box") -> "Box":
         """Return the part that two boxes share; it may be empty."""
         return Box(

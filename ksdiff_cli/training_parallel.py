@@ -65,8 +65,12 @@ class Team:
             return
         for module in list(model.modules()):
             for name, child in module.named_children():
-                if type(child) is Standardisation:
-                    shared = SharedStandardisation(child.num_features)
+                if type(child) in (Standardisation, nn.BatchNorm2d):
+                    shared: nn.Module
+                    if isinstance(child, Standardisation):
+                        shared = SharedStandardisation(child.num_features)
+                    else:
+                        shared = SharedBatchNorm2d(child.num_features, child.eps, child.momentum)
                     shared.load_state_dict(child.state_dict())
                     setattr(module, name, shared.to(self.device))
 
@@ -119,18 +123,33 @@ class SharedStandardisation(Standardisation):
         if not self.training:
             return super().forward(input)
         self.adjust_momentum()
-        x = input.float()
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
-        count = _sum(torch.tensor([float(x.shape[0] * x.shape[2])], device=x.device))
-        mean = _sum(x.sum((0, 2))) / count
-        centred = x - mean[:, None]
-        variance = _sum(centred.square().sum((0, 2))) / count
-        with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-            assert self.num_batches_tracked is not None
-            self.num_batches_tracked += 1
-        return centred * torch.rsqrt(variance + self.eps)[:, None]
+        return _standardise(self, input.float())
+
+
+class SharedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the rows of all processes, (N, C, H, W), in float32."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Standardise every channel; while training, by the statistics of all processes' rows."""
+        if not self.training:
+            return super().forward(input)
+        out = _standardise(self, input.float().flatten(2)) * self.weight[:, None] + self.bias[:, None]
+        return out.view(input.shape)
+
+
+def _standardise(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+    """Standardise (N, C, S) over the rows of all processes, and remember the statistics."""
+    assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
+    count = _sum(torch.tensor([float(x.shape[0] * x.shape[2])], device=x.device))
+    mean = _sum(x.sum((0, 2))) / count
+    centred = x - mean[:, None]
+    variance = _sum(centred.square().sum((0, 2))) / count
+    with torch.no_grad():
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance * count / (count - 1), norm.momentum)
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked += 1
+    return centred * torch.rsqrt(variance + norm.eps)[:, None]
 
 
 class _Sum(torch.autograd.Function):

@@ -237,6 +237,10 @@ class FusionModel(nn.Module, ABC):
     margin: int
     """How much further than its core a window must be read, PAN pixels, a multiple of 16: with the same kernels for
     all windows, and windows that start at multiples of 16, the cores fit together without a seam."""
+    grid: int = 16
+    """Windows of a scene must start at multiples of this, PAN pixels, counted from the scene's first."""
+    whole: str = ""
+    """What of it sees an image as a whole, and which whole that is in a scene; in words, for an output's tags."""
     memory: int
     """Bytes that the network holds at most for each PAN pixel on a CPU, beside images of the bands; measured."""
     lossy: bool = False

@@ -40,8 +40,11 @@ class Kernels:
         """Whether they are all there already."""
 
     def take(self, part: WholeImage, x: Tensor) -> Tensor:
-        """Return what ``part`` saw; unless that is fixed, it looks at ``x`` now."""
-        if not self.fixed:
+        """Return what ``part`` saw; unless that is fixed or known, it looks at ``x`` now.
+
+        A layer that a network runs several times has one kernel: the one that it made first.
+        """
+        if not self.fixed and part not in self.made:
             self.made[part] = part(self.z, x)
         return self.made[part]
 
@@ -188,6 +191,7 @@ class ModulatedConv2d(nn.Module):
         *,
         groups: int = 1,
         constant: bool = False,
+        bias: bool = True,
         padding_mode: Literal["zeros", "replicate"] = "zeros",
     ) -> None:
         """Make the base kernel W0 and, where the configuration has a prior, its generator.
@@ -200,12 +204,15 @@ class ModulatedConv2d(nn.Module):
             groups: as of :class:`torch.nn.Conv2d`.
             constant: add an input channel of ones: a bias that is part of the kernel, so that z reaches it. For
                 kernels of 1x1.
+            bias: whether the convolution has one.
             padding_mode: ``zeros`` or ``replicate``.
         """
         super().__init__()
-        assert kernel == 1 or not constant
+        assert (kernel == 1 and bias) or not constant
         inputs, self.constant = inputs + constant, constant
-        self.base = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, padding_mode=padding_mode)
+        self.base = nn.Conv2d(
+            inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=bias, padding_mode=padding_mode
+        )
         shape = (inputs // groups, outputs, kernel, kernel)
         self.generator: KernelGenerator | MLPGenerator | None = None
         if config.prior and config.structure == "mlp":
@@ -228,19 +235,19 @@ class ModulatedConv2d(nn.Module):
 
     def forward(self, x: Tensor, z: Latent) -> Tensor:
         """(N, inputs, H, W), (N, S, C_z) -> (N, outputs, H, W)."""
-        weight, bias = self.weight(x, z), self.base.bias
-        assert bias is not None
-        bias = bias[None]
+        weight, own = self.weight(x, z), self.base.bias
+        bias = None if own is None else own[None]
         if self.constant:
-            weight, bias = weight[:, :, :-1], bias + weight[:, :, -1, 0, 0]
+            weight, bias = weight[:, :, :-1], own + weight[:, :, -1, 0, 0]
         padding = weight.shape[-1] // 2
         if padding and self.base.padding_mode == "replicate":
             x, padding = F.pad(x, (padding,) * 4, mode="replicate"), 0
         if len(weight) > 1:
             return per_sample_conv2d(x, weight, bias, self.base.groups, padding)
+        one = None if bias is None else bias[0]
         if weight.shape[-1] == 1 and self.base.groups == 1 and x.is_contiguous(memory_format=torch.channels_last):
-            return pointwise(x.permute(0, 2, 3, 1), weight[0].flatten(1), bias[0]).permute(0, 3, 1, 2)
-        return F.conv2d(x, weight[0], bias[0], padding=padding, groups=self.base.groups)
+            return pointwise(x.permute(0, 2, 3, 1), weight[0].flatten(1), one).permute(0, 3, 1, 2)
+        return F.conv2d(x, weight[0], one, padding=padding, groups=self.base.groups)
 
 
 def per_sample_conv2d(

@@ -76,6 +76,7 @@ class PixelDiffusion(FusionModel):
     kind = "pixel-diffusion"
     sampler = "ddpm"
     config: PixelConfig
+    whole = "noise, calibration by global means: each window's own"
     margin = 32
     """Keeps the zeros around a window out of its core; seams stay, as noise and normalisation are each window's own."""
     alpha_bar: Tensor

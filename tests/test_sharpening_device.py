@@ -121,6 +121,18 @@ def test_parts_of_any_core_are_all_of_it() -> None:
         assert torch.equal(made, (images[0] + images[1])[..., *core.within(whole)])
 
 
+def test_parts_are_read_from_multiples_of_what_the_network_asks_for() -> None:
+    rows = torch.arange(700.0)[None, None, :, None].expand(1, 1, 700, 1200)
+    divider = Divider(48, 32)
+    divider.side = 272
+
+    def fuse(core: Any, image: Any) -> Any:
+        assert image[0, 0, 0, 0] % 32 == 0
+        return image[..., *core]
+
+    assert torch.equal(divider.run(fuse, (rows,), Box(16, 32, 700, 1184)), rows[:, :, 16:700, 32:1184])
+
+
 def test_too_little_memory_for_the_smallest_part_is_one_line(make_pair: Any, weights: Path, small: None) -> None:
     network = Network(weights, "cpu")
     limit(network, 8)

@@ -292,7 +292,7 @@ def plan_scene(pair: ScenePair, output: Path, fuser: Fuser, options: SharpenOpti
     margin = fuser.reach(pair.grid.ratio)
     fusing = fuser.bytes_per_pixel(pair.bands)
     base = _BASE_TORCH if "torch" in sys.modules else _BASE
-    need = Need(pair.bands, stored, margin, fusing, base, _device(fuser, pair))
+    need = Need(pair.bands, stored, margin, fusing, base, _device(fuser, pair), fuser.grid())
     row, col, height, width = crop_to(pair, options.window)
     region = Box(row, col, row + height, col + width)
     earlier = earlier_tile(output) if options.resume else None

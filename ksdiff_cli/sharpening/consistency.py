@@ -61,6 +61,10 @@ class Consistent(Fuser):
         """See :meth:`Fuser.reach`: the fuser's, and what corrections look at; a multiple of 16 as the fuser's is."""
         return self._fuser.reach(ratio) + -(-_REACH * ratio // ALIGN) * ALIGN
 
+    def grid(self) -> int:
+        """See :meth:`Fuser.grid`."""
+        return self._fuser.grid()
+
     def watch(self, pair: ScenePair) -> Callable[[Box], None] | None:
         """See :meth:`Fuser.watch`."""
         return self._fuser.watch(pair)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.tiling import Box, Tiling
+from ksdiff_cli.tiling import ALIGN, Box, Tiling
 
 TILES = (1280, 1024, 512, 256)
 """Sides of a core that are tried when none is asked for, PAN pixels."""
@@ -43,6 +43,8 @@ class Need:
     """Bytes of the process before the first window: Python, libraries, weights."""
     device: DeviceNeed | None = None
     """What is asked of a GPU; None without one."""
+    grid: int = ALIGN
+    """What is read for a window starts at multiples of this."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Plan:
     """Windows read before they are fused, and written after it, at most."""
     memory: int
     """Bytes that the process takes by the model."""
+    grid: int = ALIGN
+    """What is read starts at multiples of this, counted from the scene's first pixel."""
 
     @cached_property
     def numbers(self) -> list[int]:
@@ -70,7 +74,7 @@ class Plan:
 
     def seen(self, number: int) -> Box:
         """Return the pixels that are read for a window: its core with the margin, as far as the scene goes."""
-        return self.tiling.core(number).grown(self.margin).meet(self.tiling.scene)
+        return self.tiling.core(number).grown(self.margin).down_to(self.grid).meet(self.tiling.scene)
 
     @property
     def facts(self) -> dict[str, object]:
@@ -115,7 +119,7 @@ def make_plan(
         one = memory_needed(tiling, need, 1)
         if one <= limit:
             ahead = max(n for n in range(1, MOST_AHEAD + 1) if n == 1 or memory_needed(tiling, need, n) <= limit)
-            return Plan(tiling, region, need.margin, ahead, memory_needed(tiling, need, ahead))
+            return Plan(tiling, region, need.margin, ahead, memory_needed(tiling, need, ahead), need.grid)
     way = "a smaller --tile or " if memory_needed(Tiling(*shape, TILES[-1]), need, 1) <= limit else ""
     raise KsdiffError(
         f"--memory {memory:g}: windows of {side} pixels with {need.bands} bands take {one / GB:.1f} GB; give {way}"
@@ -139,7 +143,7 @@ def device_needed(tiling: Tiling, need: Need, device: DeviceNeed) -> int:
 
 def _sizes(tiling: Tiling, need: Need) -> tuple[int, int]:
     """Return the pixels of the largest window with its margin, and of its core."""
-    side = tiling.tile + 2 * need.margin
+    side = tiling.tile + 2 * need.margin + need.grid - ALIGN
     seen = min(side, tiling.height) * min(side, tiling.width)
     return seen, min(tiling.tile, tiling.height) * min(tiling.tile, tiling.width)
 

@@ -95,6 +95,10 @@ class Spread(Fuser):
         """See :meth:`Fuser.reach`."""
         return max(fuser.reach(ratio) for fuser in self._fusers)
 
+    def grid(self) -> int:
+        """See :meth:`Fuser.grid`."""
+        return max(fuser.grid() for fuser in self._fusers)
+
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
         """See :meth:`Fuser.prepare`: every draw gets a scene's kernels of its own."""
         for fuser in self._fusers:
