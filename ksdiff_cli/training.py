@@ -12,7 +12,7 @@ from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.errors import KsdiffError, StoppedError
 from ksdiff_cli.files import Inputs, check_place, remove_growing, unwritable
 from ksdiff_cli.models.checkpoint import read_header, save_model, weights_hash
-from ksdiff_cli.models.contract import Stage
+from ksdiff_cli.models.contract import ModelError, Stage
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.training_log import NAMES, Log
 from ksdiff_cli.training_options import TrainingOptions
@@ -260,6 +260,10 @@ def choose_bands(files: list[PatchFile], universal: bool) -> int | None:
 def _check_sizes(files: list[PatchFile], run: Run) -> None:
     multiple = run.model.multiple
     for file in files:
+        try:
+            run.model.check(file.bands, file.ratio)
+        except ModelError as error:
+            raise ModelError(f"{file.path}: {error}") from None
         if any(side % multiple for side in file.size):
             raise KsdiffError(
                 f"{file.path}: its patches of {file.size[1]} x {file.size[0]} px do not suit the network, which trains "

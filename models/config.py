@@ -46,6 +46,13 @@ class ModelConfig(Config):
     """Residual blocks of the trunk, in the backbone ``unrolled``."""
     band_blocks: int = 2
     """ConvNeXt blocks of a band's branch."""
+    features: int | None = None
+    """Channels of the published backbones whose width is an option: CTINN's n, HFIN's c; None takes theirs."""
+    tile: int = 64
+    """Side of the pieces, PAN pixels, in which backbones that see an image as a whole (mmnet, dcfnet, hfin) take larger
+    ones; best that of the training patches, as in published results."""
+    seamless: bool = False
+    """Whether CTINN and DCFNet take a form that hangs less on where an image is cut than the published one does."""
     patch: int = 4
     """Side of the pixel-unshuffled cell, in PAN pixels; loses nothing, and sets the speed."""
     prior: bool = True
@@ -93,6 +100,10 @@ class ModelConfig(Config):
         super().__post_init__()
         if round(self.tokens**0.5) ** 2 != self.tokens:
             raise ModelError(f"config: tokens must be a square number, not {self.tokens}")
+        if self.tile < 32 or self.tile % 16:
+            raise ModelError(f"config: tile must be a multiple of 16 of at least 32, not {self.tile}")
+        if self.features is not None and (self.features < 4 or self.features % 4):
+            raise ModelError(f"config: features must be a multiple of 4, not {self.features}")
         if self.kernel % 2 == 0:
             raise ModelError(f"config: kernel must be odd, not {self.kernel}")
         if (self.sampling_steps or 1) > self.steps:

@@ -36,6 +36,7 @@ class KSDiff(FusionModel):
         self.network = make_backbone(config)
         self.multiple, self.margin, self.memory = self.network.multiple, self.network.margin, self.network.memory
         self.observes, self.least_ratio = self.network.observes, self.network.least_ratio
+        self.grid, self.whole = self.network.grid, self.network.scope
         if self.network.products:
             self.lossy_devices = ("cuda", "cpu")
         if not config.prior:
@@ -62,6 +63,15 @@ class KSDiff(FusionModel):
     def margin_at(self, ratio: float) -> int:
         """See :meth:`FusionModel.margin_at`."""
         return self.network.margin_at(ratio)
+
+    def check(self, bands: int, ratio: int) -> None:
+        """See :meth:`FusionModel.check`."""
+        super().check(bands, ratio)
+        if self.network.ratio not in (None, ratio):
+            raise ModelError(
+                f"the backbone {self.config.backbone} is made for ratio {self.network.ratio} alone, the data have "
+                f"{ratio}; train another --backbone"
+            )
 
     @property
     def needs_truth(self) -> bool:

@@ -11,7 +11,7 @@ from scipy.ndimage import uniform_filter
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fuser import Fuser
-from ksdiff_cli.fusers import Upsampling, make_fuser
+from ksdiff_cli.fusers import Network, Upsampling, make_fuser
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster import SceneStatistics, Tile
 from ksdiff_cli.raster_writer import new_raster
@@ -114,6 +114,29 @@ def test_the_cut_does_not_show(tile: int, fuser: Any, make_pair: Any) -> None:
     whole = read(sharpen(files, fuser, "whole.tif").output)
     parts = read(sharpen(files, fuser, "parts.tif", tile=tile).output)
     np.testing.assert_allclose(parts, whole, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("backbone", "says"), [("hfin", "pieces of 64 px"), ("ctinn", "the scene's, by its anchors")])
+def test_networks_that_see_an_image_as_a_whole_show_no_cut(
+    backbone: str, says: str, make_pair: Any, tmp_path: Path
+) -> None:
+    """Windows of 112 start beside the grid of HFIN's pieces: what is read for them does not."""
+    torch = pytest.importorskip("torch")
+    from ksdiff_cli.models.checkpoint import save_model
+    from ksdiff_cli.models.config import ModelConfig
+    from ksdiff_cli.models.ksdiff import KSDiff
+
+    torch.manual_seed(0)
+    model = KSDiff(ModelConfig(backbone=backbone, bands=4, prior=False))
+    with torch.no_grad():
+        model.network.refine.leave.base.weight.mul_(60)  # networks start with hardly any effect
+    files, file = make_pair(size=(160, 250)), tmp_path / "weights.safetensors"
+    save_model(model, file, sensor={}, training={})
+    made = [sharpen(files, Network(file, "cpu"), f"{tile}.tif", tile=tile).output for tile in (256, 112)]
+    whole, parts = (read(path).astype(int) for path in made)
+    assert np.abs(parts - whole).max() <= 1
+    with rasterio.open(made[0]) as dataset:
+        assert says in dataset.tags()["KSDIFF_GLOBAL"]
 
 
 def test_holes_stay_holes_and_nothing_leaks(make_pair: Any) -> None:

@@ -12,7 +12,10 @@ from ksdiff_cli.console import note, progress
 from ksdiff_cli.errors import printable
 
 # Typed by hand so that `--help` imports no network; a test compares it with the registry.
-Backbone = Literal["pannextu", "unrolled", "shared", "dicnn", "fusionnet", "lagnet", "pnn", "msdcnn"]
+Backbone = Literal[
+    "pannextu", "unrolled", "shared", "pnn", "dicnn", "msdcnn", "pannet", "fusionnet", "dcfnet", "lagnet", "ctinn",
+    "mmnet", "hfin",
+]  # fmt: skip
 
 
 def train(

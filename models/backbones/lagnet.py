@@ -142,6 +142,7 @@ class LAGBlock(nn.Module):
 class LAGNet(Backbone):
     """LAGConv 3x3 to 32 with ReLU, five residual blocks of 32, LAGConv 3x3 to the bands, on PAN and MS together."""
 
+    whole = "harmonic biases"
     margin = 16
     memory = 960
 
