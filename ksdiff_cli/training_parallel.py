@@ -65,14 +65,15 @@ class Team:
             return
         for module in list(model.modules()):
             for name, child in module.named_children():
-                if type(child) in (Standardisation, nn.BatchNorm2d):
-                    shared: nn.Module
-                    if isinstance(child, Standardisation):
-                        shared = SharedStandardisation(child.num_features)
-                    else:
-                        shared = SharedBatchNorm2d(child.num_features, child.eps, child.momentum)
-                    shared.load_state_dict(child.state_dict())
-                    setattr(module, name, shared.to(self.device))
+                shared: nn.Module
+                if type(child) is Standardisation:
+                    shared = SharedStandardisation(child.num_features)
+                elif type(child) is nn.BatchNorm2d:
+                    shared = SharedBatchNorm2d(child.num_features, child.eps, child.momentum)
+                else:
+                    continue
+                shared.load_state_dict(child.state_dict())
+                setattr(module, name, shared.to(self.device))
 
 
 ALONE = Team()

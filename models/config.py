@@ -23,6 +23,8 @@ class ModelConfig(Config):
         **dict.fromkeys(("depths", "trunk_blocks", "band_blocks", "rank", "denoiser_blocks"), (1, 64)),
         **dict.fromkeys(("kernel", "expansion", "patch"), (1, 32)),
         "encoder_stages": (1, 8),
+        "features": (4, 512),
+        "tile": (32, 4096),
         **dict.fromkeys(("steps", "sampling_steps"), (1, 10_000)),
         **dict.fromkeys(("beta_start", "beta_end"), (1e-6, 0.9999)),
         "eta": (0, 1),
@@ -100,9 +102,9 @@ class ModelConfig(Config):
         super().__post_init__()
         if round(self.tokens**0.5) ** 2 != self.tokens:
             raise ModelError(f"config: tokens must be a square number, not {self.tokens}")
-        if self.tile < 32 or self.tile % 16:
-            raise ModelError(f"config: tile must be a multiple of 16 of at least 32, not {self.tile}")
-        if self.features is not None and (self.features < 4 or self.features % 4):
+        if self.tile % 16:
+            raise ModelError(f"config: tile must be a multiple of 16, not {self.tile}")
+        if (self.features or 4) % 4:
             raise ModelError(f"config: features must be a multiple of 4, not {self.features}")
         if self.kernel % 2 == 0:
             raise ModelError(f"config: kernel must be odd, not {self.kernel}")

@@ -237,7 +237,7 @@ class ModulatedConv2d(nn.Module):
         """(N, inputs, H, W), (N, S, C_z) -> (N, outputs, H, W)."""
         weight, own = self.weight(x, z), self.base.bias
         bias = None if own is None else own[None]
-        if self.constant:
+        if self.constant and own is not None:
             weight, bias = weight[:, :, :-1], own + weight[:, :, -1, 0, 0]
         padding = weight.shape[-1] // 2
         if padding and self.base.padding_mode == "replicate":

@@ -64,13 +64,13 @@ class KSDiff(FusionModel):
         """See :meth:`FusionModel.margin_at`."""
         return self.network.margin_at(ratio)
 
-    def check(self, bands: int, ratio: int) -> None:
+    def check(self, bands: int, ratio: float) -> None:
         """See :meth:`FusionModel.check`."""
         super().check(bands, ratio)
-        if self.network.ratio not in (None, ratio):
+        if self.network.ratio not in (None, round(ratio)):
             raise ModelError(
                 f"the backbone {self.config.backbone} is made for ratio {self.network.ratio} alone, the data have "
-                f"{ratio}; train another --backbone"
+                f"{ratio:.3g}; train another --backbone"
             )
 
     @property

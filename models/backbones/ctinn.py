@@ -177,7 +177,7 @@ def _cut(image: Tensor) -> Tensor:
 
 def _add_up(windows: Tensor, like: Tensor) -> Tensor:
     """Put windows back where they were cut, adding where they overlap: (N, windows, C * 24 * 24) -> (N, C, H, W)."""
-    return F.fold(windows.transpose(1, 2), list(like.shape[2:]), _WINDOW, stride=_STRIDE)
+    return F.fold(windows.transpose(1, 2), tuple(like.shape[2:]), _WINDOW, stride=_STRIDE)
 
 
 def _transfer(ms: Tensor, pan: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,11 +195,11 @@ def _transfer(ms: Tensor, pan: Tensor) -> tuple[Tensor, Tensor]:
     values, wanted = (F.unfold(image, _SIDE, padding=1) for image in (pan, ms))  # (windows, 9 C, 576)
     keys, queries = F.normalize(values, dim=1), F.normalize(wanted, dim=1)
     with torch.no_grad():
-        parts = zip(keys.split(_AT_ONCE), queries.split(_AT_ONCE), strict=True)
+        parts = zip(torch.split(keys, _AT_ONCE), torch.split(queries, _AT_ONCE), strict=True)
         best = torch.cat([(k.transpose(1, 2) @ q).argmax(1) for k, q in parts])
     best = best[:, None].expand_as(values)
     similarity = (keys.gather(2, best) * queries).sum(1).view(len(ms), 1, _WINDOW, _WINDOW)
-    texture = F.fold(values.gather(2, best), [_WINDOW, _WINDOW], _SIDE, padding=1) / _SIDE**2
+    texture = F.fold(values.gather(2, best), (_WINDOW, _WINDOW), _SIDE, padding=1) / _SIDE**2
     return texture, similarity
 
 

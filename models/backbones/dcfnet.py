@@ -101,7 +101,7 @@ class CrossFusion(nn.Module):
             assert isinstance(ways, nn.ModuleList)
             size = branches[target].shape[2:]
             brought = [self.resize(way(x), size) for way, x in zip(ways, branches, strict=True)]
-            out.append(F.relu(sum(w[target, source] * x for source, x in enumerate(brought))))
+            out.append(F.relu(torch.stack([w[target, source] * x for source, x in enumerate(brought)]).sum(0)))
         return out
 
     def resize(self, x: Tensor, size: torch.Size) -> Tensor:

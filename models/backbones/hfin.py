@@ -72,7 +72,8 @@ class SpectrumFusion(nn.Module):
             amplitude = self.amplitude(torch.cat([spectrum.abs() for spectrum in spectra], 1))
             phase = self.phase(torch.cat([(spectrum + _TINY).angle() for spectrum in spectra], 1))
             fused = torch.complex(amplitude * torch.cos(phase) + _TINY, amplitude * torch.sin(phase) + _TINY)
-            return torch.fft.irfft2(fused, list(ms.shape[2:])).abs()
+            image: Tensor = torch.fft.irfft2(fused, list(ms.shape[2:]))
+            return image.abs()
 
 
 def _fuser(*widths: int) -> nn.Sequential:

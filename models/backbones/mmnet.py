@@ -114,7 +114,7 @@ class CrossNonLocal(nn.Module):
             keys = F.interpolate(F.max_pool2d(key(source), 2), scale_factor=2.0).flatten(2)
             values = F.max_pool2d(value(source), 2).flatten(2).transpose(1, 2)
             found = F.scaled_dot_product_attention(queries, keys.transpose(1, 2), values, scale=1.0)
-            made.append(source + leave(found.transpose(1, 2).unflatten(2, H.shape[2:])))
+            made.append(source + leave(found.transpose(1, 2).reshape(len(H), -1, *H.shape[2:])))
         return torch.cat(made, 1)
 
 
@@ -230,4 +230,5 @@ class MMNet(Pieced):
         H, SH, memories = self.first(ms, L, inputs.P, z)
         for _ in range(_STAGES):
             H, SH, memories = self.stage(H, SH, memories, L, inputs.P, z)
-        return SH[:, : inputs.M.shape[1]] - inputs.M
+        out: Tensor = SH[:, : inputs.M.shape[1]] - inputs.M
+        return out

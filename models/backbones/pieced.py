@@ -49,7 +49,8 @@ class Pieced(Backbone):
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         """See :meth:`Backbone.forward`."""
         size = inputs.P.shape[2], inputs.P.shape[3]
-        places = list(product(*(_starts(length, self.tile) for length in size)))
+        rows, cols = (_starts(length, self.tile) for length in size)
+        places = list(product(rows, cols))
         if len(places) == 1:
             return inputs.wanted(self.piece(inputs, z))
         if not is_fixed(z):
