@@ -122,15 +122,15 @@ def test_parts_of_any_core_are_all_of_it() -> None:
 
 
 def test_parts_are_read_from_multiples_of_what_the_network_asks_for() -> None:
-    rows = torch.arange(700.0)[None, None, :, None].expand(1, 1, 700, 1200)
+    rows, whole, core = torch.arange(700.0)[:, None].expand(700, 1200), Box(0, 0, 700, 1200), Box(16, 32, 700, 1184)
     divider = Divider(48, 32)
     divider.side = 272
 
-    def fuse(core: Any, image: Any) -> Any:
-        assert image[0, 0, 0, 0] % 32 == 0
-        return image[..., *core]
+    def fuse(seen: Box, part: Box) -> Any:
+        assert seen.top % 32 == seen.left % 32 == 0
+        return rows[None, None, *part.within(whole)]
 
-    assert torch.equal(divider.run(fuse, (rows,), Box(16, 32, 700, 1184)), rows[:, :, 16:700, 32:1184])
+    assert torch.equal(divider.run(fuse, whole, core)[0, 0], rows[core.within(whole)])
 
 
 def test_too_little_memory_for_the_smallest_part_is_one_line(make_pair: Any, weights: Path, small: None) -> None:
