@@ -31,8 +31,8 @@ def count_anchors(shape: tuple[int, int]) -> int:
     return min(windows, max(FEWEST, min(MOST, round(_SHARE * windows))))
 
 
-def read_anchors(pair: ScenePair, read: Callable[..., Tile] | None = None) -> Iterator[Tile]:
-    """Read windows of :data:`SIDE` pixels, spread evenly over the scene, always the same; ``read`` reads one.
+def read_anchors(pair: ScenePair, look: Callable[[Box], Tile] | None = None) -> Iterator[Tile]:
+    """Read windows of :data:`SIDE` pixels, spread evenly over the scene, always the same; ``look`` reads one.
 
     Windows without holes are preferred, then those with the fewest; only where there is nothing else may half a window
     or more be invalid.
@@ -41,13 +41,13 @@ def read_anchors(pair: ScenePair, read: Callable[..., Tile] | None = None) -> It
         Windows, :func:`count_anchors` or fewer where the scene is almost empty; none where PAN and MS share no valid
         pixel. A scene smaller than a window is one window.
     """
-    read = read or pair.read
+    look = look or (lambda box: pair.read(box.top, box.left, box.height, box.width))
     most, looked, whole = count_anchors(pair.shape), 0, 0
     with_holes: list[tuple[float, int, tuple[int, int, int, int]]] = []
     for place in spread_windows(pair.shape, SIDE, math.lcm(ALIGN, pair.grid.ratio)):
         if whole == most or (looked >= _LOOKS * most and (whole or with_holes)):
             break
-        tile, looked = read(*place), looked + 1
+        tile, looked = look(_box(place)), looked + 1
         share = float(tile.valid.mean())
         if share == 1:
             whole += 1
@@ -59,7 +59,7 @@ def read_anchors(pair: ScenePair, read: Callable[..., Tile] | None = None) -> It
     if not chosen and not whole:
         chosen = [place for _, _, place in with_holes[:1]]
     for place in chosen:
-        yield read(*place)
+        yield look(_box(place))
 
 
 def cut_anchors(tile: Tile, ratio: int) -> list[Tile]:
@@ -70,8 +70,12 @@ def cut_anchors(tile: Tile, ratio: int) -> list[Tile]:
 def place_anchors(shape: tuple[int, int], ratio: int) -> list[Box]:
     """Return where the anchors of a scene without holes lie; see :func:`read_anchors`."""
     places = list(spread_windows(shape, SIDE, math.lcm(ALIGN, ratio)))
-    found = (Box(row, col, row + height, col + width) for row, col, height, width in places)
-    return list(found)[: count_anchors(shape)]
+    return [_box(place) for place in places[: count_anchors(shape)]]
+
+
+def _box(place: tuple[int, int, int, int]) -> Box:
+    row, col, height, width = place
+    return Box(row, col, row + height, col + width)
 
 
 def spread_windows(shape: tuple[int, int], side: int, align: int = ALIGN) -> Iterator[tuple[int, int, int, int]]:

@@ -1,7 +1,7 @@
 """What the engine asks of whatever sharpens a window; what does is in :mod:`ksdiff_cli.fusers`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -77,6 +77,15 @@ class Fuser(ABC):
             KsdiffError: the scene, or its sensor, does not suit the method.
         """
 
+    def observe(self, tile: Tile, gains: Sequence[float], sharpness: float = 0.0) -> None:  # noqa: B027 - most have none
+        """Find the cameras of an image that is then sharpened as a scene of its own, where :meth:`prepare` sees none.
+
+        Args:
+            tile: the image.
+            gains: the sensor's MTF gains, for an image that does not tell.
+            sharpness: of what is wanted, relative to PAN.
+        """
+
     def read(self, pair: ScenePair, seen: Box) -> Any:
         """Read a window, in any thread.
 
@@ -88,7 +97,11 @@ class Fuser(ABC):
             What :meth:`start` takes, with the ``valid`` of a :class:`Tile`; or a :class:`ksdiff_cli.raster.Swath`,
             whose rows :meth:`fuse` is then given some at a time, as tiles.
         """
-        return self.send(pair.read(seen.top, seen.left, seen.height, seen.width))
+        return self.send(self.look(pair, seen))
+
+    def look(self, pair: ScenePair, seen: Box) -> Tile:
+        """Read a window, in any thread, as :meth:`fuse` takes it; MS may be upsampled there or not."""
+        return pair.read(seen.top, seen.left, seen.height, seen.width)
 
     def send(self, tile: Tile) -> Any:
         """Start a tile's way to where it is fused, in any thread; what it returns keeps the tile's ``valid``."""

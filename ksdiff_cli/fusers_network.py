@@ -123,13 +123,10 @@ class Network(Fuser):
         """See :meth:`Fuser.reach`."""
         return self._model.margin_at(ratio) + (ALIGN if self._sharpness else 0)
 
-    def read(self, pair: ScenePair, seen: Box) -> "SentTile":
-        """See :meth:`Fuser.read`."""
-        return self.send(self._read(pair, seen.top, seen.left, seen.height, seen.width))
-
-    def _read(self, pair: ScenePair, *place: int) -> Tile:
-        """Read a window of a scene as the network takes it."""
-        return pair.read_observed(*place) if self._model.observes else pair.read(*place)
+    def look(self, pair: ScenePair, seen: Box) -> Tile:
+        """See :meth:`Fuser.look`."""
+        read = pair.read_observed if self._model.observes else pair.read
+        return read(seen.top, seen.left, seen.height, seen.width)
 
     def grid(self) -> int:
         """See :meth:`Fuser.grid`."""
@@ -147,7 +144,7 @@ class Network(Fuser):
         may_round = whole and self._may_save_time(pair.shape)
 
         def read() -> Iterator[Tile]:
-            for tile in read_anchors(pair, partial(self._read, pair)):
+            for tile in read_anchors(pair, partial(self.look, pair)):
                 if may_round and len(kept) < _JUDGES:
                     kept.append(tile)
                 yield tile
@@ -177,14 +174,8 @@ class Network(Fuser):
 
         return fuse
 
-    def observe(self, tile: Tile, gains: tuple[float, ...], sharpness: float = 0.0) -> None:
-        """Find the cameras of an image that is then sharpened as a scene of its own, for a network that observes.
-
-        Args:
-            tile: the image.
-            gains: the sensor's, for an image that does not tell.
-            sharpness: of what is wanted, relative to PAN.
-        """
+    def observe(self, tile: Tile, gains: Sequence[float], sharpness: float = 0.0) -> None:
+        """See :meth:`Fuser.observe`, for a network that observes."""
         if self._model.observes and isinstance(tile, ObservedTile):
             self._sharpness = sharpness
             pan = resharpen(tile.pan[0], self._sharpness)

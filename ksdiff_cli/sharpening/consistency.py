@@ -35,6 +35,8 @@ _BEFORE, _BEFORE_MARGIN = (192, 8), 32  # side of windows in PAN pixels and thei
 class PlacedTile(Tile):
     """A tile with the MS that it came from."""
 
+    seen: Tile
+    """As the wrapped fuser takes it."""
     camera: Camera
     """Over it."""
     ms: Array
@@ -86,23 +88,23 @@ class Consistent(Fuser):
 
     def read(self, pair: ScenePair, seen: Box) -> PlacedTile:
         """See :meth:`Fuser.read`: MS is read besides, as it was before it was upsampled."""
-        tile = pair.read(seen.top, seen.left, seen.height, seen.width)
+        tile = self._fuser.look(pair, seen)
         assert self._through is not None, "prepare() comes first"
         camera = place_camera(pair.grid, seen, pair.ms_shape, self._through.kernels)
         if camera.ms.empty:
             nothing = np.zeros((pair.bands, 0, 0), np.float32)
-            return PlacedTile(tile.pan, tile.ms_up, tile.valid, camera, nothing, nothing[0])
+            return PlacedTile(tile.pan, tile.ms_up, tile.valid, tile, camera, nothing, nothing[0])
         ms, known = pair.read_ms(camera.ms.top, camera.ms.left, camera.ms.height, camera.ms.width)
         weight = known.astype(np.float32)
         if not tile.valid.all():
             weight *= camera.share(tile.valid)
         if not known.all():
             ms = np.where(known, ms, 0)
-        return PlacedTile(tile.pan, tile.ms_up, tile.valid, camera, ms, weight)
+        return PlacedTile(tile.pan, tile.ms_up, tile.valid, tile, camera, ms, weight)
 
     def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
         """See :meth:`Fuser.fuse`; tiles that are not from :meth:`read` are left as the fuser made them."""
-        fused = self._fuser.fuse(tile, statistics, ratio)
+        fused = self._fuser.fuse(tile.seen if isinstance(tile, PlacedTile) else tile, statistics, ratio)
         if not isinstance(tile, PlacedTile) or tile.camera.ms.empty:
             return fused
         out = np.empty(fused.shape, np.float32)
@@ -140,7 +142,7 @@ class Consistent(Fuser):
 
         def look(box: Box) -> tuple[Array, Array]:
             seen = box.grown(_BEFORE_MARGIN).meet(scene)
-            tile, inside = pair.read(seen.top, seen.left, seen.height, seen.width), box.within(seen)
+            tile, inside = self._fuser.look(pair, seen), box.within(seen)
             return self._fuser.fuse(tile, statistics, pair.grid.ratio)[:, *inside], tile.valid[inside]
 
         return measure_fidelity(pair, scene, look, statistics.ms_std, _BEFORE, self._mtf)

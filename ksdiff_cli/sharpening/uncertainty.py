@@ -17,12 +17,14 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files import Inputs
 from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.fusers import make_fuser
+from ksdiff_cli.grids import corner_aligned
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import Scene, ScenePair, SceneStatistics, Tile
+from ksdiff_cli.raster import ObservedTile, Scene, ScenePair, SceneStatistics, Tile
 from ksdiff_cli.raster_writer import check_output
 from ksdiff_cli.sharpening import Sharpened, SharpenOptions, how, is_claimed, job_folder, sharpen_scene
 from ksdiff_cli.sharpening.job import owns
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
+from ksdiff_cli.tiling import Box
 
 Array = NDArray[Any]
 
@@ -82,7 +84,11 @@ class Spread(Fuser):
         rows, cols = np.mgrid[:_SIDE, :_SIDE].astype(np.float32)
         pan = 300 + 100 * np.sin(0.7 * rows) * np.cos(0.3 * cols)
         ones = np.ones(bands)
-        tile = Tile(pan[None], np.repeat(pan[None], bands, 0), np.ones(pan.shape, bool))
+        ms = np.repeat(pan[None, ::_RATIO, ::_RATIO], bands, 0)
+        valid = np.ones(pan.shape, bool)
+        tile = ObservedTile(pan[None], valid, ms, None, corner_aligned(_RATIO), np.repeat(pan[None], bands, 0))
+        for fuser in self._fusers[:2]:
+            fuser.observe(tile, (0.3,))
         statistics = SceneStatistics(300.0, 50.0, 300 * ones, 50 * ones)
         first, second = (fuser.fuse(tile, statistics, _RATIO) for fuser in self._fusers[:2])
         if np.array_equal(first, second):
@@ -95,9 +101,15 @@ class Spread(Fuser):
         """See :meth:`Fuser.reach`."""
         return max(fuser.reach(ratio) for fuser in self._fusers)
 
+<<<<<<< HEAD
     def grid(self) -> int:
         """See :meth:`Fuser.grid`."""
         return max(fuser.grid() for fuser in self._fusers)
+=======
+    def look(self, pair: ScenePair, seen: Box) -> Tile:
+        """See :meth:`Fuser.look`."""
+        return self._fusers[0].look(pair, seen)
+>>>>>>> e6e2136 (Weights of the network whose outputs explain both images: trained on open grounds through random chains of cameras)
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
         """See :meth:`Fuser.prepare`: every draw gets a scene's kernels of its own."""

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from chains import Views, acquire
 from grounds import draw, load_families
 
+from ksdiff_cli import __version__
 from ksdiff_cli.models.checkpoint import load_ksdiff, save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import Inputs, Statistics
@@ -163,10 +164,11 @@ class Trainer:
 
     def save(self):
         facts = {
+            "data": [family.name for family in self.families],
             "steps": self.step,
-            "minutes": round(self.elapsed / 60, 1),
-            "losses": self.losses,
+            "losses": {name: round(value, 4) for name, value in self.losses.items()},
             "seed": self.args.seed,
+            "version": __version__,
         }
         model = KSDiff(self.model.config, self.model.stage)
         model.load_state_dict(self.average)
