@@ -101,15 +101,13 @@ class Spread(Fuser):
         """See :meth:`Fuser.reach`."""
         return max(fuser.reach(ratio) for fuser in self._fusers)
 
-<<<<<<< HEAD
     def grid(self) -> int:
         """See :meth:`Fuser.grid`."""
         return max(fuser.grid() for fuser in self._fusers)
-=======
+
     def look(self, pair: ScenePair, seen: Box) -> Tile:
         """See :meth:`Fuser.look`."""
         return self._fusers[0].look(pair, seen)
->>>>>>> e6e2136 (Weights of the network whose outputs explain both images: trained on open grounds through random chains of cameras)
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
         """See :meth:`Fuser.prepare`: every draw gets a scene's kernels of its own."""
