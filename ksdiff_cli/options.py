@@ -266,6 +266,16 @@ Scheduler = Annotated[
         "They must see inputs and output under the paths given here. Default: in this process.",
     ),
 ]
+Tls = Annotated[
+    str | None,
+    option(
+        CLUSTER,
+        "--tls",
+        metavar="CA,CERT,KEY",
+        help="Encrypt and authenticate by these PEM files what goes to workers, of --workers or of a --scheduler "
+        "tls://host:8786; see docs/trust.md. Default: what Dask's own settings say; else neither.",
+    ),
+]
 Batch = Annotated[
     Path | None,
     option(

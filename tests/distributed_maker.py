@@ -32,8 +32,8 @@ class Slow(Upsampling):
 class Cluster:
     """A scheduler and its workers, each a process that a test may kill."""
 
-    def __init__(self, folder: Path, workers: int) -> None:
-        self.folder, self.file = folder, folder / "scheduler.json"
+    def __init__(self, folder: Path, workers: int, *more: Any) -> None:
+        self.folder, self.file, self.more = folder, folder / "scheduler.json", more
         self.scheduler = self.start("scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", self.file)
         self.workers: list[subprocess.Popen[bytes]] = []
         for _ in range(workers):
@@ -48,7 +48,10 @@ class Cluster:
     def start(self, *arguments: Any) -> subprocess.Popen[bytes]:
         with (self.folder / f"{arguments[0]}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "dask", *map(str, arguments)], env=ENVIRONMENT, stdout=log, stderr=log
+                [sys.executable, "-m", "dask", *map(str, (*arguments, *self.more))],
+                env=ENVIRONMENT,
+                stdout=log,
+                stderr=log,
             )
 
     def wait(self) -> "Cluster":

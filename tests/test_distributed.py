@@ -1,5 +1,6 @@
 """Windows made by workers, which are real processes: the same bytes as from one, whoever is killed meanwhile."""
 
+import json
 import logging
 import os
 import shutil
@@ -403,3 +404,131 @@ def test_logging_is_as_before() -> None:
     with distributed._quiet():
         assert logging.getLogger("distributed").level == logging.CRITICAL
     assert logging.getLogger("distributed").level == level
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Make an authority, a certificate and a key, which is all one: what --tls takes."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("keys")
+
+    def make(name: str) -> str:
+        key, certificate = folder / f"{name}.key", folder / f"{name}.pem"
+        how = [
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=ksdiff",
+        ]
+        command = ["openssl", "req", "-x509", *how, "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(command, check=True, capture_output=True)
+        return f"{certificate},{certificate},{key}"
+
+    return make
+
+
+def test_tls_lets_in_who_has_the_key(
+    files: PairFiles, keys: Any, tmp_path: Path, run: Any, fails: Any, monkeypatch: Any
+) -> None:
+    own, other = keys("own"), keys("other")
+    authority, certificate, key = own.split(",")
+    options = "--protocol", "tls", "--tls-ca-file", authority, "--tls-cert", certificate, "--tls-key", key
+    (tmp_path / "tls").mkdir()
+    made = Cluster(tmp_path / "tls", 1, *options)
+    try:
+        address = json.loads(made.wait().file.read_text())["address"]
+        assert address.startswith("tls://")
+        one = sharpen(files, "one.tif").output
+        command = ["sharpen", files.pan, files.ms, "--method", "exp", "--tile", TILE, "-o"]
+        result = run(*command, files.folder / "out.tif", "--scheduler", made.file, "--tls", own)
+        assert result.exit_code == 0, result.stderr
+        assert (files.folder / "out.tif").read_bytes() == one.read_bytes()
+        monkeypatch.setattr(distributed, "_CONNECTING", 2.0)
+        for more in ((), ("--tls", other)):
+            line = fails(*command, files.folder / "no.tif", "--scheduler", address, *more)
+            assert "no Dask scheduler can be reached there" in line
+            assert "--tls CA,CERT,KEY" in line
+        assert not (files.folder / "no.tif").exists()
+    finally:
+        made.close()
+
+
+def test_workers_on_this_machine_listen_to_it_alone_and_by_tls_if_asked(keys: Any, monkeypatch: Any) -> None:
+    import distributed as dask
+
+    class StartedError(Exception):
+        pass
+
+    def start(**how: Any) -> Any:
+        asked.append(how)
+        raise StartedError
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(dask, "LocalCluster", start)
+    for tls in (None, keys("local").split(",")):
+        with pytest.raises(StartedError), open_workers(1, tls=tls):
+            pass
+    assert [how["host"] for how in asked] == ["127.0.0.1"] * 2
+    assert [how["dashboard_address"] for how in asked] == [None] * 2
+    assert asked[0]["security"] is None
+    assert asked[1]["security"].require_encryption
+
+
+@pytest.mark.parametrize(
+    ("tls", "scheduler", "words"),
+    [
+        ("a.pem,b.pem", "tls://127.0.0.1:1", "give three files, CA,CERT,KEY"),
+        ("gone.pem,gone.pem,gone.pem", "tls://127.0.0.1:1", "gone.pem: no such file"),
+        ("CERT,CERT,CERT", "tls://127.0.0.1:1", "give three PEM files"),
+        ("pan.tif,pan.tif,pan.tif", "tls://127.0.0.1:1", "give three PEM files"),
+        ("KEYS", "tcp://127.0.0.1:1", "its address begins with tls://"),
+    ],
+)
+def test_bad_tls_is_told(tls: str, scheduler: str, words: str, files: PairFiles, keys: Any, fails: Any) -> None:
+    own = keys("bad")
+    tls = own if tls == "KEYS" else tls.replace("CERT", own.split(",")[0]).replace("pan.tif", str(files.pan))
+    line = fails("sharpen", files.pan, files.ms, "-o", files.folder / "o.tif", "--method", "exp",
+                 "--scheduler", scheduler, "--tls", tls)  # fmt: skip
+    assert words in line
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"address": 3}', '{"address": "x"}'])
+def test_a_schedulers_file_that_is_none(text: str, files: PairFiles, fails: Any) -> None:
+    (files.folder / "s.json").write_text(text)
+    line = fails("sharpen", files.pan, files.ms, "-o", files.folder / "o.tif", "--method", "exp",
+                 "--scheduler", files.folder / "s.json")  # fmt: skip
+    assert "no Dask scheduler can be reached there" in line
+
+
+def test_the_clusters_example_is_not_open_to_the_cluster() -> None:
+    """Every pod is reached by its own kind alone, with certificates, and none shows a dashboard or holds a token."""
+    import yaml
+
+    path = Path(__file__).parents[1] / "docs" / "kubernetes.yaml"
+    things = [thing for thing in yaml.safe_load_all(path.read_text()) if thing]
+    pods = [thing["spec"]["template"] for thing in things if thing["kind"] in ("Deployment", "Job")]
+    assert len(pods) == 3
+    policies = [thing["spec"] for thing in things if thing["kind"] == "NetworkPolicy"]
+    for pod in pods:
+        labels, spec = pod["metadata"]["labels"], pod["spec"]
+        own = [one for one in policies if one["podSelector"]["matchLabels"].items() <= labels.items()]
+        assert own and all("Ingress" in one["policyTypes"] for one in own), labels
+        for policy in own:
+            for rule in policy.get("ingress", []):
+                assert rule["from"], "anybody"
+                assert all("podSelector" in source and "namespaceSelector" not in source for source in rule["from"])
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        (container,) = spec["containers"]
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        words = " ".join(container["args"])
+        assert "tls" in words and "tcp://" not in words
+        assert words.startswith("ksdiff") or "--no-dashboard" in words
+    ports = [port["port"] for thing in things if thing["kind"] == "Service" for port in thing["spec"]["ports"]]
+    assert ports == [8786]

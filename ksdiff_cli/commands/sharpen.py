@@ -130,6 +130,7 @@ def sharpen(
     threads: options.Threads = None,
     workers: options.Workers = None,
     scheduler: options.Scheduler = None,
+    tls: options.Tls = None,
     batch: options.Batch = None,
     mosaic: options.Mosaic = None,
     register: options.Register = False,
@@ -177,6 +178,8 @@ def sharpen(
         raise typer.BadParameter("--window and --bbox both choose a part: leave one out")
     if workers and scheduler:
         raise typer.BadParameter("--workers starts processes here, --scheduler uses those elsewhere: leave one out")
+    if tls and not (workers or scheduler):
+        raise typer.BadParameter("--tls goes with --workers or --scheduler")
     from ksdiff_cli.process import reuse_memory, wait_quietly
 
     reuse_memory()
@@ -222,7 +225,7 @@ def sharpen(
         options.read_nodata(src_nodata),
         [str(name) for name in (checkpoint, sensor, batch, scheduler) if name is not None],
     )
-    makers = _makers(workers, scheduler, device, threads)
+    makers = _makers(workers, scheduler, device, threads, tls)
     if batch is not None:
         _run_batch(batch, sensor, output, workflow, makers, mosaic, quiet=quiet, as_json=as_json)
         return
@@ -329,13 +332,13 @@ def _print_outcomes(outcomes: "Sequence[Outcome]") -> None:
 
 
 def _makers(
-    workers: int | None, scheduler: str | None, device: str, threads: int | None
+    workers: int | None, scheduler: str | None, device: str, threads: int | None, tls: str | None
 ) -> "AbstractContextManager[Maker]":
     """Return who makes windows: this process, others on this machine, or those of a scheduler."""
     if workers or scheduler:
         from ksdiff_cli.sharpening.distributed import open_workers
 
-        return open_workers(workers, scheduler, device, threads)
+        return open_workers(workers, scheduler, device, threads, tls.split(",") if tls else None)
     from ksdiff_cli.sharpening.pipeline import make_windows
 
     return nullcontext(make_windows)

@@ -6,14 +6,16 @@ at a time, and a run goes on after the loss of workers, scheduler or client, wit
 """
 
 import hashlib
+import json
 import logging
 import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -186,18 +188,26 @@ class Workers:
 
 @contextmanager
 def open_workers(
-    count: int | None = None, scheduler: str | None = None, device: str = "auto", threads: int | None = None
+    count: int | None = None,
+    scheduler: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    tls: Sequence[str] | None = None,
 ) -> Iterator[Workers]:
     """Start workers on this machine, or use those of a scheduler.
+
+    Whoever reaches a scheduler or a worker of Dask runs programs there: those started here listen to this machine
+    alone, and with ``tls`` only to who has the key.
 
     Args:
         count: of processes to start here.
         scheduler: address such as ``tcp://host:8786``, or the JSON file that a scheduler wrote; in place of ``count``.
         device: see :class:`Workers`.
         threads: see :class:`Workers`; of workers started here, together they take all cores otherwise.
+        tls: PEM files of the authority, the certificate and its key; None takes what Dask's own settings say.
 
     Raises:
-        KsdiffError: Dask is not installed, or the scheduler cannot be reached.
+        KsdiffError: Dask is not installed, the scheduler cannot be reached, or not by TLS.
     """
     try:
         from distributed import Client, LocalCluster
@@ -206,33 +216,69 @@ def open_workers(
     with ExitStack() as stack:
         # what goes wrong is raised; Dask's own lines would stand between the bar and the error
         stack.enter_context(_quiet())
+        security = _security(tls, scheduler)
         if scheduler is None:
             cores = os.cpu_count() or 1
             count = count or cores
             threads = threads or max(1, cores // count)
             # memory is bounded by the windows' size; Dask's own bound would kill workers at a guess
-            own = {"memory_limit": None, "preload": [worker.__name__]}
+            own = {"memory_limit": None, "preload": [worker.__name__], "host": "127.0.0.1", "security": security}
             start = _started(LocalCluster, n_workers=count, threads_per_worker=1, **own)
             cluster: Any = stack.enter_context(start)
             address: str | None = cluster.scheduler_address
         else:
             address = scheduler
-        place = {"scheduler_file": scheduler} if scheduler and scheduler.endswith(".json") else {"address": address}
-        client = _connect(Client, place, scheduler)
+        client = _connect(partial(Client, security=security), address, scheduler)
         stack.callback(_close, client)
         yield Workers(client, device, threads)
 
 
-def _connect(kind: Callable[..., Any], place: dict[str, Any], scheduler: str | None) -> Any:
+def _connect(kind: Callable[..., Any], address: str | None, scheduler: str | None) -> Any:
     try:
-        if "scheduler_file" in place and not Path(place["scheduler_file"]).is_file():
-            raise OSError("no such file")  # Dask would wait for it
-        return kind(**place, timeout=_CONNECTING, set_as_default=False)
-    except (OSError, ValueError) as error:
+        if address and address.endswith(".json"):  # Dask would wait for it, and stumble over what it is not
+            stated = json.loads(Path(address).read_bytes())
+            address = stated.get("address") if isinstance(stated, dict) else None
+            if not isinstance(address, str):
+                raise ValueError("the file is no scheduler's")
+        return kind(address, timeout=_CONNECTING, set_as_default=False)
+    except (OSError, ValueError, TypeError, RuntimeError, LookupError) as error:
+        why = (str(error) or type(error).__name__).splitlines()[0][:200]
+        if (isinstance(address, str) and address.startswith("tls")) or "tls" in why.lower():
+            advice = "it needs the certificates that it was started with: --tls CA,CERT,KEY"
+        else:
+            advice = "start one with: dask scheduler"
         raise KsdiffError(
-            f"--scheduler {scheduler}: no Dask scheduler can be reached there ({str(error).splitlines()[0]}); start "
-            "one with: dask scheduler"
+            f"--scheduler {scheduler}: no Dask scheduler can be reached there ({why}); {advice}"
         ) from None
+
+
+def _security(tls: Sequence[str] | None, scheduler: str | None) -> Any:
+    """Return how Dask encrypts; None leaves that to its own settings.
+
+    Raises:
+        KsdiffError: the files are not three, one is missing or cannot be used, or the scheduler's address is not TLS's.
+    """
+    if not tls:
+        return None
+    from distributed import Security
+
+    if len(tls) != 3:
+        raise KsdiffError(f"--tls {','.join(tls)}: give three files, CA,CERT,KEY")
+    for file in tls:
+        if not Path(file).is_file():
+            raise KsdiffError(f"--tls: {file}: no such file; check the path")
+    if scheduler and not scheduler.startswith("tls://") and not scheduler.endswith(".json"):
+        raise KsdiffError(f"--scheduler {scheduler}: with --tls its address begins with tls://; start it with TLS")
+    authority, certificate, key = tls
+    names = {f"tls_{role}_{part}": file for role in ("client", "scheduler", "worker")
+             for part, file in (("cert", certificate), ("key", key))}  # fmt: skip
+    security = Security(tls_ca_file=authority, require_encryption=True, **names)
+    try:
+        for role in ("client", "scheduler", "worker"):
+            security.get_connection_args(role)
+    except (OSError, ValueError) as error:  # ssl's errors are OSErrors
+        raise KsdiffError(f"--tls {','.join(tls)}: cannot be used ({error}); give three PEM files") from None
+    return security
 
 
 @contextmanager
