@@ -81,30 +81,21 @@ def check_creation(cog: bool, creation: Mapping[str, str], pixels: PixelFormat, 
         )
 
 
-def fit_codec(format: str, creation: Mapping[str, str], pixels: PixelFormat, bands: int, holes: bool) -> PixelFormat:
+def fit_codec(cog: bool, creation: Mapping[str, str], pixels: PixelFormat, bands: int, holes: bool) -> PixelFormat:
     """Say how pixels must be stored with creation options that :func:`check_creation` has seen.
 
     Args:
-        format: of the output, ``GTiff``, ``COG`` or ``VRT``.
-        creation: given by a person.
-        pixels: of the output.
-        bands: of the output.
+        cog: see :func:`check_creation`, as the other arguments.
+        creation: see there.
+        pixels: see there.
+        bands: see there.
         holes: whether some pixel is invalid.
 
     Returns:
         ``pixels``, or what a lossy codec makes of them.
-
-    Raises:
-        KsdiffError: pixels are invalid and the format has no mask.
     """
-    if not creation or not _changes_values(format == "COG", creation, pixels, bands):
+    if not creation or not _changes_values(cog, creation, pixels, bands):
         return pixels
-    if holes and format == "VRT":
-        given = " ".join(f"{name}={value}" for name, value in creation.items())
-        raise KsdiffError(
-            f"--co {given}: is lossy, so it turns nodata into data, and a virtual raster has no mask; choose a "
-            "lossless codec, or -f GTiff or COG, which get a mask"
-        )
     return replace(pixels, lossy=True, nodata=pixels.nodata if holes else None)
 
 

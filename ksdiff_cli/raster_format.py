@@ -37,6 +37,11 @@ class PixelFormat:
         return None if self.lossy else self.nodata
 
     @property
+    def masked(self) -> bool:
+        """Whether the file has a mask."""
+        return self.lossy and self.nodata is not None
+
+    @property
     def stored_bits(self) -> int | None:
         """Bits of each value in a GeoTIFF, fewer than the type has; None for all."""
         half = 4 * self.dtype.itemsize

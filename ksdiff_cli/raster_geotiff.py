@@ -65,7 +65,7 @@ class GeoTiff:
     def write(self, stored: Array, window: Window) -> None:
         """See :class:`RasterTarget`."""
         self.statistics.add(stored)
-        if self._pixels.lossy and self._pixels.nodata is not None:
+        if self._pixels.masked:
             valid = self._pixels.valid(stored)
             with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
                 self.dataset.write_mask(valid, window=window)

@@ -24,7 +24,7 @@ _PLACES = 8  # windows along a side of an image
 _SIDE = 16  # of a window, pixels
 _RUN = 8  # pixels beside each other on the image's outermost lines that are equal by no chance
 _SHARE = 0.02  # of the outermost pixels that were looked at
-_SOLID = 2  # windows at the border that are all of one value, whatever it is
+_SOLID = 2  # windows that are all of one value
 _CLIFF = 2.0  # times the step between neighbours that the step from fill to data is at least
 _GAP = 0.02  # of the way from fill to the median of all else, where no step is seen, on which no other value lies
 _FEW = 4  # equal pixels, far off all others, that are no chance
@@ -37,9 +37,9 @@ class Fill:
 
     value: Any
     """As it is stored."""
-    how: Literal["frame", "far", "no number"]
-    """Whether it lies along the image's border; or is far off all other values; or is the largest float, positive or
-    negative, which is always taken for "no data"."""
+    how: Literal["frame", "far", "holes", "no number"]
+    """Whether it lies along the image's border; or is far off all other values; or fills holes; or is the largest
+    float, positive or negative, which is always taken for "no data"."""
 
     def __str__(self) -> str:
         """Return the value as it must be typed."""
@@ -109,7 +109,9 @@ def say_fill(name: str, fill: Fill, option: str, verb: str = "is") -> str:
     """
     if fill.how == "no number":
         return f"{name}: pixels of {fill} are taken for nodata, undeclared as they are; --src-nodata {option} says so"
-    where = f"{verb} framed by {fill}" if fill.how == "frame" else f"{verb} {fill} in places, far off all else"
+    where = {"frame": f"{verb} framed by {fill}", "holes": f"{verb} {fill} in patches"}.get(
+        fill.how, f"{verb} {fill} in places, far off all else"
+    )
     return (
         f"{name} {where}, not declared as nodata, so it counts as data; if it means no data give --src-nodata "
         f"{option}, if it does not --src-nodata none"
@@ -120,8 +122,8 @@ def find_fill(datasets: Sequence[Any], sources: Sequence[BandSource]) -> Fill | 
     """Look for a value that all bands of an image share where there seems to be no data.
 
     It lies along the image's border, in runs, and is below or above all other values by a step, or in between but fills
-    whole windows; or it is further from all others than these are from each other. Pixels that are known to be invalid
-    do not count.
+    whole windows; or it is further from all others than these are from each other, be it in one band alone; or a step
+    off them and fills windows inside. Pixels that are known to be invalid do not count.
 
     Args:
         datasets: the open file of each band.
@@ -136,10 +138,14 @@ def find_fill(datasets: Sequence[Any], sources: Sequence[BandSource]) -> Fill | 
     kinds = [dataset.dtypes[source.band - 1] for dataset, source in zip(datasets, sources, strict=True)]
     if not sources[0].declared or any("complex" in kind for kind in kinds):
         return None
-    seen = _Sample(kinds[0])
+    every = [_Sample(kinds[0]), *(_Sample(kind) for kind in (kinds if len(kinds) > 1 else ()))]
     for window in _windows(datasets[0], sources[0].band):
-        seen.add(*read_stored(datasets, sources, window), _border(window, datasets[0].shape))
-    return seen.judge()
+        bands, valid = read_stored(datasets, sources, window)
+        lines = _border(window, datasets[0].shape)
+        for seen, part in zip(every, (bands, *([band] for band in bands)), strict=False):
+            seen.add(part, valid, lines)
+    found = (seen.judge(alone=number > 0) for number, seen in enumerate(every))
+    return next((fill for fill in found if fill), None)
 
 
 class _Sample:
@@ -168,13 +174,13 @@ class _Sample:
         for line in lines:
             self._edge.append(shared[line][valid[line]])
             self._runs |= _runs(shared[line])
-        if lines and valid.all() and np.ptp(shared) == 0:
+        if valid.all() and np.ptp(shared) == 0:
             self._solid.append(float(shared[0, 0]))
         self._pixels.append(np.stack([shared, low, high])[:, valid])
         self._windows.append((shared, np.where(valid, wide.mean(0), np.nan)))
 
-    def judge(self) -> Fill | None:
-        """Say what is fill, see :func:`find_fill`."""
+    def judge(self, alone: bool) -> Fill | None:
+        """Say what is fill, see :func:`find_fill`; in one band alone only what is far off."""
         if self._extreme is not None:
             return Fill(self._dtype.type(self._extreme), "no number")
         pixels, edge = np.concatenate(self._pixels, 1), np.concatenate(self._edge)
@@ -182,7 +188,12 @@ class _Sample:
         if not shared.size:
             return None
         framing = sorted(self._runs, key=lambda value: (-np.count_nonzero(edge == value), value))
-        for value, how in [(value, "frame") for value in framing] + [(shared.min(), "far"), (shared.max(), "far")]:
+        ends = [float(shared.min()), float(shared.max())]
+        kinds: list[tuple[float, Literal["frame", "far", "holes"]]] = [(value, "frame") for value in framing]
+        kinds += [(value, kind) for kind in ("far", "holes") for value in ends]
+        for value, how in kinds:
+            if alone and how != "far":
+                continue
             rest = pixels[1:, pixels[0] != value]
             if rest.shape[1] < _REST * pixels.shape[1]:
                 continue
@@ -190,8 +201,10 @@ class _Sample:
             if how == "frame":
                 cliff = self._solid.count(value) >= _SOLID if low < value < high else self._is_cliff(value, rest)
                 found = cliff and np.count_nonzero(edge == value) >= _SHARE * edge.size
-            else:
+            elif how == "far":
                 found = np.count_nonzero(shared == value) >= _FEW and max(low - value, value - high) > high - low
+            else:
+                found = self._solid.count(value) >= _SOLID and not low < value < high and self._is_cliff(value, rest)
             if found:
                 return Fill(self._dtype.type(value), how)
         return None

@@ -22,7 +22,7 @@ from ksdiff_cli.raster_format import PixelFormat
 from ksdiff_cli.raster_geotiff import GeoTiff, explained, growing, new_geotiff, write_statistics
 from ksdiff_cli.raster_metadata import grid_profile, write_metadata
 from ksdiff_cli.raster_statistics import BandStatistics
-from ksdiff_cli.raster_vrt import Piece, add_sources, new_vrt
+from ksdiff_cli.raster_vrt import Piece, add_mask, add_sources, new_vrt
 
 Array = NDArray[Any]
 
@@ -135,7 +135,10 @@ def new_tiles(
                 if pixels.stored_bits:
                     for band in dataset.indexes:
                         dataset.update_tags(band, ns="IMAGE_STRUCTURE", NBITS=str(pixels.stored_bits))
-                add_sources(dataset, tiles.pieces(final.name))
+                pieces = tiles.pieces(final.name)
+                add_sources(dataset, pieces)
+            if pixels.masked:
+                add_mask(partial, pieces)
             shutil.rmtree(final, ignore_errors=True)  # which nobody shows
             folder.rename(final)
         settle_tiles(output, lambda old: old.name == before)

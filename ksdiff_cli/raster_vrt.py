@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 import rasterio
 from rasterio.dtypes import dtype_rev, typename_fwd
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
@@ -52,7 +53,7 @@ def write_vrt(path: Path, files: Sequence[Path]) -> None:
         KsdiffError: a file cannot be read or is of another grid, band count or data type than the first; or the
             mosaic cannot be written.
     """
-    first, pieces, shared = None, [], set()
+    first, pieces, shared, masked = None, [], set(), False
     for file in files:
         with open_raster(file) as dataset:
             if first is None:
@@ -60,6 +61,7 @@ def write_vrt(path: Path, files: Sequence[Path]) -> None:
                 shared = set(dataset.tags().items())
             row, col = first.place(dataset, file)
             shared &= set(dataset.tags().items())
+            masked |= MaskFlags.per_dataset in dataset.mask_flag_enums[0]
             name = os.path.relpath(file, path.parent).replace(os.sep, "/")
             pieces.append(Piece(name, row, col, dataset.height, dataset.width, dataset.block_shapes[0]))
     if first is None:
@@ -71,10 +73,17 @@ def write_vrt(path: Path, files: Sequence[Path]) -> None:
         "width": max(piece.col + piece.width for piece in moved),
         "transform": first.profile["transform"] @ Affine.translation(left, top),
     }
-    with growing(path) as partial, new_vrt(partial, **profile) as dataset:
-        update_tags(dataset, {k: v for k, v in sorted(shared) if not k.startswith(("STATISTICS_", "TIFFTAG_"))})
-        first.describe(dataset)
-        add_sources(dataset, moved, first.profile["nodata"])
+    nodata = first.profile["nodata"]
+    unseen = (
+        "<UseMaskBand>true</UseMaskBand>" if masked else "" if nodata is None else f"<NODATA>{nodata:.17g}</NODATA>"
+    )
+    with growing(path) as partial:
+        with new_vrt(partial, **profile) as dataset:
+            update_tags(dataset, {k: v for k, v in sorted(shared) if not k.startswith(("STATISTICS_", "TIFFTAG_"))})
+            first.describe(dataset)
+            add_sources(dataset, moved, unseen)
+        if masked:
+            add_mask(partial, moved)
 
 
 @dataclass(frozen=True)
@@ -130,27 +139,43 @@ def new_vrt(path: Path, **profile: Any) -> Any:
         return rasterio.open(path, "w", driver="VRT", **profile)
 
 
-def add_sources(dataset: Any, pieces: Iterable[Piece], nodata: float | None = None) -> None:
+def add_sources(dataset: Any, pieces: Iterable[Piece], more: str = "") -> None:
     """Put files into a virtual raster.
 
     Args:
         dataset: the open virtual raster.
         pieces: the files, each of as many bands.
-        nodata: of pixels that do not hide those of earlier files; None where files do not overlap.
+        more: what says which of a file's pixels do not hide those of earlier files, as XML of a ComplexSource; "" where
+            files do not overlap.
     """
-    kind = "SimpleSource" if nodata is None else "ComplexSource"
+    dtype = typename_fwd[dtype_rev[dataset.dtypes[0]]]
     for band in dataset.indexes:
-        sources = {}
-        for number, piece in enumerate(pieces):
-            size = f'xSize="{piece.width}" ySize="{piece.height}"'
-            block = f'BlockXSize="{piece.block[1]}" BlockYSize="{piece.block[0]}"'
-            raster = f'RasterXSize="{piece.width}" RasterYSize="{piece.height}"'
-            # with these GDAL opens a file only when it is read
-            facts = f'{raster} DataType="{typename_fwd[dtype_rev[dataset.dtypes[0]]]}" {block}'
-            sources[f"source_{number}"] = (
-                f'<{kind}><SourceFilename relativeToVRT="1">{escape(piece.name)}</SourceFilename>'
-                f"<SourceBand>{band}</SourceBand><SourceProperties {facts}/>"
-                f'<SrcRect xOff="0" yOff="0" {size}/><DstRect xOff="{piece.col}" yOff="{piece.row}" {size}/>'
-                f"{'' if nodata is None else f'<NODATA>{nodata:.17g}</NODATA>'}</{kind}>"
-            )
+        sources = {f"source_{number}": _source(piece, str(band), dtype, more) for number, piece in enumerate(pieces)}
         dataset.update_tags(band, ns="new_vrt_sources", **sources)
+
+
+def add_mask(path: Path, pieces: Iterable[Piece]) -> None:
+    """Give a finished virtual raster the masks of its files; where they overlap, what any of them calls valid is.
+
+    Args:
+        path: the ``.vrt``, as GDAL wrote it, which has no other way to be given a mask.
+        pieces: its files.
+    """
+    sources = "".join(_source(piece, "mask,1", "Byte", "<NODATA>0</NODATA>") for piece in pieces)
+    mask = f'<MaskBand><VRTRasterBand dataType="Byte">{sources}</VRTRasterBand></MaskBand>'
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("</VRTDataset>", f"  {mask}\n</VRTDataset>"), encoding="utf-8")
+
+
+def _source(piece: Piece, band: str, dtype: str, more: str) -> str:
+    """Return the XML by which a virtual band shows a file's band."""
+    kind = "ComplexSource" if more else "SimpleSource"
+    size = f'xSize="{piece.width}" ySize="{piece.height}"'
+    # with these GDAL opens a file only when it is read
+    facts = f'RasterXSize="{piece.width}" RasterYSize="{piece.height}" DataType="{dtype}"'
+    block = f'BlockXSize="{piece.block[1]}" BlockYSize="{piece.block[0]}"'
+    return (
+        f'<{kind}><SourceFilename relativeToVRT="1">{escape(piece.name)}</SourceFilename>'
+        f"<SourceBand>{band}</SourceBand><SourceProperties {facts} {block}/>"
+        f'<SrcRect xOff="0" yOff="0" {size}/><DstRect xOff="{piece.col}" yOff="{piece.row}" {size}/>{more}</{kind}>'
+    )

@@ -83,7 +83,7 @@ def sharpen(files: PairFiles, name: str, **more: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("format", ["GTiff", "COG"])
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize(("dtype", "creation"), LOSSY, ids=lambda value: str(value))
 def test_a_mask_keeps_holes_under_a_lossy_codec(
     dtype: str, creation: dict[str, str], format: Format, tmp_path: Path
@@ -96,10 +96,11 @@ def test_a_mask_keeps_holes_under_a_lossy_codec(
         pytest.skip("the driver leaves floats as they are")
     files = pair(tmp_path, dtype, hole=True, nodata=0)
     plain = sharpen(files, "plain.tif")
-    made = sharpen(files, "out.tif", creation=creation, format=format)
+    name = f"out{SUFFIX[format]}"
+    made = sharpen(files, name, creation=creation, format=format, tile=128)
     assert plain.nodata == 0 and made.nodata is None
     assert any("lossy" in note and "mask" in note for note in made.notes)
-    with rasterio.open(tmp_path / "plain.tif") as exact, rasterio.open(tmp_path / "out.tif") as out:
+    with rasterio.open(tmp_path / "plain.tif") as exact, rasterio.open(tmp_path / name) as out:
         assert out.nodata is None
         valid = exact.read_masks(1) > 0
         assert 0.2 < valid.mean() < 0.8
@@ -138,13 +139,26 @@ def test_codecs_that_change_nothing_keep_nodata(dtype: str, creation: dict[str, 
         np.testing.assert_array_equal(out.read(), exact.read())
 
 
-def test_what_has_no_mask_refuses_holes_under_a_lossy_codec(tmp_path: Path) -> None:
+def test_a_value_for_nodata_is_refused_under_a_lossy_codec(tmp_path: Path) -> None:
     files = pair(tmp_path, "uint8", hole=True, nodata=0)
-    with pytest.raises(KsdiffError, match=r"--co COMPRESS=JPEG: is lossy.* -f GTiff or COG"):
-        sharpen(files, "out.vrt", creation={"COMPRESS": "JPEG"}, format="VRT")
     with pytest.raises(KsdiffError, match=r"--dst-nodata: .*lossy"):
         sharpen(files, "out.tif", creation={"COMPRESS": "JPEG"}, dst_nodata=255)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ms.tif", "pan.tif"]
+
+
+def test_a_mosaic_of_masked_files_is_masked(tmp_path: Path) -> None:
+    files = pair(tmp_path, "uint8", hole=True, nodata=0)
+    with_holes = [(0, 0, 320, 200), (0, 120, 320, 200)]
+    for number, window in enumerate(with_holes):
+        sharpen(files, f"{number}.tif", creation={"COMPRESS": "JPEG"}, window=window)
+    sharpen(files, "exact.tif")
+    write_vrt(tmp_path / "mosaic.vrt", [tmp_path / "0.tif", tmp_path / "1.tif"])
+    with rasterio.open(tmp_path / "exact.tif") as exact, rasterio.open(tmp_path / "mosaic.vrt") as mosaic:
+        assert mosaic.nodata is None
+        for band in mosaic.indexes:
+            np.testing.assert_array_equal(mosaic.read_masks(band) > 0, exact.read_masks(band) > 0)
+        valid = exact.read_masks(1) > 0
+        assert np.abs(mosaic.read()[:, valid].astype(int) - exact.read()[:, valid]).mean() < 4
 
 
 # --- bits ---

@@ -42,6 +42,7 @@ def frame(image: Array, fill: float, kind: str = "rotated") -> Array:
         "left": cols < 0.2,
         "corner": rows + cols < 0.5,
         "all but the middle": np.maximum(abs(rows - 0.5), abs(cols - 0.5)) > 0.2,
+        "missing tile": (abs(rows - 0.5) < 0.2) & (abs(cols - 0.4) < 0.2),
         "hole": np.hypot(rows - 0.5, cols - 0.5) < 0.15,
     }[kind]
     return np.where(outside, np.array(fill, image.dtype), image)
@@ -73,6 +74,18 @@ def test_a_hole_far_off_all_data_is_found(fill: float, tmp_path: Path) -> None:
     image = frame(ground(dtype="float32") / np.float32(1500), fill, "hole")
     text = found(tmp_path / "a.tif", image)
     assert text is not None and np.float32(text) == np.float32(fill)
+
+
+@pytest.mark.parametrize(("dtype", "fill"), [("uint16", 0), ("float32", 0), ("uint8", 255)])
+def test_a_missing_tile_is_found(dtype: str, fill: float, tmp_path: Path) -> None:
+    image = ground(dtype="uint16") // (5 if dtype == "uint8" else 1)
+    assert found(tmp_path / "a.tif", frame(image.astype(dtype), fill, "missing tile")) == str(fill)
+
+
+def test_fill_of_one_band_alone_is_found_if_it_is_far_off(tmp_path: Path) -> None:
+    image = ground(dtype="float32")
+    image[1] = frame(image[1:2], -9999, "hole")[0]
+    assert found(tmp_path / "a.tif", image) == "-9999"
 
 
 def test_zero_in_data_around_zero_is_found(tmp_path: Path) -> None:

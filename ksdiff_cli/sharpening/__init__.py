@@ -187,8 +187,9 @@ def sharpen_scene(
         check_declared(pair)
         fuser.check(pair.bands, pair.true_ratio)
         pixels = replace(choose_format(pair, None, options.dtype, options.nodata), differences=differences)
-        check_creation(options.format == "COG", options.creation, pixels, pair.bands)
-        codec = fit_codec(options.format, options.creation, pixels, pair.bands, holes=False)
+        creation = options.format == "COG", options.creation
+        check_creation(*creation, pixels, pair.bands)
+        codec = fit_codec(*creation, pixels, pair.bands, holes=False)
         if options.nodata is not None and codec.lossy:
             raise KsdiffError(
                 "--dst-nodata: the codec of --co is lossy, so no value can stand for nodata; leave it out"
@@ -225,7 +226,7 @@ def _make(
     pixels = replace(choose_format(pair, statistics, options.dtype, options.nodata), differences=differences)
     if options.dtype:
         check_range(pixels, statistics)
-    pixels = fit_codec(options.format, options.creation, pixels, pair.bands, statistics.holes)
+    pixels = fit_codec(options.format == "COG", options.creation, pixels, pair.bands, statistics.holes)
     if pixels.lossy:
         masked = "; a mask, in place of nodata, says which pixels hold data" if statistics.holes else ""
         pair.notes.append(f"--co: the codec is lossy and changes values{masked}")
