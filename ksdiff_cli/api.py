@@ -199,7 +199,7 @@ def sharpen_array(
     checkpoint: Name | None = None,
     sensor: "str | Sensor | None" = None,
     valid: Any = None,
-    nodata: float | None = None,
+    nodata: float | tuple[float | None, float | None] | None = None,
     registration: Registration = "check",
     tile: int | None = None,
     memory: float | None = None,
@@ -226,9 +226,9 @@ def sharpen_array(
         sensor: a sensor, its name or its file; None is the generic one.
         valid: (H, W) or (h, w) bool, on PAN's or on MS's grid; False where pixels hold no data. None: all do, but what
             is masked, ``nodata`` and, in float arrays, NaN; these are invalid whatever it says.
-        nodata: DN that stands for "no data" in MS, and in the result. None: what a DataArray says, or a masked
-            array (MS, else PAN) by its ``fill_value`` if nothing else lies under its mask; else NaN for floats, and for
-            integers none, unless some pixel is invalid: then 0.
+        nodata: DN that stands for "no data" in MS, and in the result; or two, for PAN and for MS. None: what a
+            DataArray says, or a masked array (MS, else PAN) by its ``fill_value`` if nothing else lies under its mask;
+            else NaN for floats, and for integers none, unless some pixel is invalid: then 0.
         registration: see :func:`sharpen_scene`.
         tile: see :func:`sharpen_scene`.
         memory: GB that the engine may take besides the arrays; the inputs are copied once. None takes 2.

@@ -95,7 +95,7 @@ def _raster(path: str) -> Facts:
             fill = find_fill([dataset] * len(bands), bands)
         except KsdiffError as error:
             return facts | {"problem": str(error)}
-        return facts | ({"notes": [say_fill("the image", fill, str(fill))]} if fill else {})
+        return facts | ({"notes": [say_fill("the image", fill)]} if fill else {})
 
 
 def _image(dataset: Any) -> Facts:

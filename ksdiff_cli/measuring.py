@@ -245,7 +245,7 @@ def _common_areas(reference: Any, fused: Any, crop: str, nodata: Nodata) -> tupl
     notes += [*told, *compare_names(own, bands)]
     for name, datasets, sources in (own, bands):
         if fill := find_fill(datasets, sources):
-            notes.append(say_fill(name, fill, str(fill)))
+            notes.append(say_fill(name, fill))
     return truth, judged, notes
 
 
@@ -312,7 +312,7 @@ def _lay_full(
     units, told = compare_units([own, ms], ("PAN", [pair.pan], [pair.scene.pan]))
     notes += [*told, *compare_names(own, ms)]
     if fill := find_fill(*own[1:]):
-        notes.append(say_fill(own[0], fill, str(fill)))
+        notes.append(say_fill(own[0], fill))
     fused_area = Area(fused, fused_at[0], fused_at[1], (height, width), tuple(own[2]), units[0])
     if not exact:
         notes.append(

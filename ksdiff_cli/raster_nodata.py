@@ -83,13 +83,22 @@ def _holds(kind: np.dtype[Any], value: float) -> bool:
     return float(value).is_integer() and limits.min <= value <= limits.max
 
 
-def find_notes(pair: ScenePair) -> list[str]:
-    """Look for undeclared fill in an open scene; say what was found, in one line, with the option that declares it."""
+def find_notes(pair: ScenePair, arrays: bool = False) -> list[str]:
+    """Look for undeclared fill in an open scene; say what was found, in one line, with the option that declares it.
+
+    Args:
+        pair: the open scene.
+        arrays: whether a person gave arrays, not files.
+    """
     pan, ms = find_fill([pair.pan], [pair.scene.pan]), find_fill(pair.ms, pair.scene.ms)
     names = [f"PAN {PurePath(pair.scene.pan.path).name}", f"MS {PurePath(pair.scene.ms[0].path).name}"]
+    if arrays:
+        names, option = ["pan", "ms"], f"nodata=({pan}, {ms})"
+    else:
+        values = [str(fill or "file") for fill in (pan, ms)]
+        option = f"--src-nodata {','.join(dict.fromkeys(values))}"
     if pan and ms and str(pan) == str(ms) and pan.how == ms.how:
-        return [say_fill(" and ".join(names), pan, str(pan), "are")]
-    option = f"{pan or 'file'},{ms or 'file'}"
+        return [say_fill(" and ".join(names), pan, option, "are")]
     return [say_fill(name, fill, option) for name, fill in zip(names, (pan, ms), strict=True) if fill]
 
 
@@ -98,24 +107,23 @@ def hint_fill(pair: ScenePair) -> str:
     return "".join(f" ({line})" for line in find_notes(pair))
 
 
-def say_fill(name: str, fill: Fill, option: str, verb: str = "is") -> str:
+def say_fill(name: str, fill: Fill, option: str = "", verb: str = "is") -> str:
     """Say what was found, and what to do about it.
 
     Args:
         name: of the image.
         fill: what was found in it.
-        option: what ``--src-nodata`` would have to say.
+        option: what would declare it; "" is ``--src-nodata`` with the value.
         verb: that goes with the name.
     """
+    option = option or f"--src-nodata {fill}"
     if fill.how == "no number":
-        return f"{name}: pixels of {fill} are taken for nodata, undeclared as they are; --src-nodata {option} says so"
+        return f"{name}: pixels of {fill} are taken for nodata, undeclared as they are; {option} says so"
     where = {"frame": f"{verb} framed by {fill}", "holes": f"{verb} {fill} in patches"}.get(
         fill.how, f"{verb} {fill} in places, far off all else"
     )
-    return (
-        f"{name} {where}, not declared as nodata, so it counts as data; if it means no data give --src-nodata "
-        f"{option}, if it does not --src-nodata none"
-    )
+    otherwise = ", if it does not --src-nodata none" if option.startswith("--") else ""
+    return f"{name} {where}, not declared as nodata, so it counts as data; if it means no data give {option}{otherwise}"
 
 
 def find_fill(datasets: Sequence[Any], sources: Sequence[BandSource]) -> Fill | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter
 
-from ksdiff_cli import KsdiffError, measure, prepare_patches, sharpen_scene
+from ksdiff_cli import KsdiffError, measure, prepare_patches, sharpen_array, sharpen_scene
 from ksdiff_cli.checks import read_nodata
 from ksdiff_cli.classical import METHODS
 from ksdiff_cli.raster_bands import BandSource
@@ -324,6 +324,26 @@ def test_what_may_be_given(given: Any, expected: Any) -> None:
 def test_what_may_not(given: Any) -> None:
     with pytest.raises(KsdiffError, match=r"^src_nodata "):
         read_nodata(given)
+
+
+def test_a_value_that_no_pixel_has_is_told(make_pair: Any, run: Any) -> None:
+    files = make_pair()
+    command = ("sharpen", files.pan, files.ms, "--method", "exp", "--overwrite", "-o", files.folder / "out.tif")
+    assert "no pixel is 7" in run(*command, "--src-nodata", "7").stderr
+    assert "no pixel is" not in run(*command, "--src-nodata", "none").stderr
+
+
+def test_arrays_with_fill(images: Any) -> None:
+    pan, ms = (image.copy() for image in images)
+    pan[:, :, :48], ms[:, :, :12] = 0, 0
+    notes = list[str]()
+    sharpen_array(pan, ms, method="gsa", note=notes.append)
+    assert [note for note in notes if note.endswith("if it means no data give nodata=(0, 0)")]
+    notes.clear()
+    found = sharpen_array(pan, ms, method="gsa", nodata=(0, 0), note=notes.append)
+    assert not notes and (found[:, :, :48] == 0).all() and (found[:, :, 48:] > 0).all()
+    with pytest.raises(KsdiffError, match="one that pan can hold"):
+        sharpen_array(pan, ms, nodata=(-1, 0))
 
 
 def test_dst_nodata_alone_is_declared_and_holds(images: Any, tmp_path: Path) -> None:

@@ -159,3 +159,11 @@ def test_a_nominal_ratio_of_two_is_enough(make_pair: Any, run: Any) -> None:
 def test_the_coarser_axis_does_not_hide_the_finer(make_pair: Any, fails: Any) -> None:
     files = make_pair(ms_grid=Affine(0.75, 0, 593270, 0, -1.5, 5747657), ms_size=(53, 106), size=(160, 160))
     assert "not 1.5:" in fails("sharpen", files.pan, files.ms, "-o", files.folder / "out.tif")
+
+
+def test_patches_are_degraded_by_whole_ratios_and_say_what_is_not(make_pair: Any, fails: Any, run: Any) -> None:
+    files = make_pair(ms_grid=Affine(0.65, 0, 593270, 0, -0.65, 5747657), size=(300, 300))
+    command = ("prepare-data", files.folder, "-o", files.folder.parent / "patches", "--patch", 16, "--dry-run")
+    assert "its ratio is 1.3, but patches are degraded by a whole number" in fails(*command)
+    done = run(*command, "--ratio", 2)
+    assert done.exit_code == 0 and "degraded by 2 though its own ratio is 1.3" in done.stderr

@@ -22,6 +22,7 @@ from ksdiff_cli.registration import guard
 from ksdiff_cli.scene_files import identify_scene, scene_inputs
 from ksdiff_cli.sensors import Sensor
 
+_OFF = 0.05  # share by which the true ratio may differ from that of patches at full resolution
 _TILES_RATIO = 4  # of PanCollection's sensors
 
 
@@ -147,12 +148,12 @@ def _plan_scene(scene: Scene, options: PatchOptions) -> Plan:
         regions = lay_regions(scene.name, source.shape, options.patch, source.ratio, source.reach, options.seed)
         check_declared(pair)
         notes = [f"{scene.name}: {line}" for line in (*found, *pair.notes, *find_notes(pair))]
-        if source.ratio != pair.grid.ratio:
+        full = abs(pair.true_ratio - source.ratio) <= _OFF * source.ratio
+        if not full:
             notes.append(
-                f"{scene.name}: degraded by {source.ratio} though its own ratio is {pair.grid.ratio}, "
+                f"{scene.name}: degraded by {source.ratio} though its own ratio is {pair.true_ratio:.3g}, "
                 "hence no full-resolution patches"
             )
-        full = source.ratio == pair.grid.ratio
     inputs = scene_inputs(scene)
     known = identify_scene(scene, inputs)
     return Plan(*_about(scene.name, source), reopen, [source.shape], [regions], True, full, inputs, known, notes)

@@ -131,6 +131,11 @@ class PairSource:
         self.pair, self._pan_gain = pair, pan_mtf or pair.scene.sensor.mtf_pan
         self.name, self.sensor = pair.scene.name, pair.scene.sensor
         self.ratio, self.bands = ratio or pair.grid.ratio, pair.bands
+        if self.ratio < 2:
+            raise KsdiffError(
+                f"{self.name}: its ratio is {pair.true_ratio:.3g}, but patches are degraded by a whole number; give "
+                "one with --ratio"
+            )
         if geometry == "toolbox":
             toolbox.check_toolbox(self.name, self.ratio, pair)
         self.wald = GEOMETRIES[geometry]

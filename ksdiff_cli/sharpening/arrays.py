@@ -1,7 +1,7 @@
 """The engine for arrays: the same windows as of a scene in files, kept in memory."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -69,7 +69,7 @@ def sharpen_arrays(
     pan: Any,
     ms: Any,
     valid: Any,
-    nodata: float | None,
+    nodata: Any,
     fuser: Fuser,
     options: ArrayOptions,
     progress: ProgressCallback = silent,
@@ -88,14 +88,21 @@ def sharpen_arrays(
         raise KsdiffError(
             f"{_PAN}: has {len(first.values)} bands, PAN has one; are PAN and MS swapped? PAN comes first, then MS"
         )
-    if nodata is not None:
-        if not isinstance(nodata, Real) or not _holds(last.values.dtype, nodata):
-            raise KsdiffError(f"nodata: {nodata} is no value of type {last.values.dtype}; give one that ms can hold")
-        last = replace(last, nodata=nodata)
-    elif last.nodata is None and last.values.dtype.kind == "f":
+    of_pan, of_ms = nodata if isinstance(nodata, Sequence) and len(nodata) == 2 else (None, nodata)
+    first, last = _with_nodata(first, of_pan, _PAN), _with_nodata(last, of_ms, _MS)
+    if last.nodata is None and last.values.dtype.kind == "f":
         last = replace(last, nodata=float("nan"))
     made = fuse_images(first, last, valid, fuser, options, progress, note)
     return write_labelled(made, ms) if labelled[1] else made.values
+
+
+def _with_nodata(image: Image, nodata: Any, name: str) -> Image:
+    """Return an image with what a person says of it; None says nothing."""
+    if nodata is None:
+        return image
+    if not isinstance(nodata, Real) or not _holds(image.values.dtype, nodata):
+        raise KsdiffError(f"nodata: {nodata} is no value of type {image.values.dtype}; give one that {name} can hold")
+    return replace(image, nodata=nodata)
 
 
 def _holds(dtype: Any, value: float) -> bool:
@@ -190,7 +197,7 @@ def _fuse(
         job = Canvas(Path(), plan, pair.bands, pixels, {}, out)
         fuser.prepare(pair, statistics, progress)
         make_windows(Windows(job, pair, fuser, statistics), plan.numbers, progress)
-        for line in (*(pair.notes if pair.georeferenced else ()), *find_notes(pair)):
+        for line in (*(pair.notes if pair.georeferenced else ()), *find_notes(pair, arrays=True)):
             note(line)
         place = {"crs": pair.crs, "transform": pair.transform} if pair.georeferenced else {}
         return Image(out, place, pixels.nodata)
