@@ -90,8 +90,10 @@ def read_bands(datasets: Sequence[Any], sources: Sequence[BandSource], window: W
             band[...] = own
             if own.dtype.kind == "f" and not np.isfinite(np.einsum("i,i->", band.reshape(-1), band.reshape(-1))):
                 doubtful.append((source, band, own))
+    warped = isinstance(datasets[0], WarpedVRT)
     for _, band, own in doubtful:
-        known = is_number(own)
+        # warping mixes with their neighbours what is no number
+        known = np.abs(own) <= LARGEST if warped else is_number(own)
         valid &= known
         band[~known] = 0
     for source, band, own in doubtful:

@@ -24,7 +24,7 @@ _PLACES = 8  # windows along a side of an image
 _SIDE = 16  # of a window, pixels
 _RUN = 8  # pixels beside each other on the image's outermost lines that are equal by no chance
 _SHARE = 0.02  # of the outermost pixels that were looked at
-_SOLID = 2  # windows that are all of one value
+_SOLID = 50  # pixels, all of whose neighbours have the same value, that are no chance
 _CLIFF = 2.0  # times the step between neighbours that the step from fill to data is at least
 _GAP = 0.02  # of the way from fill to the median of all else, where no step is seen, on which no other value lies
 _FEW = 4  # equal pixels, far off all others, that are no chance
@@ -165,7 +165,6 @@ class _Sample:
         self._pixels: list[Array] = []  # (3, n): what all bands share (else NaN), their least, their largest
         self._edge: list[Array] = []  # the first of these on the image's outermost lines
         self._runs: set[float] = set()
-        self._solid: list[float] = []
         self._extreme: float | None = None
         self._windows: list[tuple[Array, Array]] = []  # (h, w): what all bands share, their mean; NaN if invalid
 
@@ -182,10 +181,8 @@ class _Sample:
         for line in lines:
             self._edge.append(shared[line][valid[line]])
             self._runs |= _runs(shared[line])
-        if valid.all() and np.ptp(shared) == 0:
-            self._solid.append(float(shared[0, 0]))
         self._pixels.append(np.stack([shared, low, high])[:, valid])
-        self._windows.append((shared, np.where(valid, wide.mean(0), np.nan)))
+        self._windows.append((shared, np.where(valid, wide / len(wide), np.nan).sum(0)))
 
     def judge(self, alone: bool) -> Fill | None:
         """Say what is fill, see :func:`find_fill`; in one band alone only what is far off."""
@@ -207,15 +204,24 @@ class _Sample:
                 continue
             low, high = rest[0].min(), rest[1].max()
             if how == "frame":
-                cliff = self._solid.count(value) >= _SOLID if low < value < high else self._is_cliff(value, rest)
+                cliff = self._is_solid(value) if low < value < high else self._is_cliff(value, rest)
                 found = cliff and np.count_nonzero(edge == value) >= _SHARE * edge.size
             elif how == "far":
                 found = np.count_nonzero(shared == value) >= _FEW and max(low - value, value - high) > high - low
             else:
-                found = self._solid.count(value) >= _SOLID and not low < value < high and self._is_cliff(value, rest)
+                found = self._is_solid(value) and not low < value < high and self._is_cliff(value, rest)
             if found:
                 return Fill(self._dtype.type(value), how)
         return None
+
+    def _is_solid(self, value: float) -> bool:
+        """Say whether a value fills whole patches."""
+        count = 0
+        for shared, _ in self._windows:
+            same = shared == value
+            rows = same[2:] & same[1:-1] & same[:-2]
+            count += np.count_nonzero(rows[:, 2:] & rows[:, 1:-1] & rows[:, :-2])
+        return count >= _SOLID
 
     def _is_cliff(self, value: float, rest: Array) -> bool:
         """Say whether data end in a step before a value; those that are clipped or saturated run into it.

@@ -204,16 +204,27 @@ def test_fill_is_told_once_and_the_option_helps(
     assert read["none"][1].all() and read["none"][2] is None
 
 
-@pytest.mark.parametrize("method", ["ksdiff", "exp", *METHODS])
-def test_the_lowest_float_is_no_data(method: str, images: Any, tmp_path: Path, run: Any) -> None:
-    pan, ms, valid = write_pair(tmp_path, images, (LOWEST, LOWEST))
+@pytest.mark.parametrize(
+    ("method", "dtype", "fill"),
+    [
+        *((method, "float32", LOWEST) for method in ("ksdiff", *METHODS)),
+        ("gsa", "float64", LOWEST),
+        ("gsa", "float64", float(np.finfo(np.float64).min)),
+        ("gsa", "float64", float(np.finfo(np.float64).max)),
+        ("gsa", "float32", -LOWEST),
+    ],
+)
+def test_the_largest_float_is_no_data(
+    method: str, dtype: str, fill: float, images: Any, tmp_path: Path, run: Any
+) -> None:
+    pan, ms, valid = write_pair(tmp_path, images, (fill, fill), dtype)
     out = tmp_path / "out.tif"
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         done = run("sharpen", pan, ms, "-o", out, "--method", method)
     assert done.exit_code == 0, done.stderr
     (note,) = [line for line in done.stderr.splitlines() if "nodata" in line]
-    assert "-3.4028235e+38" in note and "taken for nodata" in note
+    assert f"--src-nodata {np.dtype(dtype).type(fill)!s} says so" in note and "taken for nodata" in note
     with rasterio.open(out) as dataset:
         np.testing.assert_array_equal(dataset.read_masks(1) > 0, valid)
         fused = dataset.read()[:, valid]
@@ -280,6 +291,21 @@ def test_the_option_holds_for_warped_images(images: Any, tmp_path: Path, run: An
         assert np.isnan(dataset.nodata)
     assert not valid[:, :40].any() and valid[:, 80:160].mean() > 0.8
     assert fused[:, valid].min() > 0
+
+
+def test_the_largest_float_in_warped_images(images: Any, tmp_path: Path, run: Any) -> None:
+    pan, ms, _ = write_pair(tmp_path, images, (None, LOWEST))
+    with rasterio.open(ms, "r+") as dataset:
+        dataset.transform = dataset.transform @ Affine.rotation(2)
+    command = ("sharpen", pan, ms, "--warp", "--method", "gsa", "--no-registration-check", "-o", tmp_path / "out.tif")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        done = run(*command)
+    assert done.exit_code == 0, done.stderr
+    with rasterio.open(tmp_path / "out.tif") as dataset:
+        fused, valid = dataset.read(), dataset.read_masks(1) > 0
+    assert not valid[:, :40].any() and valid[:, 80:160].mean() > 0.8
+    assert -100 < fused[:, valid].min() < fused[:, valid].max() < 3000
 
 
 @pytest.mark.parametrize(
