@@ -326,12 +326,13 @@ class Network(Fuser):
 
         kept, camera = self._known, self._camera
         if kept is None or kept[0] is not scene or kept[1] is not camera:
-            values = map(self._batch, ([scene.pan_mean], [scene.pan_std], scene.ms_mean, scene.ms_std))
+            pan_mean, pan_std = self._batch([scene.pan_mean]), self._batch([scene.pan_std])
+            ms_mean, ms_std = self._batch(scene.ms_mean), self._batch(scene.ms_std)
             seen = None
             if camera is not None:
                 numbers = [camera.gain], [camera.compensation], [camera.weights], [camera.offset], [camera.injection]
                 seen = Cameras(*(self._batch(value)[0] for value in (*numbers, [camera.r2])))
-            self._known = kept = scene, camera, Statistics(*values, seen)
+            self._known = kept = scene, camera, Statistics(pan_mean, pan_std, ms_mean, ms_std, seen)
         return kept[2]
 
     def _reproducibly(self) -> AbstractContextManager[Any]:

@@ -154,7 +154,7 @@ class ObservedTile(Tile):
     grid: GridMap
 
     @cached_property
-    def ms_up(self) -> Array:  # type: ignore[override]
+    def ms_up(self) -> Array:
         """(bands, H, W) float32, see :class:`Tile`; at the window's border its outermost MS pixels go on."""
         return upsample(self.ms, self.grid, (self.valid.shape[0], self.valid.shape[1]))
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers import low_pass, products_in_bfloat16
-from .observation import Cameras, Observed, resharpen, spread
+from .observation import Cameras, Observed, mix, resharpen, spread
 
 Stage = Literal[1, 2]
 _ROUNDING = 1e-7  # deviations this small against the mean are what float32 rounds away: a constant image
@@ -41,8 +41,10 @@ class Statistics:
 
     def to(self, device: torch.device | str) -> "Statistics":
         """Return the same statistics on ``device``, as float32."""
-        moved = (value.to(device, torch.float32) for value in (self.pan_mean, self.pan_std, self.ms_mean, self.ms_std))
-        return Statistics(*moved, None if self.cameras is None else self.cameras.to(device))
+        pan_mean, pan_std, ms_mean, ms_std = (
+            value.to(device, torch.float32) for value in (self.pan_mean, self.pan_std, self.ms_mean, self.ms_std)
+        )
+        return Statistics(pan_mean, pan_std, ms_mean, ms_std, self.cameras and self.cameras.to(device))
 
 
 @dataclass(frozen=True)
@@ -408,8 +410,7 @@ def _observe(P: Tensor, observed: Observed, statistics: Statistics, G: Tensor | 
     seen = _standardise(observed, cameras, statistics)
     M = spread(seen.observed.ms, seen.observed, (P.shape[-2], P.shape[-1]))
     # what the mix of the bands lacks, in place of PAN's own detail
-    mix = seen.weights.flatten(2).transpose(1, 2) @ M.flatten(2)
-    detail = P - seen.offset - mix.unflatten(2, M.shape[2:])
+    detail = P - seen.offset - mix(seen.weights, M)
     (images, bands), size = M.shape[:2], M.shape[2:]
     image = torch.arange(images, device=M.device).repeat_interleave(bands)
     G = None if G is None else G.reshape(-1, 1, *size)

@@ -84,7 +84,7 @@ class Observed:
             spans.append(slice(first, max(first + 1, min(size, math.floor(ends[1] + 1e-6) + 1))))
             places.append(AxisMap(axis.scale, axis.scale * part.start + axis.offset - first))
         belief = None if self.belief is None else self.belief[:, :, *spans]
-        return Observed(self.ms[:, :, *spans], belief, *places, self.sharpness)
+        return Observed(self.ms[:, :, *spans], belief, places[0], places[1], self.sharpness)
 
 
 def resharpen(pan: Tensor, sharpness: float) -> Tensor:
@@ -194,6 +194,17 @@ def _product(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
     if axis == 2:
         return matrix[:, None] @ x
     return x @ matrix[:, None].transpose(-1, -2)
+
+
+def mix(weights: Tensor, bands: Tensor) -> Tensor:
+    """Mix bands, (N, C, 1, 1) weights and (N, C, h, w) -> (N, 1, h, w): one product instead of two passes."""
+    mixed: Tensor = weights.flatten(2).transpose(1, 2) @ bands.flatten(2)
+    return mixed.view(len(bands), 1, *bands.shape[2:])
+
+
+def split(x: Tensor, axis: int, parts: int) -> Tensor:
+    """Cut an axis into ``parts``, which become an axis before it."""
+    return x.view(*x.shape[:axis], parts, x.shape[axis] // parts, *x.shape[axis + 1 :])
 
 
 def fit_cameras(pan: Tensor, observed: Observed, gain: float, compensation: float = 0.0) -> Cameras:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .contract import Config, FusionModel, Inputs, ModelError, Statistics
+from .observation import Observed
 from .pixel_unet import UNet
 
 PREDICTIONS = ("epsilon", "x0")
@@ -182,7 +183,7 @@ class PixelDiffusion(FusionModel):
     def fuse(
         self,
         pan: Tensor,
-        ms_up: Tensor,
+        ms: Tensor | Observed,
         statistics: Statistics,
         ratio: int,
         noise: Tensor | None = None,
@@ -191,4 +192,4 @@ class PixelDiffusion(FusionModel):
     ) -> Tensor:
         """See :meth:`FusionModel.fuse`; there are no kernels to be fixed."""
         seed = self.noise() if noise is None else noise
-        return self._fuse_by(lambda inputs: inputs.wanted(self.sample(inputs, seed)), pan, ms_up, statistics, ratio)
+        return self._fuse_by(lambda inputs: inputs.wanted(self.sample(inputs, seed)), pan, ms, statistics, ratio)

@@ -16,7 +16,7 @@ from ..config import ModelConfig
 from ..contract import Inputs, Observation
 from ..kernels import Latent, ModulatedConv2d, is_fixed
 from ..layers import by_pieces, sum_shifted
-from ..observation import see, spread
+from ..observation import mix, see, split, spread
 from .base import Backbone
 
 _FACTS = 4  # of a scene
@@ -45,16 +45,16 @@ class SharedConv2d(ModulatedConv2d):
         """
         images = images or len(x)
         looks = self.generator is not None and z is not None
-        weight = self.weight(x.unflatten(0, (images, -1)).mean(1) if looks and len(x) > images else x, z)
+        weight = self.weight(split(x, 0, images).mean(1) if looks and len(x) > images else x, z)
         bias, side = self.base.bias, weight.shape[-1] // 2
+        assert bias is not None
         if len(weight) == 1:
             own = bias + more[0] if more is not None and len(more) == 1 else bias
             out = F.conv2d(x, weight[0], own, padding=side)
             return out if more is None or len(more) == 1 else _add(out, more[..., None, None])
-        bands = x.unflatten(0, (images, -1)).transpose(0, 1)  # the images are the groups of one convolution
+        bands = split(x, 0, images).transpose(0, 1)  # the images are the groups of one convolution
         found = F.conv2d(bands.flatten(1, 2), weight.flatten(0, 1), padding=side, groups=images)
-        out = found.unflatten(1, (images, -1)).transpose(0, 1).flatten(0, 1)
-        assert bias is not None
+        out = split(found, 1, images).transpose(0, 1).flatten(0, 1)
         return out + (bias if more is None else bias + more)[..., None, None]
 
 
@@ -138,8 +138,8 @@ class Unrolled(Backbone):
         """See :meth:`Backbone.forward`; ``inputs`` hold whole images, all their bands, and what was observed."""
         seen, size = inputs.observation, inputs.P.shape[2:]
         assert seen is not None
-        n, bands = seen.weights.shape[:2]
-        U = inputs.M.unflatten(0, (n, bands))[:, :, 0]
+        n = len(seen.weights)
+        U = split(inputs.M, 0, n)[:, :, 0]
         core = inputs.core or (slice(0, size[0]), slice(0, size[1]))
         reach = self._explains(seen.observed.ratio)
         # what the wanted pixels take of the network's result, in whole squares of local means
@@ -152,11 +152,12 @@ class Unrolled(Backbone):
         P, near = inputs.P[..., rows, cols], replace(seen, observed=seen.observed.cut(rows, cols))
         fused = self._explain_pan(fused, P, belief, near)
         fused = _add(fused, self._explain_ms(fused, P, near, z))
-        inside = tuple(
+        inside = [
             slice(part.start - at.start, part.stop - at.start) for part, at in zip(core, (rows, cols), strict=True)
-        )
-        fused = self._explain_pan(fused, P, belief, near)[..., *inside]
-        return (fused - U[..., *core]).flatten(0, 1)[:, None]
+        ]
+        fused = self._explain_pan(fused, P, belief, near)[..., inside[0], inside[1]]
+        residual: Tensor = (fused - U[..., core[0], core[1]]).flatten(0, 1)[:, None]
+        return residual
 
     def _learn(
         self, U: Tensor, inputs: Inputs, seen: Observation, z: Latent, rows: slice, cols: slice
@@ -175,7 +176,7 @@ class Unrolled(Backbone):
             (N, C, h, w) and (N, 1, h, w) in 0..1, of these pixels.
         """
         n, bands = U.shape[:2]
-        halves = F.pixel_unshuffle(F.avg_pool2d(U, self.patch // 2), 2).unflatten(1, (bands, 4))
+        halves = split(F.pixel_unshuffle(F.avg_pool2d(U, self.patch // 2), 2), 1, bands)
         known = torch.cat((halves, self._compare(halves.mean(2), seen)), 2).flatten(0, 1)
         both = F.pixel_unshuffle(torch.cat((inputs.P, inputs.detail), 1), self.patch)
         around = self.around
@@ -194,7 +195,7 @@ class Unrolled(Backbone):
             )
             own = both[:, :, strip, wide]
             x, features = (each[inside] for each in self._look(known[:, :, strip, wide], own, seen, z, n))
-            gain, correction = self.head(x, z, n).unflatten(0, (n, bands)).chunk(2, 2)
+            gain, correction = split(self.head(x, z, n), 0, n).chunk(2, 2)
             change = torch.addcmul(correction, gain, own[:, None, self.patch**2 :][inside]).flatten(1, 2)
             belief = torch.sigmoid(_everywhere(self.believe, features))
             made.append([F.pixel_shuffle(each, self.patch) for each in (change, belief)])
@@ -205,7 +206,7 @@ class Unrolled(Backbone):
         """Run the trunk and the branches: (N * C, band_width, h, w) and (N, width, h, w) at 1/patch resolution."""
         known, both = (each.contiguous(memory_format=torch.channels_last) for each in (known, both))
         x = self.band(known, z, n, self.know_band(seen.band_facts).flatten(0, 1)).relu_()
-        bands = x.unflatten(0, (n, -1))
+        bands = split(x, 0, n)
         t = self.stem(both, z, n, self.know(seen.facts))
         t = _add(t, _everywhere(self.gather, _mean(bands))).relu_()
         for first, second in zip(self.trunk[::2], self.trunk[1::2], strict=True):
@@ -222,14 +223,14 @@ class Unrolled(Backbone):
         mix, their correlation, and the logarithm of the ratio of their spreads.
         """
         m = means - _area_mean(means)
-        s = _mix(seen, m)
+        s = mix(seen.weights, m)
         ss, mm, sm = _area_mean(s * s) + _EPS, _area_mean(m * m) + _EPS, _area_mean(s * m)
         found = sm / ss - seen.injection, sm * torch.rsqrt(ss * mm), torch.log(mm / ss) / 2
         return torch.stack(found, 2).clamp_(-_LIMIT, _LIMIT)
 
     def _explain_pan(self, fused: Tensor, P: Tensor, belief: Tensor, seen: Observation) -> Tensor:
         """Add what the mix of the bands lacks of PAN's detail to the bands, as far as it is believed."""
-        lacking = P - seen.offset - _mix(seen, fused)
+        lacking = P - seen.offset - mix(seen.weights, fused)
         lacking = belief * (lacking - _local_mean(lacking, local_side(seen.observed.ratio)))
         return torch.addcmul(fused, seen.injection, lacking)
 
@@ -240,7 +241,7 @@ class Unrolled(Backbone):
         lacking = ms - shown[:, :-1]
         if seen.observed.belief is not None:
             lacking = lacking * seen.observed.belief
-        mixed, unexplained = _mix(seen, lacking), shown[:, -1:] - seen.offset - _mix(seen, ms)
+        mixed, unexplained = mix(seen.weights, lacking), shown[:, -1:] - seen.offset - mix(seen.weights, ms)
         known = torch.stack([lacking, *(each.expand_as(lacking) for each in (mixed, unexplained)), ms], 2)
         first, second = self.correct
         learned = second(first(known.flatten(0, 1), z, n).relu_(), z, n).view_as(lacking)
@@ -251,11 +252,6 @@ class Unrolled(Backbone):
 def local_side(ratio: float) -> int:
     """Return the side of the squares whose means are PAN's coarse part, PAN pixels: 4, 8 or 16."""
     return 4 if ratio < 2.7 else 8 if ratio < 5.4 else 16
-
-
-def _mix(seen: Observation, bands: Tensor) -> Tensor:
-    """Mix bands as PAN does, (N, C, h, w) -> (N, 1, h, w): one product instead of two passes."""
-    return (seen.weights.flatten(2).transpose(1, 2) @ bands.flatten(2)).unflatten(2, bands.shape[2:])
 
 
 def _local_mean(x: Tensor, side: int) -> Tensor:
