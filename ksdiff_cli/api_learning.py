@@ -189,6 +189,7 @@ def train(
     import torch
 
     from ksdiff_cli.files import Inputs
+    from ksdiff_cli.models.backbones import takes_any_bands
     from ksdiff_cli.models.config import ModelConfig
     from ksdiff_cli.training import (
         TrainingOptions,
@@ -211,7 +212,9 @@ def train(
         torch.set_num_threads(threads)
     paths = tuple(map(Path, data)) or (Path("patches"),)
     files, beside = open_data(paths)
-    settings = replace(config or ModelConfig(), bands=choose_bands(files, universal))
+    network = config or ModelConfig()
+    universal = universal or (isinstance(network, ModelConfig) and takes_any_bands(network.backbone))
+    settings = replace(network, bands=choose_bands(files, universal))
     options = TrainingOptions(
         data=paths,
         run=Path(output),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.models.contract import Inputs
 from ksdiff_cli.models.ksdiff import KSDiff, diffusion_loss, regression_loss
 from ksdiff_cli.models.pixel_diffusion import PixelDiffusion
@@ -133,6 +134,8 @@ def train_once(
         arithmetic.backward(weighted)
         return {"loss": weighted.detach(), "diffusion": weighted.detach()}
     latent_term = None if weighted is None else objective.diffusion_weight * weighted
+    if pieces > 1 and inputs.observation is not None:
+        raise KsdiffError("--accumulate: this network takes images whole; give a smaller --batch instead")
     if pieces == 1:
         with arithmetic.lossy():
             regression = regression_loss(inputs, model(inputs, z)) * draws.weight

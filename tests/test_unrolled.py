@@ -1,5 +1,7 @@
 """The network that ends in both observation equations, and the operators that these are made of."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -222,3 +224,38 @@ def test_a_network_that_observes_wants_the_cameras():
     blind = Statistics(known.pan_mean, known.pan_std, known.ms_mean, known.ms_std)
     with pytest.raises(ModelError, match="cameras"):
         make().eval().fuse(pan, observed, blind, 4)
+
+
+def test_trains_on_patches_of_any_bands_and_sharpens(run, fails, tmp_path):
+    sample = Path(__file__).parents[1] / "sample_data" / "ge1"
+    result = run("prepare-data", sample, "-o", tmp_path / "patches", "-q")
+    assert result.exit_code == 0, result.output
+    words = (
+        "train",
+        "--data",
+        tmp_path / "patches",
+        "-o",
+        tmp_path / "runs",
+        "--backbone",
+        "unrolled",
+        "-q",
+        "--threads",
+        "1",
+    )
+    result = run(*words, "--stage", "all", "--steps", "2", "--batch", "2", "--validate-every", "2")
+    assert result.exit_code == 0, result.output
+    weights = tmp_path / "runs" / "stage2.safetensors"
+    model, header = load_model(weights)
+    assert model.observes and header["config"]["bands"] is None
+    files = sample / "pan.tif", sample / "ms.tif"
+    result = run(
+        "sharpen", *files, "-o", tmp_path / "o.tif", "-q", "--checkpoint", tmp_path / "runs" / "stage2.safetensors"
+    )
+    assert result.exit_code == 0, result.output
+    line = fails(*words, "--stage", "1", "--steps", "2", "--batch", "2", "--accumulate", "2", "--overwrite")
+    assert "--accumulate" in line and "smaller --batch" in line
+
+
+def test_a_fixed_number_of_bands_is_refused():
+    with pytest.raises(ModelError, match="any number of bands"):
+        make(bands=4)

@@ -37,6 +37,11 @@ BACKBONES: dict[str, type[Backbone]] = {
 """One line a backbone, in the order of publication after the project's own."""
 
 
+def takes_any_bands(name: str) -> bool:
+    """Whether a backbone works on any number of bands only; False for a name that is not known."""
+    return name in BACKBONES and BACKBONES[name].per_image
+
+
 def make_backbone(config: ModelConfig) -> Backbone:
     """Build the backbone that the configuration names.
 
@@ -45,4 +50,7 @@ def make_backbone(config: ModelConfig) -> Backbone:
     """
     if config.backbone not in BACKBONES:
         raise ModelError(f"config: no backbone is called {shown(config.backbone)}; known: {' '.join(BACKBONES)}")
-    return BACKBONES[config.backbone](config)
+    kind = BACKBONES[config.backbone]
+    if kind.per_image and config.bands is not None:
+        raise ModelError(f"config: {config.backbone} takes any number of bands; leave bands out")
+    return kind(config)
