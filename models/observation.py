@@ -2,10 +2,13 @@
 
 Coordinates are pixel-centre indices; along each axis MS pixel ``scale * i + offset`` lies on pixel i of the PAN grid.
 Both operators are separable and banded, so each is a few small matrix products, at any ratio and any sub-pixel phase.
+The matrices are made on the CPU, the same ones for every device, and go to a GPU in one copy that it does not wait for.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -54,7 +57,12 @@ class Cameras:
 
     def to(self, device: torch.device | str) -> "Cameras":
         """Return the same on ``device``, as float32."""
-        return Cameras(*(value.to(device, torch.float32) for value in vars(self).values()))
+        return Cameras(*(getattr(self, field.name).to(device, torch.float32) for field in fields(self)))
+
+    @cached_property
+    def on_cpu(self) -> tuple[Tensor, Tensor]:
+        """Gain and compensation on the CPU, where matrices are made: a GPU is asked for them once a scene."""
+        return self.gain.cpu(), self.compensation.cpu()
 
 
 @dataclass(frozen=True)
@@ -121,15 +129,16 @@ def see(image: Tensor, observed: Observed, cameras: Cameras) -> Tensor:
         (N, C, h, w).
     """
     size = observed.ms.shape[-2:]
+    gain, compensation = cameras.on_cpu
     k = cameras.compensation.view(-1, 1, 1, 1)
     seen: list[Tensor] = []
     for blurred in (False, True):
-        if blurred and not bool((k != 0).any()):
+        if blurred and not bool((compensation != 0).any()):
             return seen[0]
         x = image
         for axis, place, count in ((2, observed.rows, size[0]), (3, observed.cols, size[1])):
             ratio = 1 / abs(place.scale)
-            sigma = mtf_sigma(cameras.gain, ratio)
+            sigma = mtf_sigma(gain, ratio)
             if blurred:
                 sigma = torch.sqrt(sigma**2 + (COMPENSATION_SIGMA * ratio) ** 2)
             x = _sample(x, axis, place, count, sigma)
@@ -138,22 +147,22 @@ def see(image: Tensor, observed: Observed, cameras: Cameras) -> Tensor:
 
 
 def _sample(x: Tensor, axis: int, place: AxisMap, count: int, sigma: Tensor) -> Tensor:
-    """Sample an axis at the centres of ``count`` MS pixels through Gaussians of ``sigma`` (N,) pixels."""
+    """Sample an axis at the centres of ``count`` MS pixels through Gaussians of ``sigma`` (N,) pixels, on the CPU."""
     size = x.shape[axis]
     reach = math.ceil(_REACH * float(sigma.max()))
-    found = []
+    spans, matrices = [], []
     for first in range(0, count, _BLOCK):
         last = min(first + _BLOCK, count)
         at = (torch.arange(first, last, dtype=torch.float64) - place.offset) / place.scale
         low = min(max(math.floor(float(at.min())) - reach, 0), size - 1)
         high = max(min(math.ceil(float(at.max())) + reach + 1, size), low + 1)
         taps = torch.arange(low, high, dtype=torch.float64)
-        apart = (at.clamp(0, size - 1)[:, None] - taps).square().to(x.device)
+        apart = (at.clamp(0, size - 1)[:, None] - taps).square()
         # cut where the widest ends, whatever block a pixel is in
         weights = torch.exp(-apart / (2 * sigma.double().view(-1, 1, 1) ** 2)) * (apart <= reach**2)
-        weights = (weights / weights.sum(-1, keepdim=True)).to(x)
-        found.append(_product(weights, x.narrow(axis, low, high - low), axis))
-    return found[0] if len(found) == 1 else torch.cat(found, axis)
+        spans.append((low, high))
+        matrices.append(weights / weights.sum(-1, keepdim=True))
+    return _apply(matrices, spans, x, axis)
 
 
 def spread(image: Tensor, observed: Observed, shape: tuple[int, int]) -> Tensor:
@@ -175,7 +184,7 @@ def spread(image: Tensor, observed: Observed, shape: tuple[int, int]) -> Tensor:
 
 def _interpolate(x: Tensor, axis: int, place: AxisMap, count: int) -> Tensor:
     size, step = x.shape[axis], max(1, round(_BLOCK / abs(place.scale)))
-    found = []
+    spans, matrices = [], []
     for first in range(0, count, step):
         at = place.scale * torch.arange(first, min(first + step, count), dtype=torch.float64) + place.offset
         base = torch.floor(at)
@@ -185,15 +194,22 @@ def _interpolate(x: Tensor, axis: int, place: AxisMap, count: int) -> Tensor:
         inside = taps.clamp(0, size - 1).long()
         low, high = int(inside.min()), int(inside.max()) + 1
         matrix = torch.zeros(len(at), high - low, dtype=torch.float64).scatter_add_(1, inside - low, weights)
-        found.append(_product(matrix[None].to(x), x.narrow(axis, low, high - low), axis))
+        spans.append((low, high))
+        matrices.append(matrix[None])
+    return _apply(matrices, spans, x, axis)
+
+
+def _apply(matrices: Sequence[Tensor], spans: Sequence[tuple[int, int]], x: Tensor, axis: int) -> Tensor:
+    """Apply matrices, (1 or N, n, m) each, to the ``spans`` of axis 2 or 3 of (N, C, ·, ·), and join what they make."""
+    together = torch.cat([matrix.flatten() for matrix in matrices]).to(x.dtype)
+    if x.is_cuda:  # from pinned memory nobody waits for a copy
+        together = together.pin_memory().to(x.device, non_blocking=True)
+    found = []
+    sizes = [matrix.numel() for matrix in matrices]
+    for own, like, (low, high) in zip(torch.split(together, sizes), matrices, spans, strict=True):
+        matrix, part = own.view_as(like)[:, None], x.narrow(axis, low, high - low)
+        found.append(matrix @ part if axis == 2 else part @ matrix.transpose(-1, -2))
     return found[0] if len(found) == 1 else torch.cat(found, axis)
-
-
-def _product(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
-    """Apply (1 or N, n, m) along axis 2 or 3 of (N, C, ·, ·)."""
-    if axis == 2:
-        return matrix[:, None] @ x
-    return x @ matrix[:, None].transpose(-1, -2)
 
 
 def mix(weights: Tensor, bands: Tensor) -> Tensor:

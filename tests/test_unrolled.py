@@ -259,3 +259,16 @@ def test_trains_on_patches_of_any_bands_and_sharpens(run, fails, tmp_path):
 def test_a_fixed_number_of_bands_is_refused():
     with pytest.raises(ModelError, match="any number of bands"):
         make(bands=4)
+
+
+def test_bfloat16_leaves_what_both_images_say_alone(monkeypatch):
+    model = make(prior=False).eval()
+    pan, observed, known, _ = scene(1, 3, 128, 128, k=0.5)
+    exact = model.fuse(pan, observed, known, 4)
+    # as on a GPU
+    monkeypatch.setattr(model, "_rounding", lambda device: torch.autocast(device, torch.bfloat16))
+    rounded = model.fuse(pan, observed, known, 4)
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(rounded, exact)
+    error = (rounded - exact).abs() / known.ms_std[..., None, None]
+    assert error.max() < 0.003  # of a deviation

@@ -148,15 +148,16 @@ class Unrolled(Backbone):
             for part, end in zip(core, size, strict=True)
         )
         change, belief = self._learn(U, inputs, seen, z, rows, cols)
-        fused = _add(change, U[..., rows, cols])
         P, near = inputs.P[..., rows, cols], replace(seen, observed=seen.observed.cut(rows, cols))
-        fused = self._explain_pan(fused, P, belief, near)
-        fused = _add(fused, self._explain_ms(fused, P, near, z))
         inside = [
             slice(part.start - at.start, part.stop - at.start) for part, at in zip(core, (rows, cols), strict=True)
         ]
-        fused = self._explain_pan(fused, P, belief, near)[..., inside[0], inside[1]]
-        residual: Tensor = (fused - U[..., core[0], core[1]]).flatten(0, 1)[:, None]
+        with _exactly(U):
+            fused = _add(change, U[..., rows, cols])
+            fused = self._explain_pan(fused, P, belief, near)
+            fused = _add(fused, self._explain_ms(fused, P, near, z))
+            fused = self._explain_pan(fused, P, belief, near)[..., inside[0], inside[1]]
+            residual: Tensor = (fused - U[..., core[0], core[1]]).flatten(0, 1)[:, None]
         return residual
 
     def _learn(
@@ -177,7 +178,8 @@ class Unrolled(Backbone):
         """
         n, bands = U.shape[:2]
         halves = split(F.pixel_unshuffle(F.avg_pool2d(U, self.patch // 2), 2), 1, bands)
-        known = torch.cat((halves, self._compare(halves.mean(2), seen)), 2).flatten(0, 1)
+        with _exactly(U):
+            known = torch.cat((halves, self._compare(halves.mean(2), seen)), 2).flatten(0, 1)
         both = F.pixel_unshuffle(torch.cat((inputs.P, inputs.detail), 1), self.patch)
         around = self.around
         # zeros reach no wanted cell: there is so much around an image, or of what goes on beyond its border
@@ -249,6 +251,11 @@ class Unrolled(Backbone):
         return spread(step * lacking + learned, seen.observed, (P.shape[2], P.shape[3]))
 
 
+def _exactly(x: Tensor) -> torch.autocast:
+    """Leave bfloat16 aside: what both images are held against, DN of five digits, is rounded to three by it."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def local_side(ratio: float) -> int:
     """Return the side of the squares whose means are PAN's coarse part, PAN pixels: 4, 8 or 16."""
     return 4 if ratio < 2.7 else 8 if ratio < 5.4 else 16
@@ -266,7 +273,8 @@ def _area_mean(x: Tensor) -> Tensor:
         cells = torch.arange(x.shape[axis], device=x.device)
         count = (cells.clamp(max=half) + cells.flip(0).clamp(max=half) + 1).to(x)
         padded = F.pad(x, (0, 0, half, half) if axis == 2 else (half, half))
-        x = sum_shifted(padded, x.new_ones(_AREA), axis) / (count[:, None] if axis == 2 else count)
+        ones = torch.ones(_AREA, dtype=x.dtype)  # on the CPU, which reads them: a GPU would be waited for
+        x = sum_shifted(padded, ones, axis) / (count[:, None] if axis == 2 else count)
     return x
 
 
