@@ -1,7 +1,6 @@
 """Which processor a network runs on, and what memory it has."""
 
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ksdiff_cli.errors import KsdiffError
@@ -60,14 +59,7 @@ def release_memory() -> None:
 
 
 def has_bf16(device: "torch.device") -> bool:
-    """Say whether a device computes in bfloat16 faster than in float32.
-
-    GPUs do since NVIDIA's Ampere, CPUs where AVX-512 has instructions for it: AMD since Zen 4, Intel since Sapphire
-    Rapids.
-    """
+    """Say whether a device computes in bfloat16 faster than in float32: GPUs since NVIDIA's Ampere."""
     import torch
 
-    if device.type == "cpu":
-        found: Callable[[], bool] = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)  # not part of torch's API
-        return found()
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

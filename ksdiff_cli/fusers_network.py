@@ -1,6 +1,5 @@
 """The network as a fuser: a checkpoint, what it learns from a scene, and its tiles."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.anchors import SIDE, count_anchors, cut_anchors, place_anchors, read_anchors
+from ksdiff_cli.anchors import count_anchors, cut_anchors, place_anchors, read_anchors
 from ksdiff_cli.device_transfer import DeviceTransfer, Sent
 from ksdiff_cli.devices import free_memory, has_bf16
 from ksdiff_cli.errors import KsdiffError
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 _JUDGES = 16  # anchors that are sharpened in both precisions to find out
-_LARGE = 32  # pixels of a scene over those of these anchors where that pays on a CPU, which saves a tenth or so
 _ROUGH = 1e-3  # share of the pixels that bfloat16 may change by more than 1 DN
 
 
@@ -57,8 +55,8 @@ class Network(Fuser):
     """``ksdiff``: a network from its checkpoint, through the model contract.
 
     On a GPU tiles and results travel while it computes (:meth:`send`, :meth:`start`), and a window that its memory does
-    not hold is fused in parts. The network runs in bfloat16, on a CPU only the products that take most of the time,
-    where the scene's anchors show that this changes no more than one pixel in a thousand by more than 1 DN.
+    not hold is fused in parts. There it runs in bfloat16 where the scene's anchors show that this changes no more than
+    one pixel in a thousand by more than 1 DN.
     """
 
     def __init__(
@@ -141,7 +139,7 @@ class Network(Fuser):
         kept: list[Tile] = []
         # where MS has no whole numbers, nobody knows how much a pixel may change
         whole = all(np.dtype(dataset.dtypes[0]).kind in "iu" for dataset in pair.ms)
-        may_round = whole and self._may_save_time(pair.shape)
+        may_round = whole and has_bf16(self._device)
 
         def read() -> Iterator[Tile]:
             for tile in read_anchors(pair, partial(self.look, pair)):
@@ -202,12 +200,6 @@ class Network(Fuser):
             made = list(workers.map(lambda window, z: make(window, latent=z), windows, given))
         height, width = tile.valid.shape
         return self._start(self.send(tile), statistics, ratio, Box(0, 0, height, width), _mean(made))()
-
-    def _may_save_time(self, shape: tuple[int, int]) -> bool:
-        """Say whether bfloat16 may save more time than it takes to find out whether it will do."""
-        kind = self._device.type
-        large = kind != "cpu" or math.prod(shape) >= _LARGE * _JUDGES * SIDE**2
-        return large and kind in self._model.lossy_devices and has_bf16(self._device)
 
     def _rounds_little(self, tiles: Iterable[Tile], statistics: SceneStatistics, ratio: int) -> bool:
         """Say whether bfloat16 changes at most one pixel in a thousand of each band by more than 1 DN."""
@@ -351,8 +343,8 @@ class Network(Fuser):
     def device_memory(self, bands: int) -> tuple[int, int] | None:
         """See :meth:`Fuser.device_memory`.
 
-        Counted for all backbones as they run on a GPU, where layers are not worked on by pieces and a trunk that bands
-        share has all their branches at once; a quarter is for cuDNN.
+        Counted for all backbones as they run on a GPU, where all rows and all bands' branches are worked on
+        at once; a quarter is for cuDNN.
         """
         free = free_memory(self._device)
         return None if free is None else (free, (self._model.memory + 80 * bands) * 5 // 4)

@@ -24,6 +24,7 @@ MODELS: dict[str, type[FusionModel]] = {kind.kind: kind for kind in (KSDiff, Pix
 _KEY = "ksdiff"
 _LARGEST_HEADER = 1 << 22
 _PARTS = ("config", "sensor", "training")
+_BEFORE = "shared"  # the backbone of the shipped weights of 0.1
 _FLOATS = ("F32", "F64", "F16", "BF16")
 
 
@@ -102,8 +103,8 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[Fu
         The model in evaluation mode on ``device``, and the header.
 
     Raises:
-        ModelError: see :func:`read_header`; or a kind, sampler or configuration unknown here; or tensors that do not
-            fit it, or hold values that are no numbers.
+        ModelError: see :func:`read_header`; or a kind, sampler or configuration unknown here, or no longer known; or
+            tensors that do not fit it, or hold values that are no numbers.
     """
     header = read_header(path)
     kind = header.get("model", KSDiff.kind)
@@ -112,6 +113,11 @@ def load_model(path: str | Path, device: torch.device | str = "cpu") -> tuple[Fu
     sampler = header.get("sampler", MODELS[kind].sampler)
     if sampler != MODELS[kind].sampler:
         raise ModelError(f"{path}: is for the sampler {shown(sampler)}; this ksdiff has {MODELS[kind].sampler}")
+    if kind == KSDiff.kind and header["config"].get("backbone") == _BEFORE:
+        raise ModelError(
+            f"{path}: was made by ksdiff 0.1 (backbone {_BEFORE}), which this version no longer reads; train again, or "
+            "use the shipped weights"
+        )
     with _open(path) as file:
         _check_tensors(path, file, _plan(path, MODELS[kind], header))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

@@ -32,10 +32,10 @@ class ModelConfig(Config):
     """See :attr:`Config.bounds`; far above what is used, low enough that a network is laid out in seconds."""
     backbone: str = "pannextu"
     """The regression network, a name in :data:`ksdiff_cli.models.backbones.BACKBONES`; the published ones keep their
-    published sizes, so that ``width``, ``depths``, ``kernel`` and ``expansion`` are PanNeXt-U's alone, with and without
-    a trunk shared by the bands."""
+    published sizes: ``width`` is ``pannextu``'s and ``unrolled``'s, ``depths``, ``kernel`` and ``expansion`` are
+    ``pannextu``'s alone."""
     width: int = 48
-    """Channels of PanNeXt-U at 1/4 of the PAN resolution; twice that at 1/8."""
+    """Channels at 1/4 of the PAN resolution: of PanNeXt-U, with twice that at 1/8, or of ``unrolled``'s trunk."""
     depths: tuple[int, int, int] = (2, 2, 2)
     """ConvNeXt blocks on the way down, at the bottom, on the way up."""
     kernel: int = 7
@@ -43,11 +43,11 @@ class ModelConfig(Config):
     expansion: int = 3
     """Hidden channels of a block over its channels."""
     band_width: int = 48
-    """Channels of a band's branch, at 1/4 of the PAN resolution, in the backbone ``shared``."""
+    """Channels of a band's branch, at 1/4 of the PAN resolution, in the backbone ``unrolled``."""
     trunk_blocks: int = 1
     """Residual blocks of the trunk, in the backbone ``unrolled``."""
     band_blocks: int = 2
-    """ConvNeXt blocks of a band's branch."""
+    """Residual blocks of a band's branch, in the backbone ``unrolled``."""
     features: int | None = None
     """Channels of the published backbones whose width is an option: CTINN's n, HFIN's c; None takes theirs."""
     tile: int = 64

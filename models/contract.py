@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import low_pass, products_in_bfloat16
+from .layers import low_pass
 from .observation import Cameras, Observed, mix, resharpen, spread
 
 Stage = Literal[1, 2]
@@ -135,12 +135,6 @@ class Inputs:
         mix = seen.offset + (seen.weights * M).sum(1, keepdim=True)
         return Inputs(self.P, self.detail, M.mean(1, keepdim=True), mix, G)
 
-    def strip(self, rows: slice) -> "Inputs":
-        """Return the chosen rows of pixels, all of them wanted."""
-        G = None if self.G is None else self.G[:, :, rows]
-        P, detail, M, context = (image[:, :, rows] for image in (self.P, self.detail, self.M, self.context))
-        return Inputs(P, detail, M, context, G, self.image)
-
 
 @dataclass(frozen=True)
 class Config:
@@ -246,10 +240,7 @@ class FusionModel(nn.Module, ABC):
     memory: int
     """Bytes that the network holds at most for each PAN pixel on a CPU, beside images of the bands; measured."""
     lossy: bool = False
-    """Whether :meth:`fuse` runs the network in bfloat16 on a GPU, and some of it on a CPU; what is around it stays in
-    float32."""
-    lossy_devices: tuple[str, ...] = ("cuda",)
-    """Types of devices where that may save time."""
+    """Whether :meth:`fuse` runs the network in bfloat16; what is around it stays in float32."""
     trims: ClassVar[bool] = False
     """Whether :meth:`fuse` takes a ``core``."""
     least_ratio: float = 1.9
@@ -339,9 +330,7 @@ class FusionModel(nn.Module, ABC):
         """
 
     def _rounding(self, device: str) -> AbstractContextManager[None]:
-        if not self.lossy:
-            return nullcontext()
-        return products_in_bfloat16() if device == "cpu" else torch.autocast(device, torch.bfloat16)
+        return torch.autocast(device, torch.bfloat16) if self.lossy else nullcontext()
 
     def prepare(
         self,

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from .config import ModelConfig
 from .depthwise import depthwise_conv2d
-from .layers import pointwise
 
 _POOL = 4  # the factor backbone sees the features as 4 x 4 cells, whatever the image's size
 _HIDDEN = 32  # intermediate features of a generator
@@ -62,15 +61,6 @@ def look(part: WholeImage, z: Latent, x: Tensor) -> Tensor:
 def is_fixed(z: Latent) -> bool:
     """Say whether a pixel's result depends on its surroundings alone, so that an image may be worked on in pieces."""
     return z is None or (isinstance(z, Kernels) and z.fixed)
-
-
-def of_entry(z: Latent, entry: int) -> Latent:
-    """Return what belongs to one entry; of fixed kernels those of its band, as entries follow each other by bands."""
-    if isinstance(z, Tensor):
-        return z[entry : entry + 1]
-    if isinstance(z, Kernels) and z.fixed:
-        return Kernels(z.z, {part: made[entry % len(made), None] for part, made in z.made.items()})
-    return z
 
 
 class ModeHead(nn.Module):
@@ -227,12 +217,6 @@ class ModulatedConv2d(nn.Module):
             return W0[None]
         return W0 * look(self.generator, z, x)
 
-    def kernel(self, x: Tensor, z: Latent) -> tuple[Tensor, Tensor]:
-        """Return the one kernel of one image, (C_out, C_in / groups, k, k), and the bias, (C_out,)."""
-        (weight,), bias = self.weight(x, z), self.base.bias
-        assert bias is not None
-        return weight, bias
-
     def forward(self, x: Tensor, z: Latent) -> Tensor:
         """(N, inputs, H, W), (N, S, C_z) -> (N, outputs, H, W)."""
         weight, own = self.weight(x, z), self.base.bias
@@ -245,8 +229,6 @@ class ModulatedConv2d(nn.Module):
         if len(weight) > 1:
             return per_sample_conv2d(x, weight, bias, self.base.groups, padding)
         one = None if bias is None else bias[0]
-        if weight.shape[-1] == 1 and self.base.groups == 1 and x.is_contiguous(memory_format=torch.channels_last):
-            return pointwise(x.permute(0, 2, 3, 1), weight[0].flatten(1), one).permute(0, 3, 1, 2)
         return F.conv2d(x, weight[0], one, padding=padding, groups=self.base.groups)
 
 

@@ -37,8 +37,6 @@ class KSDiff(FusionModel):
         self.multiple, self.margin, self.memory = self.network.multiple, self.network.margin, self.network.memory
         self.observes, self.least_ratio = self.network.observes, self.network.least_ratio
         self.grid, self.whole = self.network.grid, self.network.scope
-        if self.network.products:
-            self.lossy_devices = ("cuda", "cpu")
         if not config.prior:
             return
         self.multiple = math.lcm(self.multiple, config.patch)
@@ -138,7 +136,7 @@ class KSDiff(FusionModel):
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         """Fuse: (R, group, h, w) of the core in standardised units, from sides that are multiples of ``multiple``."""
-        residual: Tensor = self.network(inputs if self._whole else inputs.apart(), z)
+        residual: Tensor = self.network(inputs if self.network.per_image else inputs.apart(), z)
         return inputs.wanted(inputs.M) + residual
 
     @torch.no_grad()
@@ -208,9 +206,7 @@ class KSDiff(FusionModel):
                 f"the kernels are {len(kernels)} of {len(kernels[0]) if kernels else 0} bands, "
                 f"the network takes {len(parts)} of {bands}"
             )
-        if self._whole:  # its trunk runs once for all bands
-            if 1 < bands < len(inputs.M):  # several images: each entry its band's
-                kernels = [kernel[torch.arange(len(inputs.M)) % bands] for kernel in kernels]
+        if self.network.per_image:
             together: Tensor = self(inputs, Kernels(made=dict(zip(parts, kernels, strict=True))))
             return together
         fused = torch.empty_like(inputs.wanted(inputs.M))
@@ -219,11 +215,6 @@ class KSDiff(FusionModel):
             own = Kernels(made={part: kernel[band, None] for part, kernel in zip(parts, kernels, strict=True)})
             fused[images] = self(inputs.rows(images), own)
         return fused
-
-    @property
-    def _whole(self) -> bool:
-        """Whether the network takes an image with all its entries at once."""
-        return self.network.shares_images or self.network.per_image
 
     def entries(self, inputs: Inputs) -> int:
         """Return R, how many latents the inputs take: one an image, or one each of its bands."""

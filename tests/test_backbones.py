@@ -1,13 +1,10 @@
 """Every backbone of the registry, with and without the prior: the same promises for all."""
 
-import math
-
 import pytest
 import torch
 from torch.nn import functional as F
 
 from ksdiff_cli.models.backbones import BACKBONES
-from ksdiff_cli.models.backbones.shared import _area_mean
 from ksdiff_cli.models.checkpoint import load_model, save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError, Statistics
@@ -132,7 +129,7 @@ def test_an_image_does_not_depend_on_those_beside_it_and_comes_out_the_same_agai
 @both_priors
 @both_modes
 def test_fixed_kernels_of_the_image_itself_give_the_same_result(backbone, prior, bands, monkeypatch):
-    """The fixed path works on strips, channels-last and band by band; the other one on all at once."""
+    """The fixed path works channels-last and band by band; the other one on all at once."""
     model = make(backbone, prior=prior, bands=bands).eval()
     size = (80, 40) if backbone in SLOW else (150, 40)
     pan, ms_up, statistics = batch(1, bands or 2, *size)
@@ -143,7 +140,7 @@ def test_fixed_kernels_of_the_image_itself_give_the_same_result(backbone, prior,
     monkeypatch.setattr(KSDiff, "latent", lambda *_: pytest.fail("no z is needed any more"))
     torch.testing.assert_close(model.fuse(pan, ms_up, statistics, 4, kernels=fixed), own, rtol=1e-4, atol=1e-2)
     with torch.no_grad(), monkeypatch.context() as patch:
-        patch.setattr("torch.is_grad_enabled", lambda: True)  # as in training, or on a GPU: nothing done by pieces
+        patch.setattr("torch.is_grad_enabled", lambda: True)  # as in training, or on a GPU: channels first
         torch.testing.assert_close(model.fuse(pan, ms_up, statistics, 4, kernels=fixed), own, rtol=1e-4, atol=1e-2)
 
 
@@ -164,7 +161,7 @@ def test_fixed_kernels_are_the_mean_over_images_and_serve_all_images(backbone, b
     alone = model.fuse(pan[1:2], ms_up[1:2], image(1), 4, kernels=together)
     torch.testing.assert_close(fused[1:2], alone, rtol=1e-4, atol=1e-2)
     with torch.no_grad():
-        monkeypatch.setattr("torch.is_grad_enabled", lambda: True)  # as on a GPU: all at once
+        monkeypatch.setattr("torch.is_grad_enabled", lambda: True)  # as on a GPU: channels first
         torch.testing.assert_close(model.fuse(pan, ms_up, s, 4, kernels=together), fused, rtol=1e-4, atol=1e-2)
 
 
@@ -185,6 +182,17 @@ def test_windows_with_their_margin_fit_together(backbone, prior):
         torch.testing.assert_close(kept, whole[:, :, rows], rtol=0, atol=0.02)
 
 
+@every_backbone
+@pytest.mark.parametrize("core", [(32, 68, 48, 81), (0, 50, 80, 132), (97, 100, 3, 4)], ids=str)
+def test_a_core_is_what_the_whole_image_has_there(backbone, core):
+    model = make(backbone, bands=3).eval()
+    pan, ms_up, statistics = batch(1, 3, 100, 132)
+    fixed = model.kernels(pan[..., :32, :32], ms_up[..., :32, :32], statistics, 4)
+    rows, cols = slice(*core[:2]), slice(*core[2:])
+    whole, part = (model.fuse(pan, ms_up, statistics, 4, kernels=fixed, core=core) for core in (None, (rows, cols)))
+    torch.testing.assert_close(part, whole[..., rows, cols], rtol=0, atol=2e-3)
+
+
 def test_kernels_of_another_network_are_refused():
     pan, ms_up, s = batch(1)
     shared, own, plain = make("pannextu").eval(), make("pannextu", bands=4).eval(), make("pannextu", prior=False).eval()
@@ -194,46 +202,8 @@ def test_kernels_of_another_network_are_refused():
             model.fuse(pan, ms_up, s, 4, kernels=kernels)
 
 
-def test_the_trunk_runs_once_an_image_and_only_for_images_that_have_entries():
-    model = make("shared", stage=1).eval()
-    seen = []
-    model.network.stem.register_forward_hook(lambda _, args, out: seen.append(len(out)))
-    pan, ms_up, statistics = batch(3)
-    inputs = model.prepare(pan, ms_up, statistics, 4, ms_up)
-    chosen = torch.tensor([9, 1, 3, 8])  # bands of the third image and the first
-    with torch.no_grad():
-        z = model.latent(inputs)
-        whole, some = model(inputs, z), model(inputs.rows(chosen), z[chosen])
-    assert seen == [3, 2]
-    torch.testing.assert_close(some, whole[chosen], rtol=1e-4, atol=1e-5)
-
-
-@both_priors
-def test_bands_one_by_one_equal_all_at_once(prior):
-    model = make("shared", prior=prior).eval()
-    pan, ms_up, statistics = batch(2, bands=3)
-    inputs = model.prepare(pan, ms_up, statistics, 4)
-    z = model.latent(inputs)
-    with torch.no_grad():
-        one_by_one = model(inputs, z)
-    torch.testing.assert_close(one_by_one, model(inputs, z), rtol=1e-4, atol=1e-5)  # with gradients: a batch
-
-
-def test_a_branch_hears_how_its_band_follows_pan():
-    """The band is twice PAN's low-pass in the left half and its opposite in the right."""
-    network = make("shared", prior=False).network
-    low = torch.randn(1, 1, 40, 80)
-    factor = torch.cat((torch.full((40, 40), 2.0), torch.full((40, 40), -1.0)), 1)
-    found = network._compare(factor * low, low - _area_mean(low))[0]
-    for half, gain in ((slice(6, 33), 2.0), (slice(47, 74), -1.0)):
-        coefficient, correlation, spread = found[:, 6:-6, half].mean((1, 2))
-        assert coefficient == pytest.approx(gain, rel=0.1)
-        assert correlation == pytest.approx(math.copysign(1, gain), abs=0.05)
-        assert spread == pytest.approx(math.log(abs(gain)), abs=0.1)
-
-
 def test_fixed_kernels_give_every_band_its_own():
-    model = make("shared").eval()
+    model = make("pannextu").eval()
     pan, ms_up, statistics = batch(1, bands=3, height=40, width=48)
     fixed = model.kernels(pan, ms_up, statistics, 4)
     assert {len(kernel) for kernel in fixed} == {3}

@@ -67,6 +67,7 @@ HEADERS = {
     "sampler": (lambda header: header.update(sampler="heun"), "sampler 'heun'"),
     "sampler is a list": (lambda header: header.update(sampler=[]), "sampler []"),
     "sampler of another kind": (lambda header: header.update(sampler="ddpm"), "sampler 'ddpm'"),
+    "backbone of 0.1": (config(backbone="shared"), "made by ksdiff 0.1 (backbone shared)"),
     "no stage": (lambda header: header.pop("stage") and None, "stage must be 1 or 2"),
     "stage 0": (lambda header: header.update(stage=0), "stage must be 1 or 2"),
     "stage is true": (lambda header: header.update(stage=True), "stage must be 1 or 2"),

@@ -16,7 +16,7 @@ from ksdiff_cli.models.diffusion import Diffusion
 from ksdiff_cli.models.encoder import GuidedStage, Standardisation
 from ksdiff_cli.models.kernels import KernelGenerator, Kernels, ModulatedConv2d, per_sample_conv2d
 from ksdiff_cli.models.ksdiff import KSDiff, diffusion_loss, regression_loss
-from ksdiff_cli.models.layers import PatchStem, low_pass, pointwise
+from ksdiff_cli.models.layers import PatchStem, low_pass
 from ksdiff_cli.models.moments import second_order
 
 SMALL = {
@@ -129,16 +129,13 @@ def test_low_pass_has_the_gain_at_the_ms_nyquist_frequency(ratio):
     assert seen.abs().max().item() == pytest.approx(0.3, abs=0.01)
 
 
-def test_faster_ways_without_gradients_give_the_same():
-    x, weight, bias = torch.randn(2, 5, 7, 6), torch.randn(4, 12)[:, :6], torch.randn(4)
+def test_low_pass_is_the_same_with_and_without_gradients():
     pan = torch.rand(2, 3, 40, 24)
-    slow = F.linear(x, weight, bias), F.gelu(F.linear(x, weight, bias)), low_pass(pan, 4)
-    assert slow[2].shape == pan.shape
+    slow = low_pass(pan, 4)
     with torch.no_grad():
-        fast = pointwise(x, weight, bias), pointwise(x, weight, bias, gelu=True), low_pass(pan, 4)
-    for one, other in zip(slow, fast, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-    assert pointwise(x.requires_grad_(), weight, bias).requires_grad
+        fast = low_pass(pan, 4)
+    assert slow.shape == pan.shape
+    torch.testing.assert_close(slow, fast, rtol=1e-4, atol=1e-5)
 
 
 def test_kernels_are_written_down_or_fixed():

@@ -159,7 +159,6 @@ def test_bfloat16_is_used_where_it_changes_hardly_a_pixel(
     dtype: str, error: float, lossy: bool, make_pair: Any, weights: Path, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fusers_network, "has_bf16", lambda device: True)
-    monkeypatch.setattr(fusers_network, "_LARGE", 0)
     network = Network(weights, "cpu")
     model = network._model
     work, calls = model.fuse, []
@@ -181,45 +180,19 @@ def test_bfloat16_is_used_where_it_changes_hardly_a_pixel(
     assert not model.lossy
 
 
-def cpu_says(monkeypatch: pytest.MonkeyPatch, bf16: bool | None) -> None:
-    """Let torch say whether the CPU has instructions for bfloat16; None: be a torch that cannot tell."""
-    name = "_is_avx512_bf16_supported"
-    if bf16 is None:
-        monkeypatch.delattr(torch.cpu, name, raising=False)
-    else:
-        monkeypatch.setattr(torch.cpu, name, lambda: bf16, raising=False)
-
-
-@pytest.mark.parametrize("said, large, lossy", [(True, True, True), (True, False, False), (False, True, False)])
-def test_a_cpu_rounds_products_if_it_has_bfloat16_and_the_scene_is_large(
-    said: bool, large: bool, lossy: bool, make_pair: Any, weights: Path, small: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cpu_says(monkeypatch, said)
-    monkeypatch.setattr(fusers_network, "_LARGE", 1 if large else 2)
-    monkeypatch.setattr(fusers_network, "SIDE", 32)
-    monkeypatch.setattr(fusers_network, "_JUDGES", 20)
-    files, network = make_pair(size=(128, 160)), Network(weights, "cpu")  # 20 anchors' pixels
-    made = sharpen(files, network, "out.tif", tile=64)
-    assert network._model.lossy is lossy
-    with rasterio.open(made.output) as out:
-        assert out.tags()["KSDIFF_PRECISION"] == ("bf16" if lossy else "fp32")
-    cpu_says(monkeypatch, False)
-    exact = read(sharpen(files, Network(weights, "cpu"), "exact.tif", tile=64).output).astype(int)
-    assert (np.abs(read(made.output) - exact) > 1).mean() <= 1e-3
-
-
-def test_has_bf16_is_what_torch_says_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for said in (True, False, None):
-        cpu_says(monkeypatch, said)
-        assert has_bf16(torch.device("cpu")) is bool(said)
+def test_only_a_gpu_computes_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    for capability, can in (((7, 5), False), ((8, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert has_bf16(gpu) is can
+        assert not has_bf16(torch.device("cpu"))
     assert free_memory(torch.device("cpu")) is None
 
 
-def test_float32_stays_where_rounded_products_show(
+def test_float32_stays_where_rounding_shows(
     make_pair: Any, weights: Path, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cpu_says(monkeypatch, True)
-    monkeypatch.setattr(fusers_network, "_LARGE", 0)
+    monkeypatch.setattr(fusers_network, "has_bf16", lambda device: True)
     network = Network(weights, "cpu")
     head = network._model.network.head.base.weight
     with torch.no_grad():  # what the blocks compute reaches the result many times as strong
@@ -229,7 +202,7 @@ def test_float32_stays_where_rounded_products_show(
         assert out.tags()["KSDIFF_PRECISION"] == "fp32"
     # and kernels were made without rounding
     made_before = network._kernels
-    cpu_says(monkeypatch, False)
+    monkeypatch.setattr(fusers_network, "has_bf16", lambda device: False)
     with open_pair(scene_of(str(made.output.parent / "pan.tif"), [str(made.output.parent / "ms.tif")])) as pair:
         network.prepare(pair, pair.statistics())
     assert all(torch.equal(a, b) for a, b in zip(made_before, network._kernels, strict=True))

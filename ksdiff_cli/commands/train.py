@@ -13,7 +13,7 @@ from ksdiff_cli.errors import printable
 
 # Typed by hand so that `--help` imports no network; a test compares it with the registry.
 Backbone = Literal[
-    "pannextu", "unrolled", "shared", "pnn", "dicnn", "msdcnn", "pannet", "fusionnet", "dcfnet", "lagnet", "ctinn",
+    "pannextu", "unrolled", "pnn", "dicnn", "msdcnn", "pannet", "fusionnet", "dcfnet", "lagnet", "ctinn",
     "mmnet", "hfin",
 ]  # fmt: skip
 
@@ -162,7 +162,7 @@ def train(
             options.NETWORK,
             "--width",
             min=8,
-            help="Channels of pannextu and shared, and of pixel-diffusion. Default: 48; pixel-diffusion 32.",
+            help="Channels of pannextu and unrolled, and of pixel-diffusion. Default: 48; pixel-diffusion 32.",
         ),
     ] = None,
     universal: Annotated[

@@ -16,12 +16,10 @@ from .msdcnn import MSDCNN
 from .pannet import PanNet
 from .pannextu import PanNeXtU
 from .pnn import PNN
-from .shared import SharedTrunk
 from .unrolled import Unrolled
 
 BACKBONES: dict[str, type[Backbone]] = {
     "pannextu": PanNeXtU,
-    "shared": SharedTrunk,
     "unrolled": Unrolled,
     "pnn": PNN,
     "dicnn": DiCNN,

@@ -1,7 +1,7 @@
 """What every backbone promises: standardised inputs and a latent in, the residual on upsampled MS out."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,17 +10,12 @@ from torch.nn import functional as F
 from ..config import ModelConfig
 from ..contract import Inputs
 from ..kernels import Latent, ModulatedConv2d
-from ..layers import by_pieces, pointwise
-
-CELL_ROWS = 16
-"""Rows of cells, at 1/4 resolution, in the strips that a CPU works on at full resolution."""
+from ..layers import by_pieces
 
 
 class Backbone(nn.Module, ABC):
     """A regression network whose convolutions can be modulated by z (Table 5 of the paper)."""
 
-    shares_images: ClassVar[bool] = False
-    """Whether it takes every image once with its entries; others get PAN and context repeated for every entry."""
     per_image: ClassVar[bool] = False
     """Whether one latent and one set of kernels serve all bands of an image, which it takes at once."""
     observes: ClassVar[bool] = False
@@ -37,8 +32,6 @@ class Backbone(nn.Module, ABC):
     """What of it sees an image as a whole, beside modulated kernels, in words for people."""
     margin: int
     """How far a pixel's result looks, once the kernels are fixed: PAN pixels, a multiple of 16 and of ``multiple``."""
-    products: ClassVar[bool] = False
-    """Whether much of its time on a CPU is in products that :func:`~ksdiff_cli.models.layers.rounded` rounds."""
     memory: int
     """Bytes that it holds at most for each PAN pixel of an image on a CPU, beside images of the bands; measured."""
 
@@ -93,44 +86,9 @@ def stack(*images: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if by_pieces(x) and len(x) == 1 else x
 
 
-def everywhere(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply a 1x1 convolution, (R, C_in, h, w) -> (R, C_out, h, w); as one matrix product where work is by pieces."""
-    if not by_pieces(x):
-        out: Tensor = conv(x)
-        return out
-    return pointwise(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
-
-
 def start_small(last: ModulatedConv2d) -> None:
     """Shrink the last convolution: a network that starts near upsampled MS learns the rest, one at zero hears no z."""
     with torch.no_grad():
         last.base.weight.mul_(0.1)
         assert last.base.bias is not None
         last.base.bias.zero_()
-
-
-class Strip(NamedTuple):
-    """Rows that are worked on at once: those to read, and among them those whose result is kept."""
-
-    read: slice
-    keep: slice
-
-
-def strips_of(rows: int, step: int) -> list[Strip]:
-    """Cut ``rows`` into strips of ``step``, read with a row more on each side, as far as there is one."""
-    found = []
-    for start in range(0, rows, step):
-        stop = min(start + step, rows)
-        first = max(0, start - 1)
-        found.append(Strip(slice(first, min(stop + 1, rows)), slice(start - first, stop - first)))
-    return found
-
-
-def pixels_of(cells: slice, patch: int) -> slice:
-    """Rows of cells -> rows of PAN pixels."""
-    return slice(cells.start * patch, cells.stop * patch)
-
-
-def join(strips: list[Tensor]) -> Tensor:
-    """Put strips on each other, (R, ·, h, w) each."""
-    return strips[0] if len(strips) == 1 else torch.cat(strips, 2)

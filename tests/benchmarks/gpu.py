@@ -45,7 +45,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "weights"))
 from chains import acquire
 from pixel_diffusion_speed import Clock, time_tile
 
-from ksdiff_cli import sharpen_scene
+from ksdiff_cli import fusers_network, sharpen_scene
 from ksdiff_cli.fusers_network import Network
 from ksdiff_cli.models.checkpoint import load_model
 from ksdiff_cli.models.config import ModelConfig
@@ -139,14 +139,14 @@ def command(*words):
 @contextmanager
 def forced(precision):
     """Take the choice of a precision from the network; None leaves it."""
-    kept = Network._may_save_time, Network._rounds_little
+    kept = fusers_network.has_bf16, Network._rounds_little
     if precision:
-        Network._may_save_time = lambda self, shape: precision == "bf16"
+        fusers_network.has_bf16 = lambda device: precision == "bf16"
         Network._rounds_little = lambda self, tiles, statistics, ratio: True
     try:
         yield
     finally:
-        Network._may_save_time, Network._rounds_little = kept
+        fusers_network.has_bf16, Network._rounds_little = kept
 
 
 def sharpened(options, bands, device, precision=None):

@@ -18,7 +18,7 @@ those of `ksdiff sharpen`). Without `--threads` all cores work. Seconds are thos
 median; ratios are taken within each round and given as median (least to most). After the table comes the floor: the
 bytes that must move (inputs, shards there and back, output) at the memory bandwidth measured in this run, and the
 network's floating-point operations at the speed of a matrix product. On a GPU memory, product and both networks are its own;
-``--bf16`` lets the networks run as `ksdiff sharpen` may decide to, on CPUs too.
+``--bf16`` lets the networks run as `ksdiff sharpen` may decide to on a GPU.
 
 `--folder` keeps the scenes (DIR/SIZE_BANDS/pan.tif, ms.tif) for the next run; they are simulated where they are missing.
 Outputs are removed at once. At 8192 px with 8 bands a scene takes .2 GB there (1.4 GB while it is simulated), a row 2.3 GB
@@ -310,7 +310,7 @@ def main():
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--fusionnet-margin", type=int, help="PAN pixels; default: its own")
     parser.add_argument("--device", default="cpu", help="where networks run")
-    parser.add_argument("--bf16", action="store_true", help="networks in bfloat16, as far as the device can")
+    parser.add_argument("--bf16", action="store_true", help="networks in bfloat16")
     parser.add_argument("--folder", type=Path, help="where the scenes are, or will be; kept")
     parser.add_argument("--alone", choices=ROWS, help=argparse.SUPPRESS)
     parser.add_argument("--scene", type=Path, help=argparse.SUPPRESS)
