@@ -203,6 +203,7 @@ class _Sample:
             if rest.shape[1] < _REST * pixels.shape[1]:
                 continue
             low, high = rest[0].min(), rest[1].max()
+            found: Any
             if how == "frame":
                 cliff = self._is_solid(value) if low < value < high else self._is_cliff(value, rest)
                 found = cliff and np.count_nonzero(edge == value) >= _SHARE * edge.size
@@ -220,7 +221,7 @@ class _Sample:
         for shared, _ in self._windows:
             same = shared == value
             rows = same[2:] & same[1:-1] & same[:-2]
-            count += np.count_nonzero(rows[:, 2:] & rows[:, 1:-1] & rows[:, :-2])
+            count += int(np.count_nonzero(rows[:, 2:] & rows[:, 1:-1] & rows[:, :-2]))
         return count >= _SOLID
 
     def _is_cliff(self, value: float, rest: Array) -> bool:

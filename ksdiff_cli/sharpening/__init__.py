@@ -226,8 +226,9 @@ def _make(
     pixels = replace(choose_format(pair, statistics, options.dtype, options.nodata), differences=differences)
     if options.dtype:
         check_range(pixels, statistics)
-    if not statistics.holes and (given := {one.fill for one in (pair.scene.pan, *pair.scene.ms) if not one.declared}):
-        pair.notes.extend(f"--src-nodata: no pixel is {value:.9g}" for value in sorted(given - {None}))
+    given = {one.fill for one in (pair.scene.pan, *pair.scene.ms) if not one.declared and one.fill is not None}
+    if not statistics.holes:
+        pair.notes.extend(f"--src-nodata: no pixel is {value:.9g}" for value in sorted(given))
     pixels = fit_codec(options.format == "COG", options.creation, pixels, pair.bands, statistics.holes)
     if pixels.lossy:
         masked = "; a mask, in place of nodata, says which pixels hold data" if statistics.holes else ""

@@ -100,9 +100,9 @@ def _with_nodata(image: Image, nodata: Any, name: str) -> Image:
     """Return an image with what a person says of it; None says nothing."""
     if nodata is None:
         return image
-    if not isinstance(nodata, Real) or not _holds(image.values.dtype, nodata):
+    if not isinstance(nodata, Real) or not _holds(image.values.dtype, float(nodata)):
         raise KsdiffError(f"nodata: {nodata} is no value of type {image.values.dtype}; give one that {name} can hold")
-    return replace(image, nodata=nodata)
+    return replace(image, nodata=float(nodata))
 
 
 def _holds(dtype: Any, value: float) -> bool:
