@@ -141,7 +141,7 @@ def test_workers_started_by_the_command_line(files: PairFiles) -> None:
     command = [sys.executable, "-m", "ksdiff_cli", "sharpen", *map(str, arguments)]
     done = subprocess.run(command, cwd=files.folder, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(done.stderr.splitlines()) == 3, done.stderr
+    assert len(done.stderr.splitlines()) == 5, done.stderr  # output, windows, cameras, both fidelities
     assert "Windows of 64 pixels: 30; memory up to" in done.stderr and "GB for each worker" in done.stderr
     assert (files.folder / "out.tif").read_bytes() == one.read_bytes()
 
