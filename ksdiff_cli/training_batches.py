@@ -20,7 +20,13 @@ class TrainingBatches:
     """Random training batches. Batch k is a function of the seed and k alone, so a resumed run goes on exactly."""
 
     def __init__(
-        self, files: Sequence[PatchFile], batch: int, seed: int, gain: float = 0.0, share: slice = _WHOLE
+        self,
+        files: Sequence[PatchFile],
+        batch: int,
+        seed: int,
+        gain: float = 0.0,
+        share: slice = _WHOLE,
+        alike: bool = False,
     ) -> None:
         """Remember what to draw from.
 
@@ -31,6 +37,8 @@ class TrainingBatches:
             gain: largest change of the logarithm of an image's brightness; its statistics stay, so that the network
                 meets images darker and brighter than their scene. 0 leaves brightness alone.
             share: the part of every batch that this process reads; what is drawn does not depend on it.
+            alike: for networks that observe: where turning moves MS on PAN, all images of a batch turn alike, and the
+                place of MS in the batch follows.
 
         Raises:
             KsdiffError: a file without ground truth.
@@ -39,6 +47,7 @@ class TrainingBatches:
             if not file.has_gt:
                 raise KsdiffError(f"{file.path}: has no gt (it is a full-resolution file); train on train.h5")
         self.files, self.size, self.seed, self.gain, self.share = list(files), batch, seed, gain, share
+        self.alike = alike
         counts = np.array([len(file) for file in files], np.float64)
         self._odds = counts / counts.sum()
 
@@ -64,7 +73,7 @@ class TrainingBatches:
         factors = np.exp(random.uniform(-self.gain, self.gain, self.size)).astype(np.float32)
 
         drawn = file.batch(indices[self.share].tolist())
-        if file.geometry == "toolbox":  # turning moves MS on PAN there: all images alike
+        if self.alike and file.geometry == "toolbox":
             turns[:], flips[:] = turns[0], flips[0]
         ways = turns[self.share] + 4 * flips[self.share]
         places = {int(way): torch.from_numpy(np.flatnonzero(ways == way)) for way in np.unique(ways)}
@@ -78,7 +87,7 @@ class TrainingBatches:
             return out if brightness is None else out.mul_(brightness)
 
         turned = drawn.each(turn)
-        if file.geometry != "toolbox":
+        if not self.alike or file.geometry != "toolbox":
             return turned
         observed, way = turned.observed, int(ways[0]) if len(ways) else 0
         size = drawn.pan.shape[-1], observed.ms.shape[-1]

@@ -66,7 +66,9 @@ class Run:
         images, share = options.batch, team.rows(options.batch)
         if config.bands is None and not self.model.observes:  # all read the same images and take their rows later
             images, share = max(2, team.size, 2 * options.batch // max(file.bands for file in train)), slice(None)
-        self.batches = TrainingBatches(train, images, options.seed + stage, gain=options.gain, share=share)
+        self.batches = TrainingBatches(
+            train, images, options.seed + stage, gain=options.gain, share=share, alike=self.model.observes
+        )
 
     @property
     def part(self) -> float:

@@ -164,7 +164,9 @@ def test_same_seed_same_bytes(patches, tmp_path):
 )
 def test_every_kind_of_network_trains(patches, tmp_path, change):
     bands = None if takes_any_bands(change.get("backbone", "")) else 4
-    chosen = options(patches, tmp_path, steps=1, batch=2, warm_up=0, config=ModelConfig(bands=bands, **(SMALL | change)))
+    chosen = options(
+        patches, tmp_path, steps=1, batch=2, warm_up=0, config=ModelConfig(bands=bands, **(SMALL | change))
+    )
     for stage in (1, 2):
         losses = load_model(train_stage(chosen, stage))[1]["training"]["losses"]
         assert all(math.isfinite(value) for value in losses.values())
