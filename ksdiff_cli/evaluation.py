@@ -137,6 +137,7 @@ def evaluate_files(
             if number in kept:
                 outcome.examples.append(_example(case, index, image, shifts, pictures))
             number += 1
+    notes |= dict.fromkeys(note for fuser in fusers.values() for note in fuser.notes())
     outcome.notes = list(notes)
     return outcome
 

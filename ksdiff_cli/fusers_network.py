@@ -360,7 +360,8 @@ class Network(Fuser):
     def notes(self) -> list[str]:
         """See :meth:`Fuser.notes`."""
         side = self._divider.side
-        return [f"the GPU's memory is short: windows were fused in parts of {side} pixels"] if side else []
+        short = f"the GPU's memory is short: windows were fused in parts of {side} pixels" if side else ""
+        return [note for note in (self._model.caveat, short) if note]
 
 
 def _mean(made: "list[list[Tensor]]") -> "list[Tensor] | None":

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ksdiff_cli.checks import check_choice, check_number, check_seed
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import Stage
-from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
+from ksdiff_cli.models.pixel_diffusion import PixelConfig
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Recipe = Literal["chain", "random-t"]
@@ -84,7 +84,7 @@ class TrainingOptions:
 
     def name(self, stage: Stage) -> str:
         """Return what a stage is called in files and logs; pixel diffusion has no stages."""
-        return PixelDiffusion.kind if isinstance(self.config, PixelConfig) else f"stage{stage}"
+        return self.config.kind if isinstance(self.config, PixelConfig) else f"stage{stage}"
 
     def file(self, stage: Stage) -> Path:
         """Return where a stage's weights go."""

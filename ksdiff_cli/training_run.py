@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from ksdiff_cli.dataset import Batch, PatchFile
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files import growing_file, unwritable
-from ksdiff_cli.models.checkpoint import load_ksdiff, load_model, weights_hash
+from ksdiff_cli.models.checkpoint import MODELS, load_ksdiff, load_model, weights_hash
 from ksdiff_cli.models.contract import Config, FusionModel, Inputs, ModelError, Stage
 from ksdiff_cli.models.ksdiff import KSDiff
 from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
@@ -216,7 +216,7 @@ class Run:
 
 
 def _make_model(config: Config, stage: Stage) -> FusionModel:
-    return PixelDiffusion(config) if isinstance(config, PixelConfig) else KSDiff(config, stage)  # type: ignore[arg-type]
+    return MODELS[config.kind](config) if isinstance(config, PixelConfig) else KSDiff(config, stage)  # type: ignore
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:

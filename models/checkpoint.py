@@ -16,10 +16,11 @@ from torch import Tensor
 
 from .contract import FusionModel, ModelError
 from .ksdiff import KSDiff
+from .peers import PLRDiff
 from .pixel_diffusion import PixelDiffusion
 
 FORMAT_VERSION = 1
-MODELS: dict[str, type[FusionModel]] = {kind.kind: kind for kind in (KSDiff, PixelDiffusion)}
+MODELS: dict[str, type[FusionModel]] = {kind.kind: kind for kind in (KSDiff, PixelDiffusion, PLRDiff)}
 """The networks that checkpoints hold, by the header's ``model``; a header without it is KSDiff's."""
 _KEY = "ksdiff"
 _LARGEST_HEADER = 1 << 22

@@ -241,6 +241,8 @@ class FusionModel(nn.Module, ABC):
     """Bytes that the network holds at most for each PAN pixel on a CPU, beside images of the bands; measured."""
     lossy: bool = False
     """Whether :meth:`fuse` runs the network in bfloat16; what is around it stays in float32."""
+    caveat: ClassVar[str] = ""
+    """What must be said wherever its figures are shown; in words."""
     trims: ClassVar[bool] = False
     """Whether :meth:`fuse` takes a ``core``."""
     least_ratio: float = 1.9

@@ -26,6 +26,8 @@ PREDICTIONS = ("epsilon", "x0")
 class PixelConfig(Config):
     """Sizes and schedule; PanDiff's sizes and beta were not found, those here are ours and SR3's."""
 
+    kind: ClassVar[str] = "pixel-diffusion"
+    """The :attr:`FusionModel.kind` of what is built from it."""
     bounds: ClassVar[Mapping[str, tuple[float, float]]] = {
         **Config.bounds,
         "width": (2, 1024),

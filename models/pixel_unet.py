@@ -48,12 +48,14 @@ class ResidualBlock(nn.Module):
 class UNet(nn.Module):
     """Residual blocks at each of several resolutions, halved from one to the next, with skips across."""
 
-    def __init__(self, group: int, ms_inputs: int, width: int, multipliers: tuple[int, ...], blocks: int) -> None:
+    def __init__(
+        self, group: int, ms_inputs: int | None, width: int, multipliers: tuple[int, ...], blocks: int
+    ) -> None:
         """Make the network.
 
         Args:
             group: channels of the noisy residual, and of the prediction.
-            ms_inputs: channels of the MS condition.
+            ms_inputs: channels of the MS condition; None: there is no condition at all.
             width: channels at full resolution, even.
             multipliers: channels at each resolution over ``width``.
             blocks: residual blocks at each resolution, on either side.
@@ -61,8 +63,8 @@ class UNet(nn.Module):
         super().__init__()
         self.width, embedding = width, 4 * width
         self.time = nn.Sequential(nn.Linear(width, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
-        self.condition = ModalCalibration(ms_inputs, width)
-        self.enter = nn.Conv2d(group + width, width, 3, padding=1)
+        self.condition = None if ms_inputs is None else ModalCalibration(ms_inputs, width)
+        self.enter = nn.Conv2d(group + (width if self.condition else 0), width, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         self.shrink, self.grow = nn.ModuleList(), nn.ModuleList()
         channels = width
@@ -81,20 +83,20 @@ class UNet(nn.Module):
         self.middle = nn.ModuleList(ResidualBlock(channels, channels, embedding) for _ in range(2))
         self.leave = nn.Sequential(_norm(width), nn.SiLU(), nn.Conv2d(width, group, 3, padding=1))
 
-    def forward(self, x: Tensor, t: Tensor, P: Tensor, ms: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, P: Tensor | None = None, ms: Tensor | None = None) -> Tensor:
         """Predict from a noisy residual.
 
         Args:
             x: (R, group, H, W), H and W multiples of 2^(resolutions - 1).
             t: (R,) steps.
-            P: (R, 1, H, W).
-            ms: (R, ms_inputs, H, W).
+            P: (R, 1, H, W), where there is a condition.
+            ms: (R, ms_inputs, H, W), as well.
 
         Returns:
             (R, group, H, W).
         """
         time = self.time(step_embedding(t, self.width).to(x))
-        h = self.enter(torch.cat((x, self.condition(P, ms)), 1))
+        h = self.enter(x if self.condition is None else torch.cat((x, self.condition(P, ms)), 1))
         skips = []
         for level, stage in enumerate(self.down):
             if level:

@@ -16,6 +16,7 @@ from ksdiff_cli.models.checkpoint import load_model, read_header, save_model, we
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError
 from ksdiff_cli.models.ksdiff import KSDiff
+from ksdiff_cli.models.peers import PLRConfig
 from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
 
 SMALL = {
@@ -213,7 +214,7 @@ def test_a_file_cut_off_and_one_of_another_program_are_refused(parts, tmp_path):
 
 
 def test_every_number_of_every_configuration_is_bounded():
-    for kind in (ModelConfig, PixelConfig):
+    for kind in (ModelConfig, PixelConfig, PLRConfig):
         hints = get_type_hints(kind)
         numbers = {one.name for one in fields(kind) if any(word in str(hints[one.name]) for word in ("int", "float"))}
         assert numbers <= set(kind.bounds)

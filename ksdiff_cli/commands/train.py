@@ -146,11 +146,11 @@ def train(
         ),
     ] = 200,
     model: Annotated[
-        Literal["ksdiff", "pixel-diffusion"],
+        Literal["ksdiff", "pixel-diffusion", "plrdiff"],
         options.option(
             options.NETWORK,
             "--model",
-            help="pixel-diffusion: the peer KSDiff is measured against; it has no stages.",
+            help="pixel-diffusion, plrdiff: diffusion peers that KSDiff is measured against; they have no stages.",
         ),
     ] = "ksdiff",
     backbone: Annotated[
@@ -162,7 +162,7 @@ def train(
             options.NETWORK,
             "--width",
             min=8,
-            help="Channels of pannextu and unrolled, and of pixel-diffusion. Default: 48; pixel-diffusion 32.",
+            help="Channels of pannextu and unrolled, and of the diffusion peers. Default: 48; peers 32.",
         ),
     ] = None,
     universal: Annotated[
@@ -221,20 +221,22 @@ def train(
         raise typer.BadParameter("--fine-tune trains stage 2's network alone: leave out --stage 1, --warm-up, --model")
     if resume and overwrite:
         raise typer.BadParameter("give --resume or --overwrite, not both")
-    if model == "pixel-diffusion" and stage == "2":
-        raise typer.BadParameter("pixel diffusion has no stage 2")
+    if model != "ksdiff" and stage == "2":
+        raise typer.BadParameter(f"{model} has no stage 2")
     own = (backbone, encoder, structure, rank, prior, separate, recipe)
-    if model == "pixel-diffusion" and own != ("pannextu", "pyramid", "tucker", "4,4,2,2", True, False, "chain"):
+    if model != "ksdiff" and own != ("pannextu", "pyramid", "tucker", "4,4,2,2", True, False, "chain"):
         raise typer.BadParameter("--backbone, --prior, --encoder, --structure, --rank and --recipe go with ksdiff only")
     ranks = _parse_rank(rank)
 
     from ksdiff_cli import api_learning
     from ksdiff_cli.models.config import ModelConfig
+    from ksdiff_cli.models.peers import PLRConfig
     from ksdiff_cli.models.pixel_diffusion import PixelConfig
 
     config: ModelConfig | PixelConfig
-    if model == "pixel-diffusion":
-        config = PixelConfig(width=width or PixelConfig.width)
+    if model != "ksdiff":
+        peer = PLRConfig if model == "plrdiff" else PixelConfig
+        config = peer(width=width or peer.width)
     else:
         config = ModelConfig(
             backbone=backbone,
