@@ -70,8 +70,10 @@ def sample_cells(x: Tensor, side: int) -> Tensor:
 
     Args:
         x: upsampled MS, sides multiples of ``side``.
-        side: of a cell, even; a value is the mean of the four pixels in its middle.
+        side: of a cell; where it is even a value is the mean of the four pixels in its middle.
     """
+    if side % 2:
+        return x[..., side // 2 :: side, side // 2 :: side]
     first = side // 2 - 1
     return F.avg_pool2d(x[..., first:, first:], 2, side)
 
