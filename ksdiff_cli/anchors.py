@@ -47,7 +47,10 @@ def read_anchors(pair: ScenePair, look: Callable[[Box], Tile] | None = None) -> 
     for place in spread_windows(pair.shape, SIDE, math.lcm(ALIGN, pair.grid.ratio)):
         if whole == most or (looked >= _LOOKS * most and (whole or with_holes)):
             break
-        tile, looked = look(_box(place)), looked + 1
+        looked += 1
+        if not pair.holds_data(_box(place)):
+            continue
+        tile = look(_box(place))
         share = float(tile.valid.mean())
         if share == 1:
             whole += 1

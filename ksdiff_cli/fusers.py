@@ -143,6 +143,9 @@ def _survey(pair: ScenePair, around: int, progress: ProgressCallback) -> Iterato
     side, margin = _BLOCK // ratio * ratio, -(-around // ratio) * ratio
     corners = [(row, col) for row in range(0, height, side) for col in range(0, width, side)]
     for done, (row, col) in enumerate(corners):
+        progress(done, len(corners), "coefficients")
+        if not pair.holds_data(Box(row, col, min(height, row + side), min(width, col + side))):
+            continue
         top, left = max(0, row - margin), max(0, col - margin)
         bottom, right = min(height, row + side + margin), min(width, col + side + margin)
         tile = pair.read(top, left, bottom - top, right - left)
@@ -151,7 +154,7 @@ def _survey(pair: ScenePair, around: int, progress: ProgressCallback) -> Iterato
         core[inside] = tile.valid[inside]
         if core.any():
             yield _block(tile, core, height * width)
-        progress(done + 1, len(corners), "coefficients")
+    progress(len(corners), len(corners), "coefficients")
 
 
 def _block(tile: Tile, core: Array, scene_pixels: int) -> Block:

@@ -76,6 +76,7 @@ __all__ = [
 
 Array = NDArray[Any]
 
+_PIECE = 256  # side of the pieces in which data are looked for, pixels
 _SIDE = 1024  # of the blocks that statistics are gathered in, pixels
 
 
@@ -321,6 +322,13 @@ class ScenePair:
             cols = nearest(self.grid.cols, width, left, right, col)
             valid &= ms_valid[np.ix_(rows, cols)]
         return pan, valid, ms, ms_valid, (top, left)
+
+    def holds_data(self, box: Box) -> bool:
+        """Say whether both images are valid in some pixel of a window of the output grid; nothing is filled for it."""
+        if self.fill is not None and not self.fill.holes:
+            return True
+        # piece by piece: where there are data, most pieces need not be read
+        return any(self._meet(one.top, one.left, one.height, one.width) for one in box.pieces(_PIECE))
 
     def _meet(self, row: int, col: int, height: int, width: int) -> bool:
         """Say whether both images are valid in some pixel of a window of the output grid."""

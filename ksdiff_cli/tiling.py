@@ -1,5 +1,6 @@
 """The canonical cut of a scene into cores, each read with a margin around it (no I/O)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ksdiff_cli.errors import KsdiffError
@@ -59,6 +60,12 @@ class Box:
             min(self.bottom, other.bottom),
             min(self.right, other.right),
         )
+
+    def pieces(self, side: int) -> Iterator["Box"]:
+        """Cut this box into squares, those at the lower and right border smaller."""
+        for top in range(self.top, self.bottom, side):
+            for left in range(self.left, self.right, side):
+                yield Box(top, left, min(top + side, self.bottom), min(left + side, self.right))
 
     def within(self, outer: "Box") -> tuple[slice, slice]:
         """Return the rows and columns of this box in an array that shows ``outer``."""

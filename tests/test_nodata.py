@@ -410,3 +410,45 @@ def test_a_part_without_data_is_told(format: str, make_pair: Any, run: Any) -> N
     assert empty.exit_code == 0 and f"Note: {out}: every pixel is nodata" in empty.stderr
     some = run(*command, "--overwrite", "--window", "0,0,96,65")
     assert some.exit_code == 0 and "every pixel" not in some.stderr
+
+
+@pytest.mark.parametrize(("method", "hole"), [("exp", "pan"), ("exp", "ms"), ("bdsd-pc", "both"), ("ksdiff", "both")])
+def test_windows_without_data_are_not_filled(
+    method: str, hole: str, make_pair: Any, run: Any, tmp_path: Path, monkeypatch: Any, weights: Any
+) -> None:
+    """Of 36 windows three hold data: no other one is filled or fused, and every pixel is what it was."""
+
+    def dig(pan: Array, ms: Array) -> None:
+        inside_pan, inside_ms = pan[:, 70:120, 100:250].copy(), ms[:, 16:32, 24:64].copy()
+        if hole != "ms":
+            pan[:] = 0
+            pan[:, 70:120, 100:250] = inside_pan
+        if hole != "pan":
+            ms[:] = 0
+            ms[:, 16:32, 24:64] = inside_ms
+
+    files = make_pair(size=(384, 384), edit=dig, pan_profile={"nodata": 0}, ms_profile={"nodata": 0})
+    more = ("--checkpoint", weights()) if method == "ksdiff" else ()
+    filled: list[tuple[int, ...]] = []
+
+    def count(fill: Callable[..., Array]) -> Callable[..., Array]:
+        def counting(image: Array, *rest: Any) -> Array:
+            filled.append(image.shape)
+            return fill(image, *rest)
+
+        return counting
+
+    def sharpen(name: str) -> bytes:
+        how = ("--method", method, "--tile", 64, "--no-registration-check", *more)
+        result = run("sharpen", files.pan, files.ms, "-o", tmp_path / name, *how)
+        assert result.exit_code == 0, result.stderr
+        with rasterio.open(tmp_path / name) as dataset:
+            return dataset.read().tobytes()
+
+    monkeypatch.setattr("ksdiff_cli.raster.grow", count(grow))
+    monkeypatch.setattr("ksdiff_cli.raster.follow", count(follow))
+    skipped, few = sharpen("skipped.tif"), len(filled)
+    monkeypatch.setattr("ksdiff_cli.raster.ScenePair.holds_data", lambda pair, box: True)
+    filled.clear()
+    assert sharpen("all.tif") == skipped
+    assert few < len(filled) / 2

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fuser import Fuser
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import ScenePair, SceneStatistics, Swath
+from ksdiff_cli.raster import ScenePair, SceneStatistics, Swath, Tile
 from ksdiff_cli.raster_open import BLOCK_CACHE
 from ksdiff_cli.sharpening.job import Job
 
@@ -42,8 +42,12 @@ class Windows:
     """Whether windows are stored."""
 
     def read(self, number: int) -> Any:
-        """Read a window with its margin, see :meth:`Fuser.read`."""
-        return self.fuser.read(self.pair, self.job.plan.seen(number))
+        """Read a window with its margin, see :meth:`Fuser.read`; one without data is neither filled nor fused."""
+        seen = self.job.plan.seen(number)
+        if not self.pair.holds_data(self.job.plan.part(number)):
+            nothing = np.empty((0, 0, 0), np.float32)
+            return Tile(nothing, nothing, np.zeros((seen.height, seen.width), bool))
+        return self.fuser.read(self.pair, seen)
 
     def fuse(self, number: int, tile: Any) -> Made | None:
         """Sharpen a window and cut its margin off.
