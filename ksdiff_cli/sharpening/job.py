@@ -240,7 +240,7 @@ def open_folder(output: Path, facts: Mapping[str, Any], how: str, *, resume: boo
             yield folder
         except BaseException as error:
             kept = folder.shards()
-            if not kept and not claim.names(output):
+            if not kept and not claim.owns(output):  # a claim may be made and then nothing named, at a full disk
                 work.remove()
             elif kept and isinstance(error, KsdiffError):
                 raise KsdiffError(f"{error}; {kept} finished windows are kept: the same command goes on") from error

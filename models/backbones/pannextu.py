@@ -75,7 +75,7 @@ class PanNeXtU(Backbone):
         width, (down, bottom, up) = config.width, config.depths
         inputs, cell = 2 + config.ms_inputs, config.patch**2
         self.multiple = 2 * config.patch
-        self.memory = round(2.5 * config.width) + 8 * config.group
+        self.memory = round(4.75 * config.width) + 8 * config.group
         self.patch, self.group = config.patch, config.group
         self.stem = PatchStem(inputs, width, config.patch)
         self.encode = nn.ModuleList(Block(width, config) for _ in range(down))
