@@ -326,7 +326,9 @@ def measure(
     else:
         raise KsdiffError(f"{fused}: give either a reference, or PAN and MS, to measure it against")
     if page is not None:
-        write_report(found.to_report(command, Path(fused), inputs), page, claimed)
-        if claim is not None:
-            claim.drop()
+        try:
+            write_report(found.to_report(command, Path(fused), inputs), page, claimed)
+        finally:
+            if claim is not None:
+                claim.drop()
     return found

@@ -5,6 +5,7 @@ See :mod:`ksdiff_cli.api`.
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -358,12 +359,13 @@ def evaluate(
         scaling=scaling,
         draws=draws,
     )
-    if claim is not None:
-        claim.make(*pages)
-    if csv is not None:
-        write_csv(found, Path(csv))
-    if report is not None:
-        write_report(found.to_report(command), Path(report), claimed[Path(report)])
-    if claim is not None:
-        claim.drop()
+    with claim or nullcontext():
+        if claim is not None:
+            claim.make(*pages)
+        if csv is not None:
+            write_csv(found, Path(csv))
+        if report is not None:
+            write_report(found.to_report(command), Path(report), claimed[Path(report)])
+        if claim is not None:
+            claim.drop()
     return found

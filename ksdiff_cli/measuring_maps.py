@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def open_maps(plan: MapPlan, area: Area) -> Iterator[Maps]:
 
     They get their names at the end; if the work fails nothing of them remains, and maps of an earlier run stay.
     """
-    with ExitStack() as named:
+    with plan.claim or nullcontext(), ExitStack() as named:
         partial = {name: named.enter_context(growing(path)) for name, path in plan.paths.items()}
         with ExitStack() as opened:
             created = {

@@ -172,7 +172,8 @@ def explained(output: Path, temporary: Path) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, OSError) and not is_from_gdal(error):
             raise
-        raise KsdiffError(f"{output}: cannot be written ({say(first_line(error))})") from error
+        why = (error.strerror if isinstance(error, OSError) else None) or say(first_line(error))
+        raise KsdiffError(f"{output}: cannot be written ({why})") from error
 
 
 def check_whole(path: Path, sparse: bool) -> None:

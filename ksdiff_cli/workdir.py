@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files import growing_file, is_other, stamp
@@ -28,15 +28,26 @@ class Claim:
     """A note of the files that a command is about to name: killed before it ended, it knows them for its own.
 
     Several files cannot appear at once. So the note says what was at their places when the first of them was whole; it
-    goes once all of them, and all else that the command does, are done.
+    goes once all of them, and all else that the command does, are done; as a context manager, also on an error after
+    it was made, for what is there then may be another program's.
     """
 
     def __init__(self, note: Path, how: str = "") -> None:
         """Take the note's place, and all that the files depend on: a command of other options claims nothing."""
-        self._note, self._how = note, how
+        self._note, self._how, self._made = note, how, False
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Forget a claim that came to nothing."""
+        if kind is not None and self._made:
+            self.drop()
 
     def make(self, *paths: Path) -> None:
         """Claim files, whatever is there now."""
+        self._made = True
         before = {str(path.absolute()): stamp(path) for path in paths}
         write_note(self._note, json.dumps({"how": self._how, "before": before}))
 

@@ -57,7 +57,7 @@ def test_maps_and_their_report(files: PairFiles) -> None:
 
 
 def test_values_and_their_report(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a real kill, which takes torch in two processes for each: nothing is cleared up after an interrupt."""
+    """Without a real kill, which takes torch in two processes for each: an interrupt that clears nothing up."""
     data, csv, page = tmp_path / "test.h5", tmp_path / "out.csv", tmp_path / "out.html"
     with h5py.File(data, "w") as file:
         random = np.random.default_rng(0)
@@ -70,6 +70,7 @@ def test_values_and_their_report(tmp_path: Path, run: Any, monkeypatch: pytest.M
 
     with monkeypatch.context() as patched:
         patched.setattr("ksdiff_cli.report.write_report", interrupt)
+        patched.setattr("ksdiff_cli.workdir.Claim.drop", lambda claim: None)
         assert run(*words).exit_code == 130
     assert csv.exists() and not page.exists()
     other = run(*words, "--crop", "cut21")

@@ -183,6 +183,73 @@ def test_a_shard_that_is_cut_off_is_made_again(files: PairFiles) -> None:
     np.testing.assert_array_equal(read(made.output), read(sharpen(files, name="whole.tif").output))
 
 
+def rewrite(path: Path) -> None:
+    """Change a pixel in place; size and time stay, as after ``rsync -t``."""
+    state, content = path.stat(), bytearray(path.read_bytes())
+    content[-5] ^= 1
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_size == state.st_size and path.stat().st_mtime_ns == state.st_mtime_ns
+
+
+def swap(path: Path) -> None:
+    """Put another file of the same size and time in its place, as ``cp -p`` and ``mv`` do."""
+    other = path.with_suffix(".other")
+    shutil.copy2(path, other)
+    rewrite(other)
+    other.replace(path)
+
+
+@pytest.mark.parametrize("change", [rewrite, swap])
+@pytest.mark.parametrize("place", ["pan", "ms", "behind a VRT", "behind two"])
+def test_an_input_that_was_rewritten_in_place_starts_anew(
+    place: str, change: Any, files: PairFiles, tmp_path: Path
+) -> None:
+    target = files.pan if place == "pan" else files.ms
+    if "behind" in place:
+        inner, outer = files.folder / "over.vrt", files.folder / "outer.vrt"
+        rasterio.shutil.copy(files.ms, inner, driver="VRT")
+        outer.write_text(inner.read_text().replace(">ms.tif<", ">over.vrt<"))
+        files = replace(files, ms=outer if place == "behind two" else inner)
+    interrupted(files, 7)
+    change(target)
+    made = sharpen(files)
+    assert made.resumed == 0 and any("other options or inputs" in note for note in made.notes)
+    assert made.output.read_bytes() == sharpen(files, name="whole.tif").output.read_bytes()
+
+
+@pytest.mark.parametrize("change", [rewrite, swap])
+def test_an_input_that_changes_while_it_is_read_gives_no_output(change: Any, files: PairFiles) -> None:
+    class Changing(Counting):
+        def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+            if self.calls == 9:
+                change(files.ms)
+            return super().fuse(tile, statistics, ratio)
+
+    with pytest.raises(KsdiffError, match=r"ms.tif: was changed while it was read; run the same command again"):
+        sharpen(files, Changing())
+    assert "out.tif" not in names(files)
+    made = sharpen(files)
+    assert made.resumed == 0
+    assert names(files) == ["ms.tif", "out.tif", "pan.tif"]
+
+
+def test_a_file_that_appears_meanwhile_is_kept(files: PairFiles) -> None:
+    class Slow(Counting):
+        def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+            if self.calls == 9:
+                (files.folder / "out.tif").write_text("of another program")
+            return super().fuse(tile, statistics, ratio)
+
+    with pytest.raises(KsdiffError, match=r"out.tif: cannot be written \(another program wrote to it meanwhile"):
+        sharpen(files, Slow())
+    assert (files.folder / "out.tif").read_text() == "of another program"
+    with pytest.raises(KsdiffError, match="exists already"):
+        sharpen(files)
+    assert sharpen(files, overwrite=True).resumed == 20
+
+
 @pytest.mark.parametrize("change", ["tile", "dtype", "window", "method", "input"])
 def test_anything_else_starts_anew_and_says_so(change: str, files: PairFiles) -> None:
     interrupted(files, 7)

@@ -207,7 +207,8 @@ def sharpen_scene(
             check(folder.assembled)
             folder.claim.drop()
             folder.files = known["files"]
-            return _make(pair, output, fuser, options, plan, folder, progress, make, differences)
+            with folder.claim:
+                return _make(pair, output, fuser, options, plan, folder, progress, make, differences)
 
 
 def _make(

@@ -81,10 +81,11 @@ def simulate_scene(
             work.mkdir()
             _write(work, scene, progress, block)
             _make_folder(output, made)
-            claim.make(*targets)
-            for path in targets:
-                put_raster(work / path.name, path)
-            claim.drop()
+            with claim:
+                claim.make(*targets)
+                for path in targets:
+                    put_raster(work / path.name, path)
+                claim.drop()
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except BaseException as error:
