@@ -182,9 +182,9 @@ def _take_lock(folder: Path, busy: str) -> IO[str]:
         except OSError:  # a file system without locks
             return file
         if (folder / LOCK).exists() and (folder / LOCK).stat().st_ino == os.fstat(file.fileno()).st_ino:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with suppress(OSError):  # on a full disk nobody learns who has it
+                file.truncate(0)
+                os.write(file.fileno(), str(os.getpid()).encode())
             return file
         file.close()
 

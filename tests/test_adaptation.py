@@ -66,9 +66,15 @@ def test_it_helps_on_the_part_held_out_and_its_weights_are_found_again(run, scen
     assert not np.array_equal(rasterio.open(output).read(), rasterio.open(plain).read())
 
     stored, bytes_of = kept.read_bytes(), output.read_bytes()
+    work = tmp_path / ".out.tif.adapting"  # of a run that was killed when its weights were stored
+    work.mkdir()
+    (work / "lock").write_text("123")
     again = run(*command(scene, weights, output, "--overwrite"))
-    assert "adapted weights of an earlier run" in again.stderr
+    assert "adapted weights of an earlier run" in again.stderr and not work.exists()
     assert (kept.read_bytes(), output.read_bytes()) == (stored, bytes_of)
+    output.unlink()
+    other = run(*command(scene, weights, output, "--seed", "1"))
+    assert other.exit_code == 1 and f"{kept.name}: exists already" in other.stderr and kept.read_bytes() == stored
     other = run(*command(scene, weights, output, "--overwrite", "--seed", "1"))
     assert "earlier run" not in other.stderr and kept.read_bytes() != stored
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,20 @@ import pytest
 from conftest import largest_file
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files import growing_file, remove_growing, write_text
+from ksdiff_cli.files import (
+    check_unchanged,
+    contents,
+    digest,
+    find_other,
+    growing_file,
+    identify,
+    remove_growing,
+    write_text,
+)
 from ksdiff_cli.patches.writer import new_part
 from ksdiff_cli.png import write_png
 from ksdiff_cli.training_log import Log
-from ksdiff_cli.workdir import write_note
+from ksdiff_cli.workdir import Claim, open_workdir, write_note
 
 LONG = "something to say\n" * 1000
 
@@ -156,6 +166,99 @@ def test_text_that_cannot_be_written_gets_one_line_with_its_name(tmp_path: Path)
 def test_text_is_utf_8_with_plain_line_ends_on_every_system(tmp_path: Path) -> None:
     write_text("Pléiades\nname \udcff\n", tmp_path / "a.txt")  # a file's name may be no UTF-8
     assert (tmp_path / "a.txt").read_bytes() == b"Pl\xc3\xa9iades\nname \\udcff\n"
+
+
+def test_a_link_stays_one_and_what_another_program_writes_stays_too(target: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    write_text("new", link)
+    assert link.is_symlink() and target.read_text() == "new"
+    with pytest.raises(FileExistsError, match="another program wrote to it meanwhile"), growing_file(target) as growing:
+        growing.write_text("ours")
+        target.write_text("theirs")
+    assert target.read_text() == "theirs" and list(target.parent.iterdir()) == [target]
+    os.link(target, tmp_path / "backup")  # content stays
+    write_text("ours", target)
+
+
+def test_what_killed_processes_left_growing_goes_with_the_next_one(target: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    rest = [target.with_name(f".target.{dead.pid}.partial{end}") for end in ("", ".aux.xml")]
+    kept = [target.with_name(name) for name in (f".target.{os.getppid()}.partial", ".target.x.partial", ".t.1.partial")]
+    for path in (*rest, *kept):
+        path.touch()
+    write_text("new", target)
+    assert sorted(target.parent.iterdir()) == sorted([target, *kept])
+
+
+def test_files_are_known_again_by_state_and_content(tmp_path: Path) -> None:
+    small, large = tmp_path / "small", tmp_path / "large"
+    small.write_bytes(b"abc")
+    with large.open("wb") as file:
+        file.truncate(300 << 20)
+    for path, place in ((small, 1), (large, (300 << 20) // 2)):
+        known, copied = identify([path]), contents([path])
+        check_unchanged(known)
+        assert identify([path]) == known and find_other(copied) is None
+        state = path.stat()
+        with path.open("r+b") as file:
+            file.seek(place)
+            file.write(b"?" * (3 << 20))  # wider than the samples are apart
+        os.truncate(path, state.st_size)
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+        assert identify([path])[0][:3] == known[0][:3]  # name, size and time
+        assert identify([path])[0][3] != known[0][3] and identify([path])[0][-1] != known[0][-1]
+        assert find_other(copied) == str(path)
+        with pytest.raises(KsdiffError, match="was changed while it was read"):
+            check_unchanged(known)
+    assert digest(tmp_path / "no") == digest(tmp_path) == ""
+    with pytest.raises(KsdiffError, match="small: was changed"):
+        known = identify([small])
+        small.unlink()
+        check_unchanged(known)
+
+
+def test_a_claim_knows_only_what_came_after_it(tmp_path: Path) -> None:
+    one, two, other = (tmp_path / name for name in ("one", "two", "other"))
+    claim, stranger = Claim(tmp_path / "note", "how"), Claim(tmp_path / "note", "else")
+    two.write_text("there before")
+    assert not claim.stands and not claim.names(one) and not claim.owns(one)
+    claim.make(one, two)
+    one.write_text("ours")
+    other.write_text("not claimed")
+    assert claim.stands and claim.names(two) and stranger.names(one)
+    assert [claim.owns(path) for path in (one, two, other)] == [True, False, False]
+    assert not stranger.stands and not stranger.owns(one)
+    os.link(two, tmp_path / "backup")
+    assert not claim.owns(two)
+    two.unlink()
+    assert not claim.owns(two)
+    with pytest.raises(OSError), claim:
+        claim.make(one)
+        raise OSError
+    assert not claim.stands
+    (tmp_path / "note").write_text("[1]")
+    assert not claim.stands and not claim.names(one)
+
+
+def test_a_folder_for_one_process(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    with open_workdir(folder, "a", "busy {owner}") as work:
+        (work.path / "part").touch()
+        with pytest.raises(KsdiffError, match=f"busy {os.getpid()}"), open_workdir(folder, "a", "busy {owner}"):
+            pass
+    with open_workdir(folder, "a", "busy") as work:
+        assert (work.path / "part").exists() and not work.discarded
+    with open_workdir(folder, "b", "busy") as work:
+        assert not (work.path / "part").exists() and work.discarded
+        work.remove()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "work.123.old").mkdir()
+    (tmp_path / "work.mine.old").mkdir()
+    with largest_file(0), pytest.raises(OSError), open_workdir(folder, "a", "busy"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["work.mine.old"]
 
 
 def test_only_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:

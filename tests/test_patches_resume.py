@@ -18,6 +18,7 @@ from ksdiff_cli.patches import parts
 from ksdiff_cli.patches.plan import PatchOptions
 from ksdiff_cli.patches.prepare import prepare_patches
 from ksdiff_cli.patches.workspace import workspace_folder
+from ksdiff_cli.workdir import Workdir
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and file locks")
@@ -107,6 +108,11 @@ def die_at_step(options: PatchOptions, share: float) -> None:
     prepare_patches(options, progress=deadly)
 
 
+def die_at_the_end(options: PatchOptions) -> None:
+    Workdir.remove = lambda work: die()
+    prepare_patches(options)
+
+
 def die_with_the_older_set_moved(options: PatchOptions) -> None:
     real = Path.rename
 
@@ -165,6 +171,22 @@ def test_killed_around_every_rename_it_still_ends_with_the_same_bytes(options, e
 
 
 @needs_posix
+def test_killed_with_the_output_in_place_the_same_command_ends_well(options, expected, tmp_path) -> None:
+    assert in_child(die_at_the_end, options) == -signal.SIGKILL
+    assert visible(tmp_path) == [".patches.partial", "patches"]
+    other = PatchOptions(options.scenes, options.output, patch=24)
+    with pytest.raises(KsdiffError, match="holds patches already"):
+        prepare_patches(other)
+    before = (options.output / "train.h5").stat().st_mtime_ns
+    done = prepare_patches(options)
+    assert done.counts["train"] > 0 and (options.output / "train.h5").stat().st_mtime_ns == before
+    assert contents(options.output) == expected
+    assert visible(tmp_path) == ["patches"]
+    with pytest.raises(KsdiffError, match="holds patches already"):
+        prepare_patches(options)
+
+
+@needs_posix
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
 def test_killed_inside_a_part_it_still_ends_with_the_same_bytes(options, expected, tmp_path, share) -> None:
 
@@ -183,6 +205,9 @@ def test_killed_while_replacing_an_older_set_leaves_one_of_the_two_whole(options
     older = PatchOptions(options.scenes, options.output, patch=24)
     prepare_patches(older)
     assert in_child(die_with_the_older_set_moved, options) == -signal.SIGKILL
+    with pytest.raises(KeyboardInterrupt):  # which puts the older one back first, whatever comes then
+        prepare_patches(options, overwrite=True, progress=lambda *_: signal.raise_signal(signal.SIGINT))
+    assert contents(options.output)["train.h5"] != expected["train.h5"]
     prepare_patches(options, overwrite=True)
     assert contents(options.output) == expected
     assert visible(tmp_path) == ["patches"]

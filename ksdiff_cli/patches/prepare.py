@@ -72,17 +72,17 @@ def prepare_patches(
         KsdiffError: no scene found, scenes that do not go into one file, too small a scene, only nodata, an output
             that exists, or that another process is making.
     """
-    claimed = is_published(options.output)
-    check_output(options.output, overwrite or claimed)
+    check_output(options.output, overwrite or is_published(options.output))
     plans = plan_patches(options)
     output, reads = options.output.resolve(), [options.sensor] if options.sensor else []
     inputs = Inputs([*(path for plan in plans for path in plan.inputs.files), *reads])
-    check_output(options.output, overwrite or claimed, inputs)
+    made_of = _made_of(options, plans)
+    check_output(options.output, overwrite or is_published(options.output, made_of), inputs)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with (
             rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE),
-            open_workspace(options.output, _made_of(options, plans), resume=resume) as workspace,
+            open_workspace(options.output, made_of, resume=resume) as workspace,
         ):
             # another process may have ended meanwhile
             check_output(options.output, overwrite or workspace.out == output, inputs)

@@ -95,9 +95,23 @@ def _settle_replaced(output: Path) -> None:
     shutil.rmtree(_replaced(output), ignore_errors=True)
 
 
-def is_published(output: Path) -> bool:
-    """Say whether a run was killed right after it had put its output in place, or right before."""
-    return Claim(workspace_folder(output) / _CLAIM).names(output.resolve())
+def is_published(output: Path, made_of: dict[str, Any] | None = None) -> bool:
+    """Say whether a run was killed right after it had put its output in place.
+
+    Args:
+        output: the folder.
+        made_of: all that the result depends on; None asks for a run of whatever.
+    """
+    folder = workspace_folder(output)
+    try:
+        same = made_of is None or (folder / IDENTITY).read_text(encoding="utf-8") == _identity(made_of)
+    except OSError:
+        return False
+    return same and Claim(folder / _CLAIM).owns(output.resolve())
+
+
+def _identity(made_of: dict[str, Any]) -> str:
+    return json.dumps(made_of, indent=1, sort_keys=True, default=str)
 
 
 @contextmanager
@@ -120,9 +134,8 @@ def open_workspace(output: Path, made_of: dict[str, Any], *, resume: bool) -> It
         f"{output}: another ksdiff prepare-data (process {{owner}}) is making it; wait until it ends, or choose "
         "another folder with -o"
     )
-    identity = json.dumps(made_of, indent=1, sort_keys=True, default=str)
     place = output.resolve()
-    with open_workdir(folder, identity, busy, resume=resume) as work:
+    with open_workdir(folder, _identity(made_of), busy, resume=resume) as work:
         _settle_replaced(place)
         claim = Claim(folder / _CLAIM)
         whole = claim.owns(place) and not (folder / _OUT).exists()
