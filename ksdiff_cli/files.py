@@ -12,13 +12,13 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from glob import escape
 from html import unescape
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from ksdiff_cli.errors import KsdiffError
 
@@ -38,11 +38,12 @@ _GROWING = len("...1234567.whole.tif.1234567.partial.aux.xml")
 """Bytes that the longest of an output's temporary names has besides the output's own: where a COG is made."""
 _SAMPLE, _SAMPLES, _IN_A_FILE = 1 << 16, 256, 128  # bytes of a sample of a file; samples of all files, and of one
 _LONGEST_PATH = 4096
-_LONGEST_TEXT = 64 << 20  # bytes of a file of text in which other files' names are looked for
+_LONGEST_XML, _LONGEST_TEXT = 64 << 20, 1 << 20  # bytes of a text in which other files' names are looked for
 # where in a name that GDAL opens a path may begin, and where it may end
 _BEGIN = re.compile(r"^|://|/vsi\w+/|[:=,;\"'{(|]")
 _END = re.compile(r"[/?&!,:;\"'})#|]|$")
 _CRS = re.compile(r"[A-Z_]+\[")  # how the text of a coordinate reference system begins
+_QUOTED = re.compile(r"\"([^\"\n]{1,4096})\"")
 _XML_TEXT = re.compile(r">([^<>]{1,4096})<|=\s*\"([^\"<>]{1,4096})\"|=\s*'([^'<>]{1,4096})'")
 
 
@@ -56,7 +57,7 @@ def paths_in(name: str, base: str = "") -> list[Path]:
     """
     if _kind(whole := Path(base, name)) is not None:
         return [whole]
-    found: list[Path] = []
+    found = [Path("/dev/stdin")] if "/vsistdin" in name else []
     if _CRS.match(name):
         return found
     for text in dict.fromkeys((name, unquote(name))):
@@ -75,8 +76,8 @@ def files_behind(names: Iterable[str | Path], look: Look = lambda name: ()) -> l
 
     Args:
         names: see :func:`paths_in`, or the text of a VRT.
-        look: asked of the names, and of the files of text that turn up on the way (lists of tiles). Names in XML are
-            followed without it.
+        look: asked of the names, and of the files of text that turn up on the way (lists of tiles). Names in XML, in
+            quotes and in databases (indices of tiles) are followed without it.
 
     Returns:
         Sorted; one of a file's names, and folders that are datasets.
@@ -368,16 +369,34 @@ def _kind(path: Path) -> int | None:
 
 
 def _read_text(path: Path) -> str:
-    """Return XML, or the beginning of other text; nothing of a file that is none, as most with pixels are."""
+    """Return XML, the texts of a database, or the beginning of other text; nothing of a file that is none of these."""
     try:
         with path.open("rb") as file:
             head = file.read(512)
+            if head.startswith(b"SQLite format 3"):
+                return _read_database(path)
             if b"\0" in head or head.startswith((b"NITF", b"NSIF")):
                 return ""
-            rest = file.read(_LONGEST_TEXT) if _is_xml(head) else b""
-            return (head + rest).decode("utf-8", "replace")
+            return (head + file.read(_LONGEST_XML if _is_xml(head) else _LONGEST_TEXT)).decode("utf-8", "replace")
     except OSError:
         return ""
+
+
+def _read_database(path: Path) -> str:
+    """Return all texts in an SQLite file's tables, in quotes."""
+    import sqlite3
+
+    found: list[str] = []
+    place = f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
+    with suppress(sqlite3.Error), closing(sqlite3.connect(place, uri=True)) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in (name.replace('"', '""') for name in tables):
+            about = database.execute(f'PRAGMA table_info("{table}")')
+            kinds = {row[1].replace('"', '""'): row[2].upper() for row in about}
+            for column in (name for name, kind in kinds.items() if "BLOB" not in kind):
+                words = f'SELECT DISTINCT "{column}" FROM "{table}" WHERE typeof("{column}") = \'text\''
+                found += [f'"{text}"' for (text,) in database.execute(words)]
+    return "\n".join(found)
 
 
 def _is_xml(head: bytes) -> bool:
@@ -385,8 +404,9 @@ def _is_xml(head: bytes) -> bool:
 
 
 def _names_in(text: str) -> Iterator[str]:
-    """Return what may be names of files in XML; nothing of other text."""
-    for match in _XML_TEXT.finditer(text if _is_xml(text[:512].encode()) else ""):
+    """Return what may be names of files in a text: whatever stands between tags, or in quotes."""
+    pattern = _XML_TEXT if _is_xml(text[:512].encode(errors="replace")) else _QUOTED
+    for match in pattern.finditer(text):
         found = unescape(match[match.lastindex or 0]).strip()
         if "\n" not in found and any(sign.isalpha() for sign in found):
             yield found

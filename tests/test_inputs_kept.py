@@ -1,10 +1,14 @@
 """No output takes the place of an input, whatever names the two go by, and of nobody's files without --overwrite."""
 
 import gzip
+import json
 import os
 import shutil
+import sqlite3
+import struct
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +80,51 @@ def linked(link: Callable[[Path, Path], None]) -> Callable[[Path], Path]:
     return make
 
 
+def tile_index(end: str) -> Callable[[Path], str]:
+    """Make an index of tiles, whose dataset names no tile as one of its files."""
+
+    def make(path: Path) -> str:
+        with rasterio.open(path) as dataset:
+            left, bottom, right, top = dataset.bounds
+            crs = dataset.crs.to_string()
+        ring = [[left, bottom], [right, bottom], [right, top], [left, top], [left, bottom]]
+        feature = {"type": "Feature", "properties": {"location": str(path)}}
+        feature |= {"geometry": {"type": "Polygon", "coordinates": [ring]}}
+        named = {"type": "name", "properties": {"name": crs}}
+        index = path.with_name(f"index.{end}")
+        text = json.dumps({"type": "FeatureCollection", "crs": named, "features": [feature]})
+        if end == "gpkg":
+            write_index(index, path, (left, bottom, right, top), int(crs.removeprefix("EPSG:")))
+        else:
+            index.write_text(text)
+        return f"GTI:{index}"
+
+    return make
+
+
+def write_index(index: Path, tile: Path, bounds: tuple[float, ...], crs: int) -> None:
+    """Write the least GeoPackage that is an index of one tile."""
+    left, bottom, right, top = bounds
+    ring = struct.pack("<10d", left, bottom, right, bottom, right, top, left, top, left, bottom)
+    shape = b"GP\0\1" + struct.pack("<i", crs) + b"\1" + struct.pack("<III", 3, 1, 5) + ring
+    with closing(sqlite3.connect(index)) as database, database:
+        database.executescript("""
+            PRAGMA application_id = 1196444487; PRAGMA user_version = 10200;
+            CREATE TABLE gpkg_spatial_ref_sys (srs_name TEXT, srs_id INTEGER PRIMARY KEY, organization TEXT,
+                organization_coordsys_id INTEGER, definition TEXT, description TEXT);
+            CREATE TABLE gpkg_contents (table_name TEXT PRIMARY KEY, data_type TEXT, identifier TEXT, description TEXT,
+                last_change DATETIME, min_x DOUBLE, min_y DOUBLE, max_x DOUBLE, max_y DOUBLE, srs_id INTEGER);
+            CREATE TABLE gpkg_geometry_columns (table_name TEXT, column_name TEXT, geometry_type_name TEXT,
+                srs_id INTEGER, z TINYINT, m TINYINT);
+            CREATE TABLE "the index" (fid INTEGER PRIMARY KEY, geom POLYGON, location TEXT);""")
+        wkt = rasterio.crs.CRS.from_epsg(crs).to_wkt()
+        database.execute("INSERT INTO gpkg_spatial_ref_sys VALUES ('a', ?, 'EPSG', ?, ?, '')", (crs, crs, wkt))
+        contents = ("the index", "features", "the index", "", "2024-01-01T00:00:00Z", left, bottom, right, top, crs)
+        database.execute("INSERT INTO gpkg_contents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", contents)
+        database.execute("INSERT INTO gpkg_geometry_columns VALUES ('the index', 'geom', 'POLYGON', ?, 0, 0)", (crs,))
+        database.execute('INSERT INTO "the index" VALUES (1, ?, ?)', (shape, str(tile)))
+
+
 def through_link(path: Path) -> Path:
     """A VRT seen through a symbolic link in another folder."""
     link = path.parent / "far" / "link.vrt"
@@ -112,6 +161,8 @@ NAMES: dict[str, Callable[[Path], str | Path]] = {
     "VRT with signs in numbers": lambda path: renamed("".join(f"&#{ord(sign)};" for sign in str(path)))(path),
     "VRT in a zip": lambda path: zipped(renamed("{}")(path)),
     "VRT that warps": warped,
+    "index of tiles": tile_index("geojson"),
+    "index of tiles in a database": tile_index("gpkg"),
     "VRT as text": lambda path: renamed("{}")(path).read_text(),
 }
 
@@ -246,7 +297,9 @@ def test_scenes_of_a_batch_keep_each_others_inputs(files: PairFiles, tmp_path: P
     listed.write_text(f"{text}{out / 'product'},,,p\n,{files.pan},{files.ms},product/ms\n".replace("product/ms", "ms"))
     before = {path: path.read_bytes() for path in (out / "a.tif", out / "b.tif")}
     done = run("sharpen", "--batch", listed, "-o", out, *FAST)
-    assert done.exit_code == 1 and done.output.count("is one of the inputs") == 2, done.output
+    failed = [one for one in json.loads((out / "batch.json").read_text())["scenes"] if one["status"] == "failed"]
+    assert done.exit_code == 1 and [one["name"] for one in failed] == ["a", "b"], done.output
+    assert all("is one of the inputs" in one["error"] for one in failed)
     assert all(path.read_bytes() == content for path, content in before.items())
     assert all((out / f"{name}.tif").exists() for name in ("c", "d", "p", "ms"))
     done = run("sharpen", "--batch", listed, "-o", out / "product", *FAST)  # where one product lies
@@ -341,6 +394,19 @@ def test_names_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for name in ("no.tif", "https://host/a.tif?x=" + "a" * 500, "a\0b", "", 'PROJCS["a.tif",b]'):
         assert not [path for path in paths_in(name) if path.is_file() and path.name != "a.tif"], name
     assert paths_in("a" * 5000) == []
+
+
+def test_what_a_warped_raster_needs_besides_stays(files: PairFiles, refused: Any) -> None:
+    """A DEM, for one, which GDAL does not list among a dataset's files."""
+    dem = files.folder / "dem.tif"
+    write_raster(dem, np.ones((8, 8), np.float32))
+    over = warped(files.ms)
+    over.write_text(
+        over.read_text().replace("</GDALWarpOptions>", "<Option name='DEM'>dem.tif</Option></GDALWarpOptions>")
+    )
+    with rasterio.open(over) as dataset:
+        assert not [name for name in dataset.files if "dem" in name]
+    refused(files.folder, "sharpen", files.pan, over, "-o", dem, *FAST)
 
 
 def test_what_xml_names_is_followed_in_circles_and_out_of_them(tmp_path: Path) -> None:
