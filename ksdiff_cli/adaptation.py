@@ -27,7 +27,7 @@ from ksdiff_cli.patches.prepare import prepare_patches
 from ksdiff_cli.patches.sources import NothingFitError, PairSource
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
-from ksdiff_cli.scene_files import identify_scene, scene_inputs
+from ksdiff_cli.scene_files import identify_content, identify_scene, scene_inputs
 from ksdiff_cli.training import TrainingOptions, train_stage
 from ksdiff_cli.training_options import FINE_RATE
 from ksdiff_cli.weights import SHIPPED
@@ -105,14 +105,14 @@ def adapt(
     with open_pair(scene) as pair:
         model, header = load_model(start)
         model.check(pair.bands, pair.true_ratio)
-        known = identify_scene(scene)
-        facts = _facts(known, start, chosen)
+        reads = scene_inputs(scene)
+        known, facts = identify_scene(scene, reads), _facts(identify_content(scene, reads), start, chosen)
         if (found := _find(kept, facts)) is not None:
             _clear(work, busy)
             return replace(found, notes=(*found.notes, f"adapted weights of an earlier run: {kept}"))
         check_place(kept, inputs or scene_inputs(scene, [start]), overwrite)
         patch, pan_mtf = _choose_patch(pair), find_reduced_mtf(pair)
-    with open_workdir(work, json.dumps(facts, sort_keys=True), busy) as folder:
+    with open_workdir(work, json.dumps([facts, known], sort_keys=True, default=str), busy) as folder:
         try:
             prepare = PatchOptions(
                 (scene,), work / "patches", patch, pan_mtf=pan_mtf, check_registration=False, seed=chosen.seed
@@ -213,7 +213,7 @@ def _facts(scene: Mapping[str, object], start: Path, chosen: Adaptation) -> dict
         "weights": weights_hash(start),
         "minutes": chosen.minutes,
         "seed": chosen.seed,
-        # weights travel, and need not tell where the scene lay
+        # the same weights wherever the scene lies; they travel, and need not tell that
         "scene": hashlib.sha256(identity.encode()).hexdigest(),
     }
 

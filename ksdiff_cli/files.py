@@ -243,19 +243,25 @@ def check_unchanged(states: Sequence[State]) -> None:
             raise KsdiffError(f"{name}: was changed while it was read; run the same command again")
 
 
-def digest(path: Path, samples: int = _IN_A_FILE) -> str:
-    """Return a digest of a file's size and of samples spread over it, sixteen hexadecimal digits; small ones whole.
+def digest(path: Path, samples: int | None = _IN_A_FILE) -> str:
+    """Return a digest of a file's size and of samples spread over it, sixteen hexadecimal digits.
 
     Empty for what is no file, or cannot be read.
+
+    Args:
+        path: the file.
+        samples: of 64 kB, as many; None, or more than there are, reads it whole.
     """
     found = hashlib.blake2b(digest_size=8)
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             found.update(str(size).encode())
-            if size <= samples * _SAMPLE:
-                found.update(file.read())
-            for number in range(samples if size > samples * _SAMPLE else 0):
+            if samples is None or size <= samples * _SAMPLE:
+                while part := file.read(1 << 20):
+                    found.update(part)
+                return found.hexdigest()
+            for number in range(samples):
                 file.seek((2 * number + 1) * (size - _SAMPLE) // (2 * samples))
                 found.update(file.read(_SAMPLE))
     except OSError:

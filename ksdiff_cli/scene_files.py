@@ -8,7 +8,7 @@ from typing import Any
 from rasterio.errors import RasterioError
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files import Inputs, identify
+from ksdiff_cli.files import Inputs, digest, identify
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.raster import Scene
 from ksdiff_cli.raster_open import is_remote, open_raster
@@ -50,6 +50,20 @@ def identify_scene(scene: Scene, inputs: Inputs | None = None) -> dict[str, Any]
         source["path"] = Path(path).parent.name if is_mosaic(path) else path
     files = [path for path in (inputs or scene_inputs(scene)).files if not is_mosaic(str(path))]
     return {"scene": facts, "files": identify(files)}
+
+
+def identify_content(scene: Scene, inputs: Inputs | None = None) -> dict[str, Any]:
+    """Return the same wherever the scene lies: its files by all that they hold, which takes their reading.
+
+    Args:
+        scene: the scene; neither its name nor its files' names count.
+        inputs: its :func:`scene_inputs`, if they are known.
+    """
+    facts, numbers = asdict(scene) | {"name": ""}, dict[str, int]()
+    for source in (facts["pan"], *facts["ms"], *([facts["quality"]] if facts["quality"] else [])):
+        source["path"] = numbers.setdefault(source["path"], len(numbers))
+    files = [path for path in (inputs or scene_inputs(scene)).files if not is_mosaic(str(path))]
+    return {"scene": facts, "files": sorted(digest(path, None) for path in files)}
 
 
 def _files_of(name: str) -> list[str]:

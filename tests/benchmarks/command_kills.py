@@ -183,7 +183,8 @@ def prepare(folder, size):
     if not (folder / "patches").exists():
         words = ["-m", "ksdiff_cli", "prepare-data", "scene", "-o", "patches", "--patch", "32", "-q"]
         run(words, folder, stdout=subprocess.DEVNULL)
-    lines = [f"{place}/pan.tif,{place}/ms.tif,{place}" for place in ("scene", "other")]
+    # a mosaic needs one grid, which scenes of other seeds do not have
+    lines = [f"scene/pan.tif,scene/ms.tif,{name}" for name in ("one", "two", "three")]
     (folder / "list.csv").write_text("\n".join(["pan,ms,name", *lines, ""]))
 
 
