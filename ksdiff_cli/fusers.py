@@ -79,7 +79,7 @@ class Classical(Fuser):
         """See :meth:`Fuser.prepare`."""
         check_pan(pair, statistics)
         if self._method.divides and statistics.negative > _NEGATIVE:
-            share = f"{100 * statistics.negative:.2g} %"
+            share = f"{100 * statistics.negative:.3g} %"
             raise KsdiffError(
                 f"{pair.scene.pan.path} or its MS lies around 0 (values below it make {share} of the sum)"
                 f"{hint_fill(pair)}, but "
