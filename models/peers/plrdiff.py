@@ -168,7 +168,8 @@ class PLRDiff(PixelDiffusion):
 
 def _distance(X: Tensor, P: Tensor, Y: Tensor, camera: Camera) -> Tensor:
     """How far an image, seen by both cameras, is from MS and from PAN: norms, not their squares."""
-    return torch.linalg.vector_norm(Y - camera.degrade(X)) + torch.linalg.vector_norm(P - camera.mix(X))
+    far: Tensor = torch.linalg.vector_norm(Y - camera.degrade(X)) + torch.linalg.vector_norm(P - camera.mix(X))
+    return far
 
 
 def _scale(statistics: Statistics) -> Tensor:
