@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ksdiff_cli.checks import Nodata, Registration, check_choice, check_number, check_seed, read_nodata
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.process import usable_threads
 from ksdiff_cli.progress import ProgressCallback, silent
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def train(
     if steps is not None and epochs is not None:
         raise KsdiffError("give steps or epochs, not both; epochs are passes over the patches")
     if threads:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(usable_threads(threads) or threads)
     paths = tuple(map(Path, data)) or (Path("patches"),)
     files, beside = open_data(paths)
     network = config or ModelConfig()

@@ -4,6 +4,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.process import usable_threads
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +23,15 @@ def pick_device(name: str = "auto") -> "torch.device":
 
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", name):
         raise KsdiffError(f"--device {name}: unknown device; choose auto, cpu, cuda or cuda:N")
+    if (threads := usable_threads(None)) is not None:
+        torch.set_num_threads(threads)
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if torch.cuda._is_in_bad_fork():
+        raise KsdiffError(
+            f"--device {name}: a GPU that was used before a fork cannot be used after it; choose cpu, or start "
+            "processes by multiprocessing.get_context('spawn')"
+        )
     if not torch.cuda.is_available():
         raise KsdiffError(f"--device {name}: no CUDA GPU can be used here; choose cpu or auto")
     index = int(name.partition(":")[2] or 0)

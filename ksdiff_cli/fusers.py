@@ -13,6 +13,7 @@ from ksdiff_cli.classical.thinned import ThinSurvey
 from ksdiff_cli.errors import KsdiffError, did_you_mean
 from ksdiff_cli.fuser import Fuser, check_pan
 from ksdiff_cli.fusers_network import Network
+from ksdiff_cli.process import usable_threads
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import ScenePair, SceneStatistics, Swath, Tile
 from ksdiff_cli.raster_camera import Mtf, find_camera
@@ -204,5 +205,5 @@ def make_fuser(
     if threads:
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(usable_threads(threads) or threads)
     return Network(checkpoint, device, seed, stage1=stage1, sharpness=sharpness)

@@ -1,12 +1,50 @@
-"""How this process treats its machine: what it does with memory that it frees, and with cores that have to wait."""
+"""How this process treats its machine: freed memory, cores that have to wait, threads that a fork leaves behind."""
 
 import ctypes
 import os
 import sys
+import warnings
 from contextlib import suppress
+from functools import cache
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # of malloc.h
 _SPINS = "2000"  # some microseconds, about what a step between two meetings of a network's threads may differ by
+
+
+_threads_started = _threads_lost = False
+
+
+def _after_fork() -> None:
+    global _threads_lost
+    _threads_lost = _threads_lost or _threads_started or "torch" in sys.modules
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def usable_threads(wanted: int | None) -> int | None:
+    """Return how many threads torch or GDAL may use: as many as wanted, None for all; but 1 where they would hang.
+
+    A fork copies no threads but the one that forks. torch and GDAL keep theirs for the next call, and would wait for
+    them in the child without end; with one thread they ask for none.
+    """
+    global _threads_started
+    _threads_started = True
+    if not _threads_lost or wanted == 1:
+        return wanted
+    _tell()
+    return 1
+
+
+@cache
+def _tell() -> None:
+    warnings.warn(
+        "this process was forked from one in which ksdiff or torch had worked: it can use one thread only; for all, "
+        "start processes by multiprocessing.get_context('spawn')",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def reuse_memory() -> None:

@@ -17,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.process import usable_threads
 from ksdiff_cli.raster_format import PixelFormat
 from ksdiff_cli.raster_open import first_line, is_from_gdal
 
@@ -38,7 +39,7 @@ def geotiff_options(pixels: PixelFormat, creation: Mapping[str, str]) -> dict[st
         given.setdefault("NBITS", str(pixels.stored_bits))
     if codec in _WITH_PREDICTOR and "NBITS" not in given:  # differences of neighbours compress better
         options["PREDICTOR"] = "3" if pixels.dtype.kind == "f" else "2"
-    return options | given
+    return options | given | _alone()
 
 
 def cog_options(creation: Mapping[str, str], bits: int | None = None) -> dict[str, str]:
@@ -55,7 +56,7 @@ def cog_options(creation: Mapping[str, str], bits: int | None = None) -> dict[st
         options["LEVEL"] = "1"
     if codec in _WITH_PREDICTOR and bits is None and "NBITS" not in given:
         options["PREDICTOR"] = "YES"
-    return options | given
+    return options | given | _alone()
 
 
 def check_creation(cog: bool, creation: Mapping[str, str], pixels: PixelFormat, bands: int) -> None:
@@ -189,3 +190,8 @@ def _threads() -> str:
     """Return how many threads compress: as many as GDAL is told to use, else all."""
     told = rasterio.env.getenv().get("GDAL_NUM_THREADS") if rasterio.env.hasenv() else None
     return str(told or "ALL_CPUS")
+
+
+def _alone() -> dict[str, str]:
+    """Return what keeps GDAL from waiting for threads that a fork has lost."""
+    return {"NUM_THREADS": "1"} if usable_threads(None) else {}

@@ -14,6 +14,7 @@ from ksdiff_cli.checks import Dtype, check_choice, check_number
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files import check_unchanged
 from ksdiff_cli.fuser import Fuser
+from ksdiff_cli.process import usable_threads
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster import Scene, ScenePair, open_pair
 from ksdiff_cli.raster_camera import Mtf, find_camera
@@ -182,7 +183,8 @@ def sharpen_scene(
     remove_rest(output.parent, output.name)
     check(is_claimed(output))
     # set here, GDAL_NUM_THREADS holds in all threads of the process
-    threads = {} if options.threads is None else {"GDAL_NUM_THREADS": str(options.threads)}
+    count = usable_threads(options.threads)
+    threads = {} if count is None else {"GDAL_NUM_THREADS": str(count)}
     with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE, **threads), open_pair(scene) as pair:
         check_declared(pair)
         fuser.check(pair.bands, pair.true_ratio)
