@@ -77,6 +77,7 @@ __all__ = [
 Array = NDArray[Any]
 
 _PIECE = 256  # side of the pieces in which data are looked for, pixels
+_RESOLUTION = 1e-6  # share of the mean, some steps of float32, that a deviation must be
 _SIDE = 1024  # of the blocks that statistics are gathered in, pixels
 
 
@@ -390,14 +391,22 @@ class ScenePair:
         return self.fill
 
     def _check_size(self, mean: Array, std: Array, datasets: Sequence[Any], sources: Sequence[BandSource]) -> None:
-        """Refuse values so small that float32 makes 0 of all of them."""
-        if mean.any() or std.any():
+        """Refuse values that float32 does not tell from each other, be it that they are near 0 or far from it."""
+        if (std > _RESOLUTION * np.abs(mean)).all():
             return
-        stored, _ = read_stored(
-            datasets, sources, Window(0, 0, *(min(side, _SIDE) for side in datasets[0].shape[::-1]))
-        )
-        if any(band.any() for band in stored):
-            raise KsdiffError(f"{sources[0].path}: its values are too small to compute with; scale the image up")
+        sides = (min(side, _SIDE) for side in datasets[0].shape[::-1])
+        stored, valid = read_stored(datasets, sources, Window(0, 0, *sides))
+        for source, band, middle, deviation in zip(sources, stored, mean, std, strict=True):
+            exact = band.dtype.itemsize <= (4 if band.dtype.kind == "f" else 2)
+            known = band[valid]
+            if exact or deviation > _RESOLUTION * abs(middle) or not known.size or known.min() == known.max():
+                continue
+            if middle:
+                raise KsdiffError(
+                    f"{source.path}: has values about {middle:.6g} that differ too little for float32, by "
+                    f"{deviation:.2g}; subtract a constant first"
+                )
+            raise KsdiffError(f"{source.path}: its values are too small to compute with; scale the image up")
 
     def _filled_pan(self, row: int, col: int, height: int, width: int) -> Array:
         """Read a PAN window with its holes filled, (1, h, w); without any, no more than the window is read."""

@@ -81,6 +81,28 @@ def test_values_too_small_for_float32_are_refused(make_pair: Any, fails: Any) ->
     assert "ms.tif: its values are too small to compute with" in line
 
 
+@pytest.mark.parametrize(("dtype", "above"), [("float64", 1e9), ("int32", 2e9), ("float64", -1e13)])
+def test_differences_too_small_for_float32_are_refused(dtype: str, above: float, make_pair: Any, fails: Any) -> None:
+    def raise_all(pan: Array, ms: Array) -> None:
+        ms += np.array(above, dtype)
+
+    files = make_pair(dtype=dtype, edit=raise_all)
+    line = fails("sharpen", files.pan, files.ms, "-o", files.folder / "out.tif", "--method", "exp")
+    assert "ms.tif: has values about" in line and "subtract a constant" in line
+
+
+def test_a_constant_band_of_a_wide_type_is_not(make_pair: Any, run: Any) -> None:
+    def flatten(pan: Array, ms: Array) -> None:
+        ms[1] = 77
+        ms[:, :3] = 0
+
+    files = make_pair(dtype="int32", edit=flatten, ms_profile={"nodata": 0})
+    out = files.folder / "out.tif"
+    assert run("sharpen", files.pan, files.ms, "-o", out, "--method", "exp").exit_code == 0
+    with rasterio.open(out) as dataset:
+        assert (dataset.read(2)[dataset.read_masks(2) > 0] == 77).all()
+
+
 # --- colour tables ---
 
 
