@@ -4,10 +4,11 @@ See :mod:`ksdiff_cli.api`.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from ksdiff_cli.checks import Nodata, Registration, check_choice, check_number, check_seed, read_nodata
@@ -22,12 +23,13 @@ if TYPE_CHECKING:
     from ksdiff_cli.evaluation_results import Evaluation
     from ksdiff_cli.metrics import CropName
     from ksdiff_cli.models.config import ModelConfig
-    from ksdiff_cli.models.contract import Stage
+    from ksdiff_cli.models.contract import Config, Stage
     from ksdiff_cli.models.pixel_diffusion import PixelConfig
     from ksdiff_cli.patches.prepare import Prepared
     from ksdiff_cli.patches.sources import Geometry
     from ksdiff_cli.sensors import Sensor
     from ksdiff_cli.training_options import Precision, Recipe
+    from ksdiff_cli.training_presets import Preset
 
 _EXAMPLES = 3  # images shown in a report; its pictures grow with them
 
@@ -127,17 +129,19 @@ def train(
     output: Name = "runs",
     stage: "Stages | Stage" = "all",
     config: "ModelConfig | PixelConfig | None" = None,
+    preset: "Preset" = "default",
+    settings: Mapping[str, object] = MappingProxyType({}),
     universal: bool = False,
     steps: int | None = None,
     epochs: int | None = None,
     time_limit: float | None = None,
-    batch: int = 16,
-    accumulate: int = 1,
-    precision: "Precision" = "auto",
+    batch: int | None = None,
+    accumulate: int | None = None,
+    precision: "Precision | None" = None,
     rate: float | None = None,
-    recipe: "Recipe" = "chain",
-    warm_up: float = 0.0,
-    validate_every: int = 200,
+    recipe: "Recipe | None" = None,
+    warm_up: float | None = None,
+    validate_every: int | None = None,
     init: Name | None = None,
     fine_tune: bool = False,
     resume: bool = False,
@@ -157,17 +161,22 @@ def train(
         stage: 1 (encoder and network), 2 (diffusion, from the run's stage 1), as numbers or strings, or ``all``; pixel
             diffusion has only one.
         config: the network; its ``bands`` are replaced by those of the data. None takes KSDiff's defaults.
+        preset: what defaults are: ``default``, or the ``paper``'s configuration as it reads.
+        settings: further values by name, ``{"width": 64, "network.steps": 1000}``, of the network's configuration and
+            of :class:`~ksdiff_cli.training_options.TrainingOptions`; what follows here counts where it is given.
         universal: one network for any number of bands, even if all data have one number.
-        steps: optimiser steps of a stage; None takes ``epochs``, or 1000.
+        steps: optimiser steps of a stage; None takes ``epochs``, or those of the preset: 1000, the paper's 400 epochs.
         epochs: passes over the patches, in place of steps.
         time_limit: minutes after which a stage ends well.
-        batch: images a step.
-        accumulate: pieces in which the network sees a batch; saves memory.
-        precision: arithmetic on a GPU.
+        batch: images a step; None takes 16, the paper's preset 32.
+        accumulate: pieces in which the network sees a batch; saves memory; None takes 1.
+        precision: arithmetic on a GPU; None takes ``auto``.
         rate: peak learning rate, up to 1; None takes 1e-3, 2e-4 to fine-tune.
-        recipe: stage 2's diffusion: the whole chain with gradients, or one prediction from a random step.
-        warm_up: share of stage 2, 0 to 1, that trains the diffusion alone; 1 leaves the network as stage 1 made it.
-        validate_every: steps between validations, which save the resume state.
+        recipe: stage 2's diffusion: the whole ``chain`` with gradients, or one prediction from a random step; None
+            takes ``chain``, the paper's preset ``random-t``.
+        warm_up: share of stage 2, 0 to 1, that trains the diffusion alone; 1 leaves the network as stage 1 made it;
+            None takes 0.
+        validate_every: steps between validations, which save the resume state; None takes 200.
         init: weights to start from, ``shipped`` for the package's; their configuration replaces ``config``.
         fine_tune: train a whole network on, that of ``init`` or the shipped one: stage 2 by eq. 4 alone, no stage 1.
         resume: go on where a killed run of the same options stopped.
@@ -202,45 +211,53 @@ def train(
         open_data,
         train_stage,
     )
-    from ksdiff_cli.training_options import FINE_RATE, RATE
+    from ksdiff_cli.training_options import FINE_RATE
     from ksdiff_cli.training_parallel import join_team
+    from ksdiff_cli.training_presets import apply, configure
 
     check_choice("stage", str(stage), Stages)
     check_number("threads", threads, 1, whole=True, optional=True)
-    check_number("epochs", epochs, 1, whole=True, optional=True)
     if steps is not None and epochs is not None:
         raise KsdiffError("give steps or epochs, not both; epochs are passes over the patches")
     if threads:
         torch.set_num_threads(usable_threads(threads) or threads)
     paths = tuple(map(Path, data)) or (Path("patches"),)
     files, beside = open_data(paths)
-    network = config or ModelConfig()
+    network: Config = config or ModelConfig()
+    found = apply(preset, settings, network)
+    network = configure(network, found, files)
     universal = universal or (isinstance(network, ModelConfig) and takes_any_bands(network.backbone))
-    settings = replace(network, bands=choose_bands(files, universal))
+    own: dict[str, object] = {
+        "time_limit": time_limit,
+        "batch": batch,
+        "accumulate": accumulate,
+        "precision": precision,
+        "rate": FINE_RATE if fine_tune and rate is None else rate,
+        "recipe": recipe,
+        "warm_up": warm_up,
+        "validate_every": validate_every,
+        "seed": seed,
+    }
+    chosen = dict(found.training) | {name: value for name, value in own.items() if value is not None}
+    passes = chosen.pop("epochs", None)
+    if steps is not None or epochs is not None:
+        chosen["steps"], passes = steps or TrainingOptions.steps, epochs
+    check_number("epochs", passes, 1, whole=True, optional=True)
     options = TrainingOptions(
         data=paths,
         run=Path(output),
-        steps=TrainingOptions.steps if steps is None else steps,
-        batch=batch,
-        accumulate=accumulate,
-        precision=precision,
-        rate=(FINE_RATE if fine_tune else RATE) if rate is None else rate,
-        recipe=recipe,
-        warm_up=warm_up,
-        time_limit=time_limit,
-        validate_every=validate_every,
         init=_weights("shipped" if fine_tune and init is None else init),
         fine_tune=fine_tune,
-        seed=seed,
-        config=settings,
+        config=replace(network, bands=choose_bands(files, universal)),
+        **chosen,
     )
     inputs = Inputs([*(file.path for file in (*files, *beside)), *([options.init] if options.init else [])])
-    if epochs is not None:
-        options = replace(options, steps=_steps_of(epochs, files, settings.bands, batch))
+    if passes is not None:
+        options = replace(options, steps=_steps_of(passes, files, options.config.bands, options.batch))
     with join_team(device) as team, hold_run(Path(output), team):
         options = replace(options, device=str(team.device))
-        chosen: dict[str, tuple[Stage, ...]] = {"1": (1,), "2": (2,), "all": (1, 2)}
-        stages = chosen[str(stage)] if isinstance(options.config, ModelConfig) else (1,)
+        numbers: dict[str, tuple[Stage, ...]] = {"1": (1,), "2": (2,), "all": (1, 2)}
+        stages = numbers[str(stage)] if isinstance(options.config, ModelConfig) else (1,)
         stages = (2,) if fine_tune else stages
         for number in stages:
             check_output(options, number, inputs, resume=resume, overwrite=overwrite)

@@ -48,7 +48,7 @@ def save_model(model: FusionModel, path: Path, *, sensor: Mapping[str, Any], tra
         "sampler": model.sampler,
         "config": model.config.to_dict(),
         "sensor": dict(sensor),
-        "scaling": "mean and standard deviation of the scene, per band",
+        "scaling": model.scaling,
         "training": dict(training),
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}

@@ -9,6 +9,7 @@ from .contract import Config, ModelError
 
 ENCODERS = ("pyramid", "entangled")
 STRUCTURES = ("tucker", "mlp")
+LATENT_NORMS = ("images", "layer")
 _BEFORE = {"encoder_norm": True, "moments": False, "modulate_output": False, "spread_beta": False}
 """What networks were that say nothing about it."""
 
@@ -25,6 +26,7 @@ class ModelConfig(Config):
         "encoder_stages": (1, 8),
         "features": (4, 512),
         "tile": (32, 4096),
+        "peak": (1e-6, 1e9),
         **dict.fromkeys(("steps", "sampling_steps"), (1, 10_000)),
         **dict.fromkeys(("beta_start", "beta_end"), (1e-6, 0.9999)),
         "eta": (0, 1),
@@ -71,6 +73,14 @@ class ModelConfig(Config):
     """C_z, channels of a token."""
     encoder_width: int = 32
     """d, channels of the encoders PLFE1 and PLFE2."""
+    peak: float | None = None
+    """DN that are 1 in the network's units: 2047 or 1023 in the literature, whose inputs and losses are DN over it;
+    None: every image is standardised by the mean and standard deviation of its scene."""
+    latent_norm: str = "images"
+    """``images``: z is standardised over images and bounded, so that it differs between them by construction;
+    ``layer``: a layer norm over its channels, with a learned scale, as networks of this kind have it."""
+    details: bool = True
+    """Whether the encoders also see PAN's detail and what upsampled MS lacks of the truth, beside PAN and the truth."""
     encoder_norm: bool = False
     """Whether the encoders' stems end in a layer norm, which hides how strong an image's missing detail is."""
     moments: bool = True
@@ -112,6 +122,10 @@ class ModelConfig(Config):
             raise ModelError(f"config: sampling_steps must be 1 to {self.steps}, not {self.sampling_steps}")
         if self.encoder not in ENCODERS:
             raise ModelError(f"config: no encoder is called {shown(self.encoder)}; known: {' '.join(ENCODERS)}")
+        if self.latent_norm not in LATENT_NORMS:
+            raise ModelError(
+                f"config: no latent_norm is called {shown(self.latent_norm)}; known: {' '.join(LATENT_NORMS)}"
+            )
         if self.structure not in STRUCTURES:
             raise ModelError(f"config: no structure is called {shown(self.structure)}; known: {' '.join(STRUCTURES)}")
 

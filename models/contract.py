@@ -241,6 +241,8 @@ class FusionModel(nn.Module, ABC):
     """Bytes that the network holds at most for each PAN pixel on a CPU, beside images of the bands; measured."""
     lossy: bool = False
     """Whether :meth:`fuse` runs the network in bfloat16; what is around it stays in float32."""
+    scaling: str = "mean and standard deviation of the scene, per band"
+    """How DN become what the network sees, in words, for checkpoints."""
     caveat: ClassVar[str] = ""
     """What must be said wherever its figures are shown; in words."""
     trims: ClassVar[bool] = False
@@ -334,6 +336,10 @@ class FusionModel(nn.Module, ABC):
     def _rounding(self, device: str) -> AbstractContextManager[None]:
         return torch.autocast(device, torch.bfloat16) if self.lossy else nullcontext()
 
+    def _units(self, statistics: Statistics) -> Statistics:
+        """Return what images are standardised by: subtracted from them, and divided by."""
+        return statistics
+
     def prepare(
         self,
         pan: Tensor,
@@ -351,6 +357,7 @@ class FusionModel(nn.Module, ABC):
             ratio: PAN pixels per MS pixel along a side.
             gt: (N, C, H, W) DN, when known.
         """
+        statistics = self._units(statistics)
         if isinstance(ms, Observed):
             pan = resharpen(pan, ms.sharpness)
         P = (pan - statistics.pan_mean[..., None, None]).div_(_spread(statistics.pan_std, statistics.pan_mean))
@@ -389,6 +396,7 @@ class FusionModel(nn.Module, ABC):
             fused = network(inputs)
         bands = (ms.ms if isinstance(ms, Observed) else ms).shape[1]
         fused = fused.reshape(len(pan), bands, *fused.shape[-2:])
+        statistics = self._units(statistics)
         ms_std = _spread(statistics.ms_std, statistics.ms_mean, constant=0)
         return fused.mul(ms_std).add_(statistics.ms_mean[..., None, None])
 

@@ -95,14 +95,19 @@ class _Encoder(nn.Module):
         )
         # Standardised over images, not over channels, and without a learned scale: z differs between images by
         # construction and cannot shrink into a constant that the network then ignores.
-        self.norm = Standardisation(config.latent)
+        layer = config.latent_norm == "layer"
+        self.norm = nn.LayerNorm(config.latent) if layer else Standardisation(config.latent)
 
     def tokens(self, features: Tensor, moments: Tensor | None = None) -> Tensor:
         """(N, branches * d, h, w), (N, S, n) -> (N, S, C_z)."""
         pooled = F.adaptive_avg_pool2d(features, self.side).flatten(2).transpose(1, 2)
         if moments is not None:
             pooled = torch.cat((pooled, moments), -1)
-        z = self.norm(self.project(pooled).transpose(1, 2)).transpose(1, 2)
+        z: Tensor = self.project(pooled)
+        if isinstance(self.norm, nn.LayerNorm):
+            out: Tensor = self.norm(z)
+            return out
+        z = self.norm(z.transpose(1, 2)).transpose(1, 2)
         return _BOUND * torch.tanh(z / _BOUND)
 
 
@@ -116,14 +121,15 @@ class PLFE1(_Encoder):
         self.pan_stem = PatchStem(pan_inputs, width, config.patch, config.encoder_norm)
         self.ms_stem = PatchStem(ms_inputs, width, config.patch, config.encoder_norm)
         # The guidance sees the truth and what upsampling misses of it: in the truth alone the detail is a small ripple.
-        self.gt_stem = PatchStem(2 * config.group, width, config.patch, config.encoder_norm)
+        guides = (1 + config.details) * config.group
+        self.gt_stem = PatchStem(guides, width, config.patch, config.encoder_norm)
         self.pan_branch = Branch(width, config.encoder_stages)
         self.ms_branch = Branch(width, config.encoder_stages)
 
     def forward(
         self, P: Tensor, M: Tensor, G: Tensor, image: Tensor | None = None, moments: Tensor | None = None
     ) -> Tensor:
-        """(N, pan_inputs, H, W), (R, ms_inputs, H, W), (R, 2 group, H, W), (R,), (R, S, n) -> z, (R, S, C_z).
+        """(N, pan_inputs, H, W), (R, ms_inputs, H, W), (R, guides, H, W), (R,), (R, S, n) -> z, (R, S, C_z).
 
         ``image`` says which of the N images each of the R entries is of; None: R = N.
         """

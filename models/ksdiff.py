@@ -37,12 +37,16 @@ class KSDiff(FusionModel):
         self.multiple, self.margin, self.memory = self.network.multiple, self.network.margin, self.network.memory
         self.observes, self.least_ratio = self.network.observes, self.network.least_ratio
         self.grid, self.whole = self.network.grid, self.network.scope
+        if config.peak:
+            self.scaling = f"DN / {config.peak:g}"
+        if config.peak and self.observes:
+            raise ModelError(f"config: the backbone {config.backbone} takes standardised values alone; leave out peak")
         if not config.prior:
             return
         self.multiple = math.lcm(self.multiple, config.patch)
-        pan_inputs, ms_inputs, plain = 2, config.ms_inputs, config.encoder == "entangled"
+        pan_inputs, ms_inputs, plain = 1 + config.details, config.ms_inputs, config.encoder == "entangled"
         if stage == 1:
-            inputs = pan_inputs + ms_inputs + 2 * config.group
+            inputs = pan_inputs + ms_inputs + (1 + config.details) * config.group
             self.plfe1 = Entangled(config, inputs, branches=2) if plain else PLFE1(config, pan_inputs, ms_inputs)
         else:
             inputs = pan_inputs + ms_inputs
@@ -91,14 +95,14 @@ class KSDiff(FusionModel):
         inputs = self._encoded(inputs)
         if inputs.G is None:
             raise ModelError("stage-1 weights need the ground truth to make their prior; sharpen with stage 2's")
-        guide = torch.cat((inputs.G, inputs.G - inputs.M), 1)
-        z: Tensor = self.plfe1(_pan(inputs), inputs.ms, guide, inputs.image, *self._moments(inputs, truth=True))
+        guide = torch.cat((inputs.G, inputs.G - inputs.M), 1) if self.config.details else inputs.G
+        z: Tensor = self.plfe1(self._pan(inputs), inputs.ms, guide, inputs.image, *self._moments(inputs, truth=True))
         return z
 
     def condition(self, inputs: Inputs) -> Tensor:
         """Encode the condition c by PLFE2 from PAN and MS alone, (R, S, C_z)."""
         inputs = self._encoded(inputs)
-        c: Tensor = self.plfe2(_pan(inputs), inputs.ms, inputs.image, *self._moments(inputs, truth=False))
+        c: Tensor = self.plfe2(self._pan(inputs), inputs.ms, inputs.image, *self._moments(inputs, truth=False))
         return c
 
     def sample(self, inputs: Inputs, noise: Tensor) -> Tensor:
@@ -224,6 +228,19 @@ class KSDiff(FusionModel):
         """Return what the encoders look at."""
         return inputs.summary() if self.network.per_image else inputs
 
+    def _pan(self, inputs: Inputs) -> Tensor:
+        """(N, 1 or 2, H, W), what the encoders see of PAN."""
+        return torch.cat((inputs.P, inputs.detail), 1) if self.config.details else inputs.P
+
+    def _units(self, statistics: Statistics) -> Statistics:
+        """See :meth:`FusionModel._units`."""
+        peak = self.config.peak
+        if peak is None:
+            return statistics
+        pan, ms = statistics.pan_mean, statistics.ms_mean
+        none, peaks = torch.zeros_like, torch.full_like
+        return Statistics(none(pan), peaks(pan, peak), none(ms), peaks(ms, peak), statistics.cameras)
+
     def _moments(self, inputs: Inputs, truth: bool) -> tuple[Tensor, ...]:
         if not self.config.moments or self.config.encoder == "entangled":
             return ()
@@ -236,11 +253,6 @@ class KSDiff(FusionModel):
         if latent.shape[1:] != shape or latent.shape[0] not in (1, rows):
             raise ModelError(f"the latent has shape {tuple(latent.shape)}, the network takes {(rows, *shape)}")
         return latent.to(inputs.P).expand(rows, *shape)
-
-
-def _pan(inputs: Inputs) -> Tensor:
-    """(N, 2, H, W), what the encoders see of PAN."""
-    return torch.cat((inputs.P, inputs.detail), 1)
 
 
 def regression_loss(inputs: Inputs, H: Tensor) -> Tensor:

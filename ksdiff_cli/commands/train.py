@@ -9,7 +9,7 @@ import typer
 
 from ksdiff_cli import options
 from ksdiff_cli.console import note, progress
-from ksdiff_cli.errors import printable
+from ksdiff_cli.errors import KsdiffError, printable
 
 # Typed by hand so that `--help` imports no network; a test compares it with the registry.
 Backbone = Literal[
@@ -55,6 +55,33 @@ def train(
             help="Train a whole network on, --init or the shipped one, without a stage 1. Default: both stages.",
         ),
     ] = False,
+    preset: Annotated[
+        Literal["default", "paper"] | None,
+        options.option(
+            options.TRAINING,
+            "--preset",
+            help="What all defaults are; paper: the paper's configuration as it reads. Default: default.",
+        ),
+    ] = None,
+    settings_file: Annotated[
+        Path | None,
+        options.option(
+            options.INPUTS,
+            "--config",
+            metavar="FILE.toml",
+            help="Settings in tables [network] and [training], and perhaps a preset; over the preset. Default: none.",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        options.option(
+            options.TRAINING,
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any setting of the network or of training, over all others but options of their own; repeatable. "
+            "Default: none.",
+        ),
+    ] = None,
     output: Annotated[
         Path,
         options.option(
@@ -70,7 +97,9 @@ def train(
     overwrite: options.Overwrite = False,
     steps: Annotated[
         int | None,
-        options.option(options.TRAINING, "--steps", min=1, help="Optimiser steps of a stage. Default: 1000"),
+        options.option(
+            options.TRAINING, "--steps", min=1, help="Optimiser steps of a stage. Default: 1000; paper: 400 epochs."
+        ),
     ] = None,
     epochs: Annotated[
         int | None,
@@ -89,15 +118,23 @@ def train(
         ),
     ] = None,
     batch: Annotated[
-        int,
-        options.option(options.TRAINING, "--batch", min=1, help="Images a step (image-band pairs with --universal)."),
-    ] = 16,
-    accumulate: Annotated[
-        int,
+        int | None,
         options.option(
-            options.TRAINING, "--accumulate", min=1, help="Pieces in which the network sees a batch; saves memory."
+            options.TRAINING,
+            "--batch",
+            min=1,
+            help="Images a step (image-band pairs with --universal). Default: 16; paper: 32.",
         ),
-    ] = 1,
+    ] = None,
+    accumulate: Annotated[
+        int | None,
+        options.option(
+            options.TRAINING,
+            "--accumulate",
+            min=1,
+            help="Pieces in which the network sees a batch; saves memory. Default: 1.",
+        ),
+    ] = None,
     rate: Annotated[
         float | None,
         options.option(
@@ -109,13 +146,14 @@ def train(
         ),
     ] = None,
     recipe: Annotated[
-        Literal["chain", "random-t"],
+        Literal["chain", "random-t"] | None,
         options.option(
             options.TRAINING,
             "--recipe",
-            help="Stage 2's diffusion: all steps with gradients, or one from a random step.",
+            help="Stage 2's diffusion: all steps with gradients, or one from a random step. "
+            "Default: chain; paper: random-t.",
         ),
-    ] = "chain",
+    ] = None,
     warm_up: Annotated[
         float | None,
         options.option(
@@ -136,15 +174,15 @@ def train(
         ),
     ] = False,
     validate_every: Annotated[
-        int,
+        int | None,
         options.option(
             options.TRAINING,
             "--validate-every",
             min=1,
             metavar="STEPS",
-            help="Steps between validations, which save the resume state.",
+            help="Steps between validations, which save the resume state. Default: 200.",
         ),
-    ] = 200,
+    ] = None,
     model: Annotated[
         Literal["ksdiff", "pixel-diffusion", "plrdiff"],
         options.option(
@@ -154,8 +192,9 @@ def train(
         ),
     ] = "ksdiff",
     backbone: Annotated[
-        Backbone, options.option(options.NETWORK, "--backbone", help="Network that the prior modulates.")
-    ] = "pannextu",
+        Backbone | None,
+        options.option(options.NETWORK, "--backbone", help="Network that the prior modulates. Default: pannextu."),
+    ] = None,
     width: Annotated[
         int | None,
         options.option(
@@ -174,34 +213,40 @@ def train(
         ),
     ] = False,
     prior: Annotated[
-        bool,
-        options.option(options.NETWORK, "--prior/--no-prior", help="With the KSDiff prior, or the plain network."),
-    ] = True,
+        bool | None,
+        options.option(
+            options.NETWORK,
+            "--prior/--no-prior",
+            help="With the KSDiff prior, or the plain network. Default: with it.",
+        ),
+    ] = None,
     encoder: Annotated[
-        Literal["pyramid", "entangled"],
-        options.option(options.NETWORK, "--encoder", help="entangled: inputs concatenated (ablation)."),
-    ] = "pyramid",
+        Literal["pyramid", "entangled"] | None,
+        options.option(
+            options.NETWORK, "--encoder", help="entangled: inputs concatenated (ablation). Default: pyramid."
+        ),
+    ] = None,
     structure: Annotated[
-        Literal["tucker", "mlp"],
-        options.option(options.NETWORK, "--structure", help="mlp: whole kernels from z (ablation)."),
-    ] = "tucker",
+        Literal["tucker", "mlp"] | None,
+        options.option(options.NETWORK, "--structure", help="mlp: whole kernels from z (ablation). Default: tucker."),
+    ] = None,
     rank: Annotated[
-        str,
+        str | None,
         options.option(
             options.NETWORK,
             "--rank",
             metavar="C_IN,C_OUT,K_H,K_W",
-            help="Tucker rank of the kernels, four whole numbers from 1.",
+            help="Tucker rank of the kernels, four whole numbers from 1. Default: 4,4,2,2.",
         ),
-    ] = "4,4,2,2",
+    ] = None,
     precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"],
+        Literal["auto", "fp32", "bf16", "fp16"] | None,
         options.option(
             options.RUNNING,
             "--precision",
-            help="Arithmetic on a GPU; auto: bf16 where it can. A CPU computes in fp32.",
+            help="Arithmetic on a GPU; auto: bf16 where it can. A CPU computes in fp32. Default: auto.",
         ),
-    ] = "auto",
+    ] = None,
     threads: options.Threads = None,
     device: options.Device = "auto",
     seed: options.Seed = 0,
@@ -223,29 +268,28 @@ def train(
         raise typer.BadParameter("give --resume or --overwrite, not both")
     if model != "ksdiff" and stage == "2":
         raise typer.BadParameter(f"{model} has no stage 2")
-    own = (backbone, encoder, structure, rank, prior, separate, recipe)
-    if model != "ksdiff" and own != ("pannextu", "pyramid", "tucker", "4,4,2,2", True, False, "chain"):
-        raise typer.BadParameter("--backbone, --prior, --encoder, --structure, --rank and --recipe go with ksdiff only")
-    ranks = _parse_rank(rank)
+    own = (backbone, encoder, structure, rank, prior, separate or None, recipe, preset)
+    if model != "ksdiff" and any(each is not None for each in own):
+        raise typer.BadParameter(
+            "--backbone, --prior, --encoder, --structure, --rank, --recipe and --preset go with ksdiff only"
+        )
+    ranks = None if rank is None else _parse_rank(rank)
 
     from ksdiff_cli import api_learning
     from ksdiff_cli.models.config import ModelConfig
     from ksdiff_cli.models.peers import PLRConfig
     from ksdiff_cli.models.pixel_diffusion import PixelConfig
+    from ksdiff_cli.training_presets import read_setting, read_settings
 
-    config: ModelConfig | PixelConfig
-    if model != "ksdiff":
-        peer = PLRConfig if model == "plrdiff" else PixelConfig
-        config = peer(width=width or peer.width)
-    else:
-        config = ModelConfig(
-            backbone=backbone,
-            width=width or ModelConfig.width,
-            prior=prior,
-            encoder=encoder,
-            structure=structure,
-            rank=ranks,
-        )
+    kinds: dict[str, type[ModelConfig | PixelConfig]] = {"plrdiff": PLRConfig, "pixel-diffusion": PixelConfig}
+    asked = {"backbone": backbone, "width": width, "prior": prior, "encoder": encoder, "structure": structure}
+    asked |= {"rank": ranks}
+    own_settings = {f"network.{name}": value for name, value in asked.items() if value is not None}
+    try:
+        single = dict(map(read_setting, settings or ()))
+    except KsdiffError as error:
+        raise typer.BadParameter(str(error)) from None
+    in_file, from_file = read_settings(settings_file) if settings_file else (None, {})
     leads = os.environ.get("RANK", "0") == "0"  # torchrun's other processes say nothing
     quiet = quiet or not leads
     with progress("train", quiet=quiet) as report:
@@ -253,7 +297,9 @@ def train(
             *(data or ()),
             output=output,
             stage=stage,
-            config=config,
+            config=kinds.get(model, ModelConfig)(),
+            preset=preset or in_file or "default",
+            settings=from_file | single | own_settings,
             universal=universal,
             steps=steps,
             epochs=epochs,
@@ -263,7 +309,7 @@ def train(
             precision=precision,
             rate=rate,
             recipe=recipe,
-            warm_up=1.0 if separate else warm_up or 0.0,
+            warm_up=1.0 if separate else warm_up,
             validate_every=validate_every,
             init=init,
             fine_tune=fine_tune,

@@ -61,6 +61,7 @@ class PLRDiff(PixelDiffusion):
 
     kind = "plrdiff"
     config: PLRConfig
+    scaling = "DN / (the largest mean + 4 standard deviations of PAN and the bands)"
     whole = "noise, blur and band weights: each window's own"
     caveat = (
         "PLRDiff's published prior (391 million parameters, millions of images) is not to be had; a small U-Net "
