@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ksdiff_cli.evaluation_results import Evaluation
     from ksdiff_cli.metrics import CropName
     from ksdiff_cli.models.config import ModelConfig
-    from ksdiff_cli.models.contract import Config, Stage
+    from ksdiff_cli.models.contract import Stage
     from ksdiff_cli.models.pixel_diffusion import PixelConfig
     from ksdiff_cli.patches.prepare import Prepared
     from ksdiff_cli.patches.sources import Geometry
@@ -223,7 +223,7 @@ def train(
         torch.set_num_threads(usable_threads(threads) or threads)
     paths = tuple(map(Path, data)) or (Path("patches"),)
     files, beside = open_data(paths)
-    network: Config = config or ModelConfig()
+    network = config or ModelConfig()
     found = apply(preset, settings, network)
     network = configure(network, found, files)
     universal = universal or (isinstance(network, ModelConfig) and takes_any_bands(network.backbone))
@@ -241,7 +241,7 @@ def train(
     chosen = dict(found.training) | {name: value for name, value in own.items() if value is not None}
     passes = chosen.pop("epochs", None)
     if steps is not None or epochs is not None:
-        chosen["steps"], passes = steps or TrainingOptions.steps, epochs
+        chosen["steps"], passes = TrainingOptions.steps if steps is None else steps, epochs
     check_number("epochs", passes, 1, whole=True, optional=True)
     options = TrainingOptions(
         data=paths,

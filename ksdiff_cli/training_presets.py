@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.errors import KsdiffError, did_you_mean
@@ -13,6 +13,7 @@ from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import Config
 from ksdiff_cli.training_options import TrainingOptions
 
+Network = TypeVar("Network", bound=Config)
 Preset = Literal["default", "paper"]
 Values = Mapping[str, Any]
 
@@ -63,7 +64,7 @@ PRESETS: dict[str, Settings] = {
 """Every difference from the defaults; ``docs/differences.md`` has the reason of each."""
 
 
-def read_settings(path: Path) -> tuple[str | None, dict[str, Any]]:
+def read_settings(path: Path) -> tuple[Preset | None, dict[str, Any]]:
     """Read a TOML file with the tables ``network`` and ``training``, and perhaps a ``preset``.
 
     Returns:
@@ -86,7 +87,7 @@ def read_settings(path: Path) -> tuple[str | None, dict[str, Any]]:
         if table not in (NETWORK, TRAINING) or not isinstance(values, dict):
             raise KsdiffError(f"{path}: {table} is neither preset, nor one of the tables [network] and [training]")
         settings.update({f"{table}.{name}": value for name, value in values.items()})
-    return preset, settings
+    return cast(Preset | None, preset), settings
 
 
 def read_setting(text: str) -> tuple[str, Any]:
@@ -131,7 +132,7 @@ def apply(preset: str, given: Values, network: Config) -> Settings:
     return Settings(found[NETWORK], found[TRAINING])
 
 
-def configure(network: Config, settings: Settings, files: Sequence[PatchFile]) -> Config:
+def configure(network: Network, settings: Settings, files: Sequence[PatchFile]) -> Network:
     """Return a network's configuration with its settings.
 
     Raises:

@@ -282,8 +282,8 @@ def train(
     from ksdiff_cli.training_presets import read_setting, read_settings
 
     kinds: dict[str, type[ModelConfig | PixelConfig]] = {"plrdiff": PLRConfig, "pixel-diffusion": PixelConfig}
-    asked = {"backbone": backbone, "width": width, "prior": prior, "encoder": encoder, "structure": structure}
-    asked |= {"rank": ranks}
+    asked: dict[str, object] = {"backbone": backbone, "width": width, "prior": prior, "rank": ranks}
+    asked |= {"encoder": encoder, "structure": structure}
     own_settings = {f"network.{name}": value for name, value in asked.items() if value is not None}
     try:
         single = dict(map(read_setting, settings or ()))
