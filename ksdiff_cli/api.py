@@ -21,13 +21,13 @@ from ksdiff_cli.progress import ProgressCallback, silent
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-    from ksdiff_cli.fuser import Fuser
-    from ksdiff_cli.measuring_results import Measurement
+    from ksdiff_cli.evaluation.measured import Measurement
+    from ksdiff_cli.fusers.base import Fuser
     from ksdiff_cli.metrics import CropName
-    from ksdiff_cli.raster_camera import Mtf
-    from ksdiff_cli.raster_writer import Format
+    from ksdiff_cli.output.writer import Format
+    from ksdiff_cli.raster.camera import Mtf
     from ksdiff_cli.sensors import Sensor
-    from ksdiff_cli.sharpening import Sharpened
+    from ksdiff_cli.sharpening.engine import Sharpened
 
 Name = str | PathLike[str]
 """A path; where it says so also anything else that GDAL opens, such as ``https://…`` or ``s3://…``."""
@@ -121,14 +121,14 @@ def sharpen_scene(
         ModelError: weights that cannot be used, or do not fit the scene.
     """
     from ksdiff_cli.products import find_scene
-    from ksdiff_cli.sharpening import SharpenOptions
+    from ksdiff_cli.sharpening.engine import SharpenOptions
     from ksdiff_cli.sharpening.uncertainty import Uncertainty
-    from ksdiff_cli.workflow import Workflow
+    from ksdiff_cli.sharpening.workflow import Workflow
 
     weights = None if checkpoint is None else Path(checkpoint)
     adaptation = None
     if adapt is not None:
-        from ksdiff_cli.adaptation import Adaptation
+        from ksdiff_cli.sharpening.adaptation import Adaptation
 
         adaptation = Adaptation(weights, adapt, seed, device)
     kind: Any = dtype if dtype is None else str(getattr(dtype, "__name__", dtype))
@@ -179,7 +179,7 @@ def _make_fuser(
     mtf: "Mtf | None" = None,
 ) -> "Fuser":
     """Return what sharpens, once all that concerns it is checked; ``given`` is what goes with the network only."""
-    from ksdiff_cli.fusers import make_fuser
+    from ksdiff_cli.fusers.classical import make_fuser
 
     check_seed(seed)
     check_number("threads", threads, 1, whole=True, optional=True)
@@ -302,11 +302,11 @@ def measure(
             ratio or crop.
     """
     from ksdiff_cli.errors import KsdiffError
-    from ksdiff_cli.measuring import measure_against_reference, measure_at_full_resolution
-    from ksdiff_cli.measuring_maps import map_claim
+    from ksdiff_cli.evaluation.maps import map_claim
+    from ksdiff_cli.evaluation.measure import measure_against_reference, measure_at_full_resolution
     from ksdiff_cli.metrics import CropName
+    from ksdiff_cli.products.scene_files import find_inputs
     from ksdiff_cli.report import check_report, write_report
-    from ksdiff_cli.scene_files import find_inputs
 
     check_number("ratio", ratio, 1, optional=True)
     check_choice("crop", crop, CropName)

@@ -17,19 +17,19 @@ from ksdiff_cli.process import usable_threads
 from ksdiff_cli.progress import ProgressCallback, silent
 
 if TYPE_CHECKING:
-    from ksdiff_cli.dataset import PatchFile
-    from ksdiff_cli.evaluation_cases import Protocol, Scaling
-    from ksdiff_cli.evaluation_prior import Prior
-    from ksdiff_cli.evaluation_results import Evaluation
+    from ksdiff_cli.evaluation.cases import Protocol, Scaling
+    from ksdiff_cli.evaluation.prior import Prior
+    from ksdiff_cli.evaluation.results import Evaluation
     from ksdiff_cli.metrics import CropName
     from ksdiff_cli.models.config import ModelConfig
     from ksdiff_cli.models.contract import Stage
-    from ksdiff_cli.models.pixel_diffusion import PixelConfig
+    from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig
+    from ksdiff_cli.patches.dataset import PatchFile
     from ksdiff_cli.patches.prepare import Prepared
     from ksdiff_cli.patches.sources import Geometry
     from ksdiff_cli.sensors import Sensor
-    from ksdiff_cli.training_options import Precision, Recipe
-    from ksdiff_cli.training_presets import Preset
+    from ksdiff_cli.training.options import Precision, Recipe
+    from ksdiff_cli.training.presets import Preset
 
 _EXAMPLES = 3  # images shown in a report; its pictures grow with them
 
@@ -163,7 +163,7 @@ def train(
         config: the network; its ``bands`` are replaced by those of the data. None takes KSDiff's defaults.
         preset: what defaults are: ``default``, or the ``paper``'s configuration as it reads.
         settings: further values by name, ``{"width": 64, "network.steps": 1000}``, of the network's configuration and
-            of :class:`~ksdiff_cli.training_options.TrainingOptions`; what follows here counts where it is given.
+            of :class:`~ksdiff_cli.training.options.TrainingOptions`; what follows here counts where it is given.
         universal: one network for any number of bands, even if all data have one number.
         steps: optimiser steps of a stage; None takes ``epochs``, or those of the preset: 1000, the paper's 400 epochs.
         epochs: passes over the patches, in place of steps.
@@ -199,10 +199,13 @@ def train(
 
     import torch
 
-    from ksdiff_cli.files import Inputs
+    from ksdiff_cli.files.names import Inputs
     from ksdiff_cli.models.backbones import takes_any_bands
     from ksdiff_cli.models.config import ModelConfig
-    from ksdiff_cli.training import (
+    from ksdiff_cli.training.options import FINE_RATE
+    from ksdiff_cli.training.parallel import join_team
+    from ksdiff_cli.training.presets import apply, configure
+    from ksdiff_cli.training.stages import (
         TrainingOptions,
         check_output,
         choose_bands,
@@ -211,9 +214,6 @@ def train(
         open_data,
         train_stage,
     )
-    from ksdiff_cli.training_options import FINE_RATE
-    from ksdiff_cli.training_parallel import join_team
-    from ksdiff_cli.training_presets import apply, configure
 
     check_choice("stage", str(stage), Stages)
     check_number("threads", threads, 1, whole=True, optional=True)
@@ -329,15 +329,15 @@ def evaluate(
         KsdiffError: no data, no such file, method, protocol, crop or prior, or images that do not suit the protocol.
         ModelError: weights that cannot be used, or do not fit the images.
     """
-    from ksdiff_cli.evaluation import evaluate_files, make_fusers
-    from ksdiff_cli.evaluation_cases import Protocol, Scaling, open_files
-    from ksdiff_cli.evaluation_prior import Prior
-    from ksdiff_cli.evaluation_results import write_csv
-    from ksdiff_cli.files import Inputs, check_place, identify
+    from ksdiff_cli.evaluation.cases import Protocol, Scaling, open_files
+    from ksdiff_cli.evaluation.compare import evaluate_files, make_fusers
+    from ksdiff_cli.evaluation.prior import Prior
+    from ksdiff_cli.evaluation.results import write_csv
+    from ksdiff_cli.files.names import Inputs, check_place, identify
+    from ksdiff_cli.files.workdir import Claim
     from ksdiff_cli.metrics import CropName
     from ksdiff_cli.report import check_report, write_report
     from ksdiff_cli.sensors import find_sensor
-    from ksdiff_cli.workdir import Claim
 
     if not data:
         raise KsdiffError("no data: name patch files, or folders that prepare-data made")

@@ -11,9 +11,9 @@ from typer.core import TyperGroup
 
 from ksdiff_cli import __version__
 from ksdiff_cli.commands import doctor, evaluate, info, metrics, prepare_data, sharpen, simulate, train
-from ksdiff_cli.console import stderr
+from ksdiff_cli.commands.console import stderr
+from ksdiff_cli.commands.usage import explain, is_usage
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.usage import explain, is_usage
 
 # without a handler Python prints GDAL's warnings, dozens for one full disk, before our one line
 logging.getLogger("rasterio").addHandler(logging.NullHandler())

@@ -17,7 +17,7 @@ from torch import Tensor
 from .contract import FusionModel, ModelError
 from .ksdiff import KSDiff
 from .peers import PLRDiff
-from .pixel_diffusion import PixelDiffusion
+from .peers.pixel_diffusion import PixelDiffusion
 
 FORMAT_VERSION = 1
 MODELS: dict[str, type[FusionModel]] = {kind.kind: kind for kind in (KSDiff, PixelDiffusion, PLRDiff)}

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ksdiff_cli.fusers import Upsampling
-from ksdiff_cli.raster import SceneStatistics, Tile
+from ksdiff_cli.fusers.classical import Upsampling
+from ksdiff_cli.raster.pair import SceneStatistics, Tile
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {

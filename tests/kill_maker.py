@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 _MOMENTS = ((Path, "replace"), (Path, "rename"), (Path, "unlink"), (shutil, "rmtree"), (os, "link"))
 _MOST = 60
 _LOADED = {
-    "metrics": ("main", "measuring", "report", "scene_files"),
-    "sharpen": ("main", "quicklook", "workflow"),
+    "metrics": ("main", "evaluation.measure", "report", "products.scene_files"),
+    "sharpen": ("main", "sharpening.quicklook", "sharpening.workflow"),
     "simulate": ("main", "simulation.files"),
 }
 

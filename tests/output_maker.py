@@ -8,13 +8,13 @@ from typing import Any
 from conftest import PairFiles
 from rasterio.windows import Window
 
+from ksdiff_cli.output.creation import BLOCK
+from ksdiff_cli.output.pixels import choose_format
+from ksdiff_cli.output.writer import Format, check_output, new_raster
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import Scene, open_pair
-from ksdiff_cli.raster_creation import BLOCK
-from ksdiff_cli.raster_crop import Crop, crop_pair
-from ksdiff_cli.raster_format import choose_format
-from ksdiff_cli.raster_writer import Format, check_output, new_raster
-from ksdiff_cli.scene_files import scene_inputs
+from ksdiff_cli.products.scene_files import scene_inputs
+from ksdiff_cli.raster.crop import Crop, crop_pair
+from ksdiff_cli.raster.pair import Scene, open_pair
 
 SUFFIX: dict[Format, str] = {"GTiff": ".tif", "COG": ".tif", "VRT": ".vrt"}
 TAGS = {"TIFFTAG_SOFTWARE": "ksdiff 1.2.3", "KSDIFF_METHOD": "exp", "KSDIFF_TEXT": "a <b> & \"c\" 'é'"}

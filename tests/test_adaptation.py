@@ -17,7 +17,7 @@ import torch
 from ksdiff_cli.models.checkpoint import load_ksdiff, read_header, save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.ksdiff import KSDiff
-from ksdiff_cli.training_log import Log
+from ksdiff_cli.training.log import Log
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -93,7 +93,7 @@ def test_weights_for_other_gains_are_not_found_again(run, scene, weights, tmp_pa
 
 
 def test_weights_that_would_be_worse_are_not_used(run, scene, weights, tmp_path, monkeypatch):
-    import ksdiff_cli.adaptation as adaptation
+    import ksdiff_cli.sharpening.adaptation as adaptation
 
     def spoil(options, stage, progress, again):
         model, header = load_ksdiff(options.init)

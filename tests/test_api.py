@@ -43,7 +43,7 @@ def test_importing_loads_nothing_heavy(tmp_path: Path) -> None:
     assert outside(script, tmp_path) == "[] True"
 
 
-@pytest.mark.parametrize("first", ["from ksdiff_cli import metrics", "import ksdiff_cli.measuring"])
+@pytest.mark.parametrize("first", ["from ksdiff_cli import metrics", "import ksdiff_cli.evaluation.measure"])
 def test_metrics_is_one_thing_whatever_came_first(first: str, tmp_path: Path) -> None:
     script = (
         f"{first}\nfrom ksdiff_cli import metrics\nprint(metrics.__name__, callable(metrics), callable(metrics.sam))"
@@ -250,12 +250,12 @@ def test_commands_offer_what_the_api_takes() -> None:
     from ksdiff_cli.commands.prepare_data import prepare_data
     from ksdiff_cli.commands.sharpen import sharpen
     from ksdiff_cli.commands.train import train
-    from ksdiff_cli.evaluation_cases import Protocol
-    from ksdiff_cli.evaluation_prior import Prior
+    from ksdiff_cli.evaluation.cases import Protocol
+    from ksdiff_cli.evaluation.prior import Prior
     from ksdiff_cli.metrics import CropName
+    from ksdiff_cli.output.writer import Format
     from ksdiff_cli.patches.sources import Geometry
-    from ksdiff_cli.raster_writer import Format
-    from ksdiff_cli.training_options import Precision, Recipe
+    from ksdiff_cli.training.options import Precision, Recipe
 
     for command, name, choices in (
         (sharpen, "dtype", Dtype),

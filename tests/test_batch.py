@@ -10,10 +10,10 @@ import pytest
 import rasterio
 from conftest import PairFiles
 
-from ksdiff_cli import batch
-from ksdiff_cli.batch import Source, read_sources, run_batch, summarise
 from ksdiff_cli.errors import KsdiffError, StoppedError
-from ksdiff_cli.raster_vrt import write_vrt
+from ksdiff_cli.output.vrt import write_vrt
+from ksdiff_cli.sharpening import batch
+from ksdiff_cli.sharpening.batch import Source, read_sources, run_batch, summarise
 
 OPTIONS = ("--method", "exp", "--no-registration-check", "--tile", 64)
 

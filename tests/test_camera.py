@@ -14,10 +14,10 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import corner_aligned, cubic_matrix
+from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.camera import SceneCamera, camera_kernel, estimate_camera, view_boxes
 from ksdiff_cli.numerics.camera_views import SIDE
-from ksdiff_cli.tiling import Box
+from ksdiff_cli.numerics.grids import corner_aligned, cubic_matrix
 
 Array = NDArray[Any]
 
@@ -175,8 +175,8 @@ def test_views_cover_a_small_scene_and_are_few_in_a_large_one() -> None:
 
 def test_files_tell_what_arrays_tell(make_pair: Callable[..., Any]) -> None:
     from ksdiff_cli.products import find_scene
-    from ksdiff_cli.raster import open_pair
-    from ksdiff_cli.raster_camera import find_camera
+    from ksdiff_cli.raster.camera import find_camera
+    from ksdiff_cli.raster.pair import open_pair
 
     made = acquire(textured(4), 4, 0.25, 0.5, (0.0, 0.0), 0.01)
 
@@ -208,8 +208,8 @@ def test_real_scenes_tell_soft_and_compensated_cameras_apart(
     real_data: Callable[[str], Path], name: str, gain: tuple[float, float], compensation: tuple[float, float]
 ) -> None:
     from ksdiff_cli.products import find_scene
-    from ksdiff_cli.raster import open_pair
-    from ksdiff_cli.raster_camera import find_camera
+    from ksdiff_cli.raster.camera import find_camera
+    from ksdiff_cli.raster.pair import open_pair
 
     folder = real_data(name)
     files = [folder / "pan.tif", folder / "ms.tif"]

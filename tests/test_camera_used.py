@@ -13,17 +13,17 @@ from conftest import PairFiles
 
 from ksdiff_cli.classical import METHODS
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fusers import Classical, Upsampling, make_fuser
-from ksdiff_cli.grids import corner_aligned
+from ksdiff_cli.fusers.classical import Classical, Upsampling, make_fuser
+from ksdiff_cli.fusers.consistent import Consistent
 from ksdiff_cli.metrics import ergas, sam
+from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.camera import camera_kernel
+from ksdiff_cli.numerics.grids import corner_aligned
+from ksdiff_cli.numerics.projection import place_camera
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import open_pair
-from ksdiff_cli.raster_camera import find_camera, ms_camera
-from ksdiff_cli.sharpening import Sharpened, SharpenOptions, sharpen_scene
-from ksdiff_cli.sharpening.camera import place_camera
-from ksdiff_cli.sharpening.consistency import Consistent
-from ksdiff_cli.tiling import Box
+from ksdiff_cli.raster.camera import find_camera, ms_camera
+from ksdiff_cli.raster.pair import open_pair
+from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, sharpen_scene
 
 Array = Any
 GAIN, COMPENSATION = 0.3, 0.8
@@ -130,7 +130,7 @@ def test_some_pixels_tell_what_all_do_of_compensated_cameras_too(
     with open_pair(scene_of(str(files.pan), [str(files.ms)])) as pair:
         statistics, fusers = pair.statistics(), [make_fuser(name, mtf="scene") for _ in range(2)]
         fusers[0].prepare(pair, statistics)
-        monkeypatch.setattr("ksdiff_cli.fusers._LARGE", 0)
+        monkeypatch.setattr("ksdiff_cli.fusers.classical._LARGE", 0)
         fusers[1].prepare(pair, statistics)
         tile = pair.read(100, 100, 64, 64)
     whole, some = (fuser.fuse(tile, statistics, 4) for fuser in fusers)

@@ -17,7 +17,7 @@ from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError
 from ksdiff_cli.models.ksdiff import KSDiff
 from ksdiff_cli.models.peers import PLRConfig
-from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
+from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig, PixelDiffusion
 
 SMALL = {
     "width": 8,

@@ -11,18 +11,18 @@ from reference_values import EXPECTED, load_reference
 
 from ksdiff_cli.classical import METHODS, Setup, fuse, gsa, make_block, make_setup
 from ksdiff_cli.classical.filters import atrous, mtf_low
-from ksdiff_cli.classical.moments import LowTail, Moments, solve
-from ksdiff_cli.dataset import PatchFile
-from ksdiff_cli.degrade import decimate, interp23tap, mtf_filter
+from ksdiff_cli.commands.options import MethodName
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.evaluation import evaluate_files
-from ksdiff_cli.fusers import Classical, Upsampling, make_fuser
+from ksdiff_cli.evaluation.compare import evaluate_files
+from ksdiff_cli.fusers.classical import Classical, Upsampling, make_fuser
 from ksdiff_cli.metrics import ergas, measure_reduced
-from ksdiff_cli.options import MethodName
+from ksdiff_cli.numerics.moments import LowTail, Moments, solve
+from ksdiff_cli.numerics.toolbox import decimate, interp23tap, mtf_filter
+from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import open_pair
+from ksdiff_cli.raster.pair import open_pair
 from ksdiff_cli.sensors import SENSORS, find_sensor
-from ksdiff_cli.sharpening import SharpenOptions, sharpen_scene
+from ksdiff_cli.sharpening.engine import SharpenOptions, sharpen_scene
 
 REFERENCE = {
     "exp": "exp",
@@ -275,7 +275,7 @@ def sharpened(scene, path, name, **options):
 
 @every_method
 def test_a_scene_is_sharpened_as_the_whole_image_would_be(name, make_pair, monkeypatch):
-    monkeypatch.setattr("ksdiff_cli.fusers._BLOCK", 64)
+    monkeypatch.setattr("ksdiff_cli.fusers.classical._BLOCK", 64)
     scene, folder = scene_pair(make_pair)
     found, tags = sharpened(scene, folder / "out.tif", name, tile=64)
     assert tags["KSDIFF_METHOD"] == name
@@ -310,7 +310,7 @@ def test_some_pixels_of_a_large_scene_tell_what_all_do(holes, name, make_pair, m
     with open_pair(scene_of(str(files.pan), [str(files.ms)])) as pair:
         fusers = [make_fuser(name) for _ in range(3)]
         fusers[0].prepare(pair, pair.statistics())
-        monkeypatch.setattr("ksdiff_cli.fusers._LARGE", 0)
+        monkeypatch.setattr("ksdiff_cli.fusers.classical._LARGE", 0)
         fusers[1].prepare(pair, pair.statistics())
         fusers[2].prepare(pair, pair.statistics(watch=fusers[2].watch(pair)))
         tile, known = pair.read(300, 300, 64, 64), pair.statistics()
@@ -321,7 +321,7 @@ def test_some_pixels_of_a_large_scene_tell_what_all_do(holes, name, make_pair, m
 
 @every_method
 def test_windows_do_not_show_beside_holes(name, make_pair, monkeypatch):
-    monkeypatch.setattr("ksdiff_cli.fusers._BLOCK", 96)
+    monkeypatch.setattr("ksdiff_cli.fusers.classical._BLOCK", 96)
     scene, folder = scene_pair(make_pair, holes=True)
     whole, _ = sharpened(scene, folder / "whole.tif", name)
     for tile in (64, 112):

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from ksdiff_cli.dataset import PatchFile
-from ksdiff_cli.degrade import interp23tap
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import corner_aligned, upsample
-from ksdiff_cli.training_batches import Ahead, TrainingBatches
+from ksdiff_cli.numerics.grids import corner_aligned, upsample
+from ksdiff_cli.numerics.toolbox import interp23tap
+from ksdiff_cli.patches.dataset import PatchFile
+from ksdiff_cli.training.batches import Ahead, TrainingBatches
 
 
 def arrays(count=6, bands=4, side=32, ratio=4, dtype=np.float32, seed=0) -> dict[str, np.ndarray]:
@@ -55,7 +55,7 @@ def test_a_pancollection_file_reads_as_stored(tmp_path) -> None:
 
 
 def test_a_file_without_statistics_counts_as_one_scene(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("ksdiff_cli.dataset._CHUNK_BYTES", 5000)  # several passes
+    monkeypatch.setattr("ksdiff_cli.patches.dataset._CHUNK_BYTES", 5000)  # several passes
     content = arrays(count=11)
     statistics = PatchFile(write(tmp_path / "a.h5", content)).statistics([7, 2])
     np.testing.assert_allclose(statistics.ms_mean, np.tile(content["ms"].mean((0, 2, 3)), (2, 1)), rtol=1e-6)
@@ -226,5 +226,5 @@ def test_files_that_are_none_are_refused(tmp_path) -> None:
 
 
 def test_a_training_machine_needs_no_raster_library() -> None:
-    code = "import sys; sys.modules.update(rasterio=None, scipy=None); import ksdiff_cli.dataset"
+    code = "import sys; sys.modules.update(rasterio=None, scipy=None); import ksdiff_cli.patches.dataset"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,7 +5,7 @@ import pytest
 from reference_values import load_reference
 from scipy.ndimage import correlate as direct_correlate
 
-from ksdiff_cli.degrade import (
+from ksdiff_cli.numerics.toolbox import (
     INTERP_REACH,
     MTF_REACH,
     bicubic,

@@ -25,17 +25,18 @@ pytest.importorskip("distributed", reason="Dask is not installed: pip install -e
 from distributed_maker import ENVIRONMENT, Cluster, Slow
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files import contents, find_other
-from ksdiff_cli.fusers import Classical, Network, Upsampling, make_fuser
+from ksdiff_cli.files.names import contents, find_other
+from ksdiff_cli.files.workdir import lock_folder
+from ksdiff_cli.fusers.classical import Classical, Network, Upsampling, make_fuser
+from ksdiff_cli.fusers.consistent import Consistent
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.products.mosaic import ImageTile, join_tiles
 from ksdiff_cli.progress import silent
-from ksdiff_cli.sharpening import Sharpened, SharpenOptions, distributed, job_folder, sharpen_scene, worker
-from ksdiff_cli.sharpening.consistency import Consistent
+from ksdiff_cli.sharpening import distributed, worker
 from ksdiff_cli.sharpening.distributed import Workers, open_workers
+from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, job_folder, sharpen_scene
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.parcel import pack, unpack
-from ksdiff_cli.workdir import lock_folder
 
 # sockets that Dask's client leaves to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -177,7 +178,8 @@ def test_the_same_command_goes_on_after_the_client_was_killed(files: PairFiles, 
     output = files.folder / "out.tif"
     script = (
         "import sys\nfrom pathlib import Path\nfrom distributed_maker import Slow\n"
-        "from ksdiff_cli.products import make_pair\nfrom ksdiff_cli.sharpening import SharpenOptions, sharpen_scene\n"
+        "from ksdiff_cli.products import make_pair\n"
+        "from ksdiff_cli.sharpening.engine import SharpenOptions, sharpen_scene\n"
         "from ksdiff_cli.sharpening.distributed import Workers, open_workers\n"
         "pan, ms, out, scheduler = sys.argv[1:]\n"
         "with open_workers(scheduler=scheduler) as workers:\n"

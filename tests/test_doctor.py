@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ksdiff_cli import diagnosis
-from ksdiff_cli.diagnosis import Finding, diagnose, is_broken
+from ksdiff_cli.commands import diagnosis
+from ksdiff_cli.commands.diagnosis import Finding, diagnose, is_broken
 from ksdiff_cli.weights import SHIPPED, check
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,7 +72,7 @@ def test_little_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_a_gdal_without_drivers_and_codecs(monkeypatch: pytest.MonkeyPatch) -> None:
     rasterio = pytest.importorskip("rasterio")
     monkeypatch.setattr(rasterio.Env, "drivers", lambda self: {"GTiff": "", "VRT": ""})
-    monkeypatch.setattr("ksdiff_cli.raster_creation.default_codec", lambda: "DEFLATE")
+    monkeypatch.setattr("ksdiff_cli.output.creation.default_codec", lambda: "DEFLATE")
     found = by_name(list(diagnosis._gdal()))
     assert found["GDAL drivers"].status == "problem" and "COG" in found["GDAL drivers"].text
     assert (found["JPEG 2000"].status, found["compression"].status) == ("warning", "warning")

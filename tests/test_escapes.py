@@ -15,9 +15,9 @@ from rasterio.transform import Affine
 from test_hdf5 import make
 from typer.testing import CliRunner
 
-from ksdiff_cli.console import SafeConsole, cell
+from ksdiff_cli.commands.console import SafeConsole, cell
 from ksdiff_cli.errors import printable
-from ksdiff_cli.files import as_json
+from ksdiff_cli.files.names import as_json
 
 BAD = {
     "colours": "a\x1b[31mb",
@@ -113,10 +113,10 @@ def test_a_batch_its_table_and_its_summary(name: str, tmp_path: Path, run: Any) 
 
 @NAMES
 def test_tables_reports_and_lists_of_figures(name: str, tmp_path: Path) -> None:
-    from ksdiff_cli.evaluation import evaluate_files
-    from ksdiff_cli.evaluation_cases import open_files
-    from ksdiff_cli.evaluation_results import write_csv
-    from ksdiff_cli.fusers import Upsampling
+    from ksdiff_cli.evaluation.cases import open_files
+    from ksdiff_cli.evaluation.compare import evaluate_files
+    from ksdiff_cli.evaluation.results import write_csv
+    from ksdiff_cli.fusers.classical import Upsampling
     from ksdiff_cli.report import write_report
 
     folder = tmp_path / name.replace("/", "-")
@@ -134,7 +134,7 @@ def test_tables_reports_and_lists_of_figures(name: str, tmp_path: Path) -> None:
 
 
 def test_a_bar_shows_names_as_they_are(monkeypatch: Any, capsys: Any) -> None:
-    from ksdiff_cli import console
+    from ksdiff_cli.commands import console
 
     shown = SafeConsole(force_terminal=True, width=300, stderr=True)
     monkeypatch.setattr(console, "stderr", shown)

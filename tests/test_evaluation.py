@@ -14,19 +14,19 @@ from typer.testing import CliRunner
 
 import ksdiff_cli
 from ksdiff_cli.classical import METHODS
-from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.evaluation import evaluate_files, make_fusers
-from ksdiff_cli.evaluation_cases import make_case, open_files
-from ksdiff_cli.evaluation_results import Evaluation, MethodResult, write_csv
-from ksdiff_cli.evaluation_statistics import compare
-from ksdiff_cli.fuser import Fuser
-from ksdiff_cli.fusers import Upsampling
+from ksdiff_cli.evaluation.cases import make_case, open_files
+from ksdiff_cli.evaluation.compare import evaluate_files, make_fusers
+from ksdiff_cli.evaluation.results import Evaluation, MethodResult, write_csv
+from ksdiff_cli.evaluation.statistics import compare
+from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.fusers.classical import Upsampling
 from ksdiff_cli.metrics import ergas, measure_full, psnr, q2n, sam
 from ksdiff_cli.models.checkpoint import save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError
 from ksdiff_cli.models.ksdiff import KSDiff
+from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.sensors import find_sensor
 
 

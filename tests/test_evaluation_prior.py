@@ -11,15 +11,15 @@ from test_evaluation import write
 from test_training import SMALL
 
 from ksdiff_cli import sharpen_array
-from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.evaluation import evaluate_files, make_fusers
-from ksdiff_cli.evaluation_cases import make_case
-from ksdiff_cli.evaluation_prior import gather_latents
-from ksdiff_cli.fusers import Network
+from ksdiff_cli.evaluation.cases import make_case
+from ksdiff_cli.evaluation.compare import evaluate_files, make_fusers
+from ksdiff_cli.evaluation.prior import gather_latents
+from ksdiff_cli.fusers.classical import Network
 from ksdiff_cli.models.checkpoint import save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.ksdiff import KSDiff
+from ksdiff_cli.patches.dataset import PatchFile
 
 
 def make(path: Path, stage=2, strength=30.0, **config) -> Path:

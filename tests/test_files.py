@@ -12,7 +12,7 @@ import pytest
 from conftest import largest_file
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files import (
+from ksdiff_cli.files.names import (
     check_unchanged,
     contents,
     digest,
@@ -22,10 +22,10 @@ from ksdiff_cli.files import (
     remove_growing,
     write_text,
 )
+from ksdiff_cli.files.png import write_png
+from ksdiff_cli.files.workdir import Claim, open_workdir, write_note
 from ksdiff_cli.patches.writer import new_part
-from ksdiff_cli.png import write_png
-from ksdiff_cli.training_log import Log
-from ksdiff_cli.workdir import Claim, open_workdir, write_note
+from ksdiff_cli.training.log import Log
 
 LONG = "something to say\n" * 1000
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ksdiff_cli import anchors
-from ksdiff_cli.anchors import count_anchors, read_anchors, spread_windows
 from ksdiff_cli.classical import METHODS
-from ksdiff_cli.fuser import Fuser
-from ksdiff_cli.fusers import Network, make_fuser
+from ksdiff_cli.fusers import anchors
+from ksdiff_cli.fusers.anchors import count_anchors, read_anchors, spread_windows
+from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.fusers.classical import Network, make_fuser
+from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import Swath, Tile, open_pair
-from ksdiff_cli.tiling import Box
+from ksdiff_cli.raster.pair import Swath, Tile, open_pair
 
 torch = pytest.importorskip("torch")
 
@@ -181,8 +181,8 @@ def test_networks_take_no_more_memory_than_they_say(values, weights):
 
     code = f"""
 import numpy as np, torch
-from ksdiff_cli.fusers import Network
-from ksdiff_cli.raster import SceneStatistics, Tile
+from ksdiff_cli.fusers.classical import Network
+from ksdiff_cli.raster.pair import SceneStatistics, Tile
 def memory(key):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
 def tile(side):

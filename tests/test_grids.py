@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from ksdiff_cli.grids import (
+from ksdiff_cli.numerics.grids import (
     Axis,
     GridMap,
     apply_separable,

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.patches.dataset import PatchFile
 
 Spoil = Callable[[h5py.File, Path], Any]
 
@@ -143,9 +143,9 @@ def test_bad_files_are_told_in_one_line(case: str, protocol: str, tmp_path: Path
 
 def evaluate(path: Path, protocol: str) -> str:
     """Do what ``ksdiff evaluate`` does, with a method that needs no network; return the one line that refuses it."""
-    from ksdiff_cli.evaluation import evaluate_files
-    from ksdiff_cli.evaluation_cases import open_files
-    from ksdiff_cli.fusers import Upsampling
+    from ksdiff_cli.evaluation.cases import open_files
+    from ksdiff_cli.evaluation.compare import evaluate_files
+    from ksdiff_cli.fusers.classical import Upsampling
 
     with pytest.raises(KsdiffError) as caught:
         evaluate_files(open_files([path], protocol), {"exp": Upsampling()}, protocol=protocol)
@@ -252,7 +252,7 @@ def test_info_of_many_groups_and_odd_attributes(tmp_path: Path, run: Callable[..
         assert "\x1b" not in result.stdout
     facts = json.loads(result.stdout)
     assert facts["datasets"]["lms"]["dtype"] == "unknown"
-    monkeypatch.setattr("ksdiff_cli.inspection._MOST_ITEMS", 2)
+    monkeypatch.setattr("ksdiff_cli.commands.inspection._MOST_ITEMS", 2)
     assert len(json.loads(run("info", path, "--json").stdout)["datasets"]) <= 2
 
 

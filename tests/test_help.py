@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from ksdiff_cli import options
+from ksdiff_cli.commands import options
 from ksdiff_cli.main import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,7 +96,8 @@ def test_the_shell_completes(typed: str, expected: set[str], run: Any) -> None:
 
 def test_completion_of_a_sensor_loads_nothing_heavy(tmp_path: Path) -> None:
     script = (
-        "import sys\nfrom ksdiff_cli.options import complete_sensor\nassert complete_sensor('WV3') == ['WV3']\n"
+        "import sys\nfrom ksdiff_cli.commands.options import complete_sensor\n"
+        "assert complete_sensor('WV3') == ['WV3']\n"
         "print(sorted(set(sys.modules) & {'torch', 'rasterio', 'numpy'}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -21,8 +21,8 @@ import rasterio.shutil
 from conftest import PairFiles, write_raster
 from rasterio.vrt import WarpedVRT
 
-from ksdiff_cli.files import Inputs, files_behind, paths_in
-from ksdiff_cli.png import write_png
+from ksdiff_cli.files.names import Inputs, files_behind, paths_in
+from ksdiff_cli.files.png import write_png
 
 Array = Any
 FAST = ("--method", "exp", "--no-registration-check", "--overwrite", "-q")

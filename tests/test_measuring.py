@@ -15,12 +15,13 @@ from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
-from ksdiff_cli import measuring, measuring_pictures, metrics
-from ksdiff_cli.degrade import interp23tap, mtf_filter
+from ksdiff_cli import metrics
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import corner_aligned
+from ksdiff_cli.evaluation import examples, measure
+from ksdiff_cli.evaluation.measure import measure_against_reference, measure_at_full_resolution
 from ksdiff_cli.main import app
-from ksdiff_cli.measuring import measure_against_reference, measure_at_full_resolution
+from ksdiff_cli.numerics.grids import corner_aligned
+from ksdiff_cli.numerics.toolbox import interp23tap, mtf_filter
 from ksdiff_cli.sensors import SENSORS
 
 UTM = "EPSG:32633"
@@ -63,7 +64,7 @@ def images():
 
 @pytest.fixture
 def small_steps(monkeypatch):
-    monkeypatch.setattr(measuring, "_STEP", (32, 64))
+    monkeypatch.setattr(measure, "_STEP", (32, 64))
 
 
 def assert_values(found, expected):
@@ -282,7 +283,7 @@ def test_full_nodata_is_the_same_streamed_and_in_memory(folder, images, monkeypa
     pan, fused = (folder.write(f"{name}.tif", images[name], nodata=0) for name in ("pan", "fused"))
     ms = folder.write("ms.tif", images["ms"], cell=4, nodata=0, row=corner, col=corner)
     whole = measure_at_full_resolution(fused, pan, ms)
-    monkeypatch.setattr(measuring, "_STEP", (32, 64))
+    monkeypatch.setattr(measure, "_STEP", (32, 64))
     # the reference's circular upsampling spreads the holes of MS, so that D_lambda may have no cell left
     known_values = {name: value for name, value in whole.values.items() if math.isfinite(value)}
     assert {"D_rho", "D_sR", "R_Q2n", "R_SAM", "sharpness_next"} <= set(known_values)
@@ -328,7 +329,7 @@ def test_full_on_other_grids_says_so(folder, images, monkeypatch, ratio, shift):
     assert whole.ratio == pytest.approx(ratio) and "bicubic" in whole.settings["upsampling"]
     assert any("bicubic resampling by the georeference" in line for line in whole.notes)
     assert 0 <= whole.values["D_lambda"] < 0.15 and 0 <= whole.values["D_s"] < 0.15
-    monkeypatch.setattr(measuring, "_STEP", (32, 64))
+    monkeypatch.setattr(measure, "_STEP", (32, 64))
     for name, value in measure_at_full_resolution(fused, pan, ms).values.items():
         assert value == pytest.approx(whole.values[name], rel=1e-5), name
 
@@ -483,7 +484,7 @@ def test_report_at_full_resolution(folder, images, ratio):
 @pytest.mark.parametrize("protocol", ["reduced", "full"])
 def test_a_large_image_is_shown_by_an_overview_and_windows(folder, images, small_steps, monkeypatch, protocol):
     """Gathered block by block: means of the valid pixels; windows pixel by pixel, where data are valid."""
-    monkeypatch.setattr(measuring_pictures, "WINDOW", 48)
+    monkeypatch.setattr(examples, "WINDOW", 48)
     fused = images["fused"].copy()
     fused[:, :64, :64] = 0
     path = folder.write("fused.tif", fused, nodata=0)

@@ -7,7 +7,6 @@ import pytest
 from reference_values import EXPECTED, has_reference, load_reference
 
 from ksdiff_cli import metrics
-from ksdiff_cli.degrade import decimate, interp23tap, mtf_filter
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics import crop, make_full_block, q2n_map, sam_map
 from ksdiff_cli.metrics.blocks import Span, make_block, split
@@ -15,6 +14,7 @@ from ksdiff_cli.metrics.d_lambda import DLambda
 from ksdiff_cli.metrics.d_s import DS
 from ksdiff_cli.metrics.full_blocks import FullBlock, quality_cells
 from ksdiff_cli.metrics.qnr import PairDLambda
+from ksdiff_cli.numerics.toolbox import decimate, interp23tap, mtf_filter
 from ksdiff_cli.sensors import SENSORS
 
 AGAINST_REFERENCE = {

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from ksdiff_cli import metrics
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import Axis, GridMap, corner_aligned
+from ksdiff_cli.numerics.grids import Axis, GridMap, corner_aligned
 
 GAINS = (0.34, 0.32, 0.3, 0.22)
 

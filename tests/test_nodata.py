@@ -14,10 +14,10 @@ from rasterio.transform import Affine
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import nearest
+from ksdiff_cli.numerics.fill import MS_LEVELS, fill_invalid, filling_area, follow, grow
+from ksdiff_cli.numerics.grids import nearest
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import ScenePair, SceneStatistics, open_pair
-from ksdiff_cli.raster_fill import MS_LEVELS, fill_invalid, filling_area, follow, grow
+from ksdiff_cli.raster.pair import ScenePair, SceneStatistics, open_pair
 from ksdiff_cli.simulation.files import simulate_arrays
 
 Array = NDArray[Any]
@@ -445,10 +445,10 @@ def test_windows_without_data_are_not_filled(
         with rasterio.open(tmp_path / name) as dataset:
             return dataset.read().tobytes()
 
-    monkeypatch.setattr("ksdiff_cli.raster.grow", count(grow))
-    monkeypatch.setattr("ksdiff_cli.raster.follow", count(follow))
+    monkeypatch.setattr("ksdiff_cli.raster.pair.grow", count(grow))
+    monkeypatch.setattr("ksdiff_cli.raster.pair.follow", count(follow))
     skipped, few = sharpen("skipped.tif"), len(filled)
-    monkeypatch.setattr("ksdiff_cli.raster.ScenePair.holds_data", lambda pair, box: True)
+    monkeypatch.setattr("ksdiff_cli.raster.pair.ScenePair.holds_data", lambda pair, box: True)
     filled.clear()
     assert sharpen("all.tif") == skipped
     assert few < len(filled) / 2

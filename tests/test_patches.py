@@ -15,13 +15,13 @@ from scipy.ndimage import minimum_filter
 from typer.testing import CliRunner
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import corner_aligned, degrade, upsample
+from ksdiff_cli.numerics.grids import corner_aligned, degrade, upsample
 from ksdiff_cli.patches.area import reach
 from ksdiff_cli.patches.layout import SPLITS, common_side, lay_regions, windows
 from ksdiff_cli.patches.plan import PatchOptions
 from ksdiff_cli.patches.prepare import prepare_patches
 from ksdiff_cli.patches.sources import PairSource
-from ksdiff_cli.raster import BandSource, Scene, open_pair
+from ksdiff_cli.raster.pair import BandSource, Scene, open_pair
 from ksdiff_cli.sensors import find_sensor
 
 

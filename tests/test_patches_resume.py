@@ -14,11 +14,11 @@ import rasterio
 from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files.workdir import Workdir
 from ksdiff_cli.patches import parts
 from ksdiff_cli.patches.plan import PatchOptions
 from ksdiff_cli.patches.prepare import prepare_patches
 from ksdiff_cli.patches.workspace import workspace_folder
-from ksdiff_cli.workdir import Workdir
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and file locks")

@@ -5,7 +5,7 @@ import torch
 
 from ksdiff_cli.models.checkpoint import load_ksdiff, load_model, save_model
 from ksdiff_cli.models.contract import ModelError, Statistics
-from ksdiff_cli.models.pixel_diffusion import PREDICTIONS, PixelConfig, PixelDiffusion
+from ksdiff_cli.models.peers.pixel_diffusion import PREDICTIONS, PixelConfig, PixelDiffusion
 
 SMALL = {"width": 8, "multipliers": (1, 2), "sampling_steps": 4}
 

@@ -115,7 +115,7 @@ def test_long_texts_take_time_by_their_length_alone(tmp_path: Path) -> None:
 def test_long_names_too() -> None:
     code = """
 from ksdiff_cli.products import names_scenes
-from ksdiff_cli.raster_open import _IN_ZIP
+from ksdiff_cli.raster.open import _IN_ZIP
 n = 60_000
 for name in (
     "/vsizip/" + ".zip" * n,
@@ -242,7 +242,7 @@ def pack(path: Path, members: dict[str, bytes]) -> Path:
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tgz"])
 def test_bombs_are_refused(name: str, tmp_path: Path, monkeypatch: Any, fails: Callable[..., str]) -> None:
-    monkeypatch.setattr("ksdiff_cli.raster_open._UNPACKED", 1 << 20)
+    monkeypatch.setattr("ksdiff_cli.raster.open._UNPACKED", 1 << 20)
     path = tmp_path / name
     pack(
         path if name != "a.tgz" else tmp_path / "a.tar.gz", {f"pan{number}.tif": bytes(1 << 20) for number in range(9)}

@@ -12,7 +12,7 @@ from products_maker import C1, C1_ETM, C2
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products import find_scenes
-from ksdiff_cli.raster import open_pair
+from ksdiff_cli.raster.pair import open_pair
 
 SCENE_ID = "LC80170512015339LGN00"  # before the Collections
 

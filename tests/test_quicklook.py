@@ -12,13 +12,13 @@ from conftest import PairFiles, write_raster
 from output_maker import write_output
 from rasterio.transform import Affine
 
-from ksdiff_cli import quicklook
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files import Inputs
-from ksdiff_cli.png import encode_png
+from ksdiff_cli.files.names import Inputs
+from ksdiff_cli.files.png import encode_png
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.quicklook import check_quicklook, draw_quicklook
-from ksdiff_cli.raster import QualityBand
+from ksdiff_cli.raster.pair import QualityBand
+from ksdiff_cli.sharpening import quicklook
+from ksdiff_cli.sharpening.quicklook import check_quicklook, draw_quicklook
 
 Array = Any
 GAP, BAR = 8, 28

@@ -10,11 +10,11 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
+from ksdiff_cli.numerics.boxes import Box
+from ksdiff_cli.numerics.values import Moments
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair, open_raster, read_band
-from ksdiff_cli.raster_values import Moments
+from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair, open_pair, open_raster, read_band
 from ksdiff_cli.sensors import find_sensor
-from ksdiff_cli.tiling import Box
 
 PAN = Affine(0.5, 0, 593270, 0, -0.5, 5747657)
 

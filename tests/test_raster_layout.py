@@ -14,10 +14,10 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import corner_aligned
+from ksdiff_cli.numerics.grids import corner_aligned
 from ksdiff_cli.products import find_scenes
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import open_pair
+from ksdiff_cli.raster.pair import open_pair
 
 
 def rpcs(line: float, sample: float) -> RPC:

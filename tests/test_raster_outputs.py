@@ -21,16 +21,16 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine
 from rasterio.warp import transform_bounds
 
-from ksdiff_cli import raster_creation
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files import Inputs
+from ksdiff_cli.files.names import Inputs
+from ksdiff_cli.output import creation
+from ksdiff_cli.output.pixels import PixelFormat, choose_format
+from ksdiff_cli.output.statistics import BandStatistics
+from ksdiff_cli.output.vrt import write_vrt
+from ksdiff_cli.output.writer import Format, check_output, space_needed
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import open_pair
-from ksdiff_cli.raster_crop import crop_to, find_crop
-from ksdiff_cli.raster_format import PixelFormat, choose_format
-from ksdiff_cli.raster_statistics import BandStatistics
-from ksdiff_cli.raster_vrt import write_vrt
-from ksdiff_cli.raster_writer import Format, check_output, space_needed
+from ksdiff_cli.raster.crop import crop_to, find_crop
+from ksdiff_cli.raster.pair import open_pair
 
 Array = Any
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -149,8 +149,8 @@ def test_the_bytes_do_not_depend_on_the_seed_of_hashes(rich: PairFiles, tmp_path
 
 
 def test_without_zstd_it_is_deflate(make_pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert raster_creation.default_codec() in {"ZSTD", "DEFLATE"}
-    monkeypatch.setattr(raster_creation, "default_codec", lambda: "DEFLATE")
+    assert creation.default_codec() in {"ZSTD", "DEFLATE"}
+    monkeypatch.setattr(creation, "default_codec", lambda: "DEFLATE")
     files = make_pair()
     for format in ("GTiff", "COG"):
         with rasterio.open(write_output(files, tmp_path / f"{format}.tif", format).output) as out:
@@ -164,12 +164,12 @@ def test_the_probe_sees_a_gdal_without_zstd(monkeypatch: pytest.MonkeyPatch) -> 
         profile["COMPRESS"] = "NOSUCHCODEC"
         return opened(self, **profile)
 
-    raster_creation.default_codec.cache_clear()
+    creation.default_codec.cache_clear()
     monkeypatch.setattr(rasterio.io.MemoryFile, "open", without)
     try:
-        assert raster_creation.default_codec() == "DEFLATE"
+        assert creation.default_codec() == "DEFLATE"
     finally:
-        raster_creation.default_codec.cache_clear()
+        creation.default_codec.cache_clear()
 
 
 # ---- values
@@ -268,9 +268,9 @@ def test_cog_takes_creation_options_and_refuses_bad_ones(make_pair: Any, tmp_pat
         assert out.compression.name == "lzw"
         assert out.block_shapes[0] == (128, 128)
         assert out.overviews(1) == [2, 4]
-    for creation in ({"COMPRESS": "FOO"}, {"COLOUR": "RED"}, {"BLOCKSIZE": "17"}):
+    for wrong in ({"COMPRESS": "FOO"}, {"COLOUR": "RED"}, {"BLOCKSIZE": "17"}):
         with pytest.raises(KsdiffError) as caught:
-            write_output(files, tmp_path / "b.tif", "COG", creation=creation)
+            write_output(files, tmp_path / "b.tif", "COG", creation=wrong)
         assert "\n" not in str(caught.value)
     assert names(tmp_path) == ["a.tif", "scene"]
 
@@ -553,7 +553,7 @@ def test_what_gdal_cannot_store_is_refused_before_any_work(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     files = make_pair(dtype=dtype)
-    monkeypatch.setattr("ksdiff_cli.raster.ScenePair.statistics", lambda *_: pytest.fail("work has begun"))
+    monkeypatch.setattr("ksdiff_cli.raster.pair.ScenePair.statistics", lambda *_: pytest.fail("work has begun"))
     given = [f"{name}={value}" for name, value in creation.items()]
     out = files.folder / f"out{SUFFIX[format]}"
     options = [word for option in given for word in ("--co", option)]
@@ -571,10 +571,10 @@ def test_what_gdal_can_store_is_not_refused(make_pair: Any, tmp_path: Path) -> N
     for cog in (False, True):
         for codec in ("NONE", "LZW", "DEFLATE", "ZSTD", "LERC"):
             for pixels in (byte, wide):
-                raster_creation.check_creation(cog, {"COMPRESS": codec}, pixels, 5)
-        raster_creation.check_creation(cog, {"COMPRESS": "JPEG"}, byte, 3)
-        raster_creation.check_creation(cog, {"COMPRESS": "LZW", "NBITS": "12"}, replace(byte, dtype=np.dtype("u2")), 2)
-    raster_creation.check_creation(False, {"SPARSE_OK": "YES", "INTERLEAVE": "BAND"}, wide, 3)
+                creation.check_creation(cog, {"COMPRESS": codec}, pixels, 5)
+        creation.check_creation(cog, {"COMPRESS": "JPEG"}, byte, 3)
+        creation.check_creation(cog, {"COMPRESS": "LZW", "NBITS": "12"}, replace(byte, dtype=np.dtype("u2")), 2)
+    creation.check_creation(False, {"SPARSE_OK": "YES", "INTERLEAVE": "BAND"}, wide, 3)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import QualityBand, Scene, open_pair
-from ksdiff_cli.raster_layout import warp_reason
-from ksdiff_cli.raster_warp import rotation, warp_grid
+from ksdiff_cli.raster.layout import warp_reason
+from ksdiff_cli.raster.pair import QualityBand, Scene, open_pair
+from ksdiff_cli.raster.warp import rotation, warp_grid
 
 Array = Any
 

@@ -15,9 +15,9 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.output.creation import default_codec
+from ksdiff_cli.output.pixels import PixelFormat
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster_creation import default_codec
-from ksdiff_cli.raster_format import PixelFormat
 
 Array = Any
 

@@ -14,13 +14,13 @@ from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import Axis, GridMap, degrade
 from ksdiff_cli.metrics.ergas import ergas
+from ksdiff_cli.numerics.grids import Axis, GridMap, degrade
 from ksdiff_cli.products import find_scenes
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import Scene, open_pair
-from ksdiff_cli.registration import Registration, guard, measure_shift
-from ksdiff_cli.registration_windows import read_windows
+from ksdiff_cli.raster.pair import Scene, open_pair
+from ksdiff_cli.raster.registration import Registration, guard, measure_shift
+from ksdiff_cli.raster.registration_windows import read_windows
 from ksdiff_cli.simulation import camera
 
 Array = Any
@@ -266,7 +266,7 @@ def test_windows_spread_over_a_large_scene_and_avoid_holes(write: Any) -> None:
 
 
 def test_clouds_are_not_compared(grounds: Any, write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ksdiff_cli.raster import ScenePair
+    from ksdiff_cli.raster.pair import ScenePair
 
     ground, cloud = grounds(), np.zeros((96, 96), bool)
     cloud[:, :60] = True

@@ -14,7 +14,7 @@ import pytest
 from rasterio.io import MemoryFile
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.measuring import measure_against_reference, measure_at_full_resolution
+from ksdiff_cli.evaluation.measure import measure_against_reference, measure_at_full_resolution
 from ksdiff_cli.metrics import ABOUT
 from ksdiff_cli.report import Box, Example, Report, check_report, colours, page, rgb_bands, table, write_report, writing
 from ksdiff_cli.report.charts import chart

@@ -10,12 +10,12 @@ from rasterio.transform import Affine
 from scipy.ndimage import uniform_filter
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fuser import Fuser
-from ksdiff_cli.fusers import Network, Upsampling, make_fuser
+from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.fusers.classical import Network, Upsampling, make_fuser
+from ksdiff_cli.output.writer import new_raster
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import SceneStatistics, Tile
-from ksdiff_cli.raster_writer import new_raster
-from ksdiff_cli.sharpening import Sharpened, SharpenOptions, sharpen_scene
+from ksdiff_cli.raster.pair import SceneStatistics, Tile
+from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, sharpen_scene
 
 Array = Any
 
@@ -264,7 +264,7 @@ def test_the_command_line_bounds_gdals_threads(make_pair: Any, run: Any, monkeyp
         seen.append(rasterio.env.getenv()["GDAL_NUM_THREADS"])
         return new_raster(*arguments, **more)
 
-    monkeypatch.setattr("ksdiff_cli.sharpening.new_raster", watch)
+    monkeypatch.setattr("ksdiff_cli.sharpening.engine.new_raster", watch)
     done = run("sharpen", files.pan, files.ms, "-o", files.folder / "out.tif", "--method", "exp", "--threads", 3)
     assert (done.exit_code, seen) == (0, ["3"]), done.output
 

@@ -11,19 +11,20 @@ import pytest
 import rasterio
 from conftest import PairFiles
 
-from ksdiff_cli import anchors, fusers_divided, fusers_network
-from ksdiff_cli.device_transfer import DeviceTransfer
-from ksdiff_cli.devices import free_memory, has_bf16
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fuser import Fuser
-from ksdiff_cli.fusers import Network
-from ksdiff_cli.fusers_divided import Divider
+from ksdiff_cli.fusers import anchors, divided
+from ksdiff_cli.fusers import network as fusers_network
+from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.fusers.classical import Network
+from ksdiff_cli.fusers.device import free_memory, has_bf16
+from ksdiff_cli.fusers.divided import Divider
+from ksdiff_cli.fusers.transfer import DeviceTransfer
+from ksdiff_cli.numerics.boxes import Box, Tiling
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import open_pair
-from ksdiff_cli.sharpening import Sharpened, SharpenOptions, job_folder, sharpen_scene
+from ksdiff_cli.raster.pair import open_pair
+from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, job_folder, sharpen_scene
 from ksdiff_cli.sharpening.parcel import pack, unpack
 from ksdiff_cli.sharpening.plan import DeviceNeed, Need, device_needed, make_plan
-from ksdiff_cli.tiling import Box, Tiling
 
 torch = pytest.importorskip("torch")
 
@@ -47,7 +48,7 @@ def weights(tmp_path: Path) -> Path:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Anchors and parts for scenes of a few hundred pixels."""
     monkeypatch.setattr(anchors, "SIDE", 32)
-    monkeypatch.setattr(fusers_divided, "SMALLEST", 32)
+    monkeypatch.setattr(divided, "SMALLEST", 32)
 
 
 def sharpen(files: PairFiles, fuser: Any, name: str = "out.tif", **options: Any) -> Sharpened:
@@ -359,7 +360,7 @@ def test_what_was_found_out_is_told_when_no_window_is_left_to_make(
 ) -> None:
     files = make_pair(size=(300, 600))
     with monkeypatch.context() as patch:
-        patch.setattr("ksdiff_cli.sharpening.Assembly.finish", lambda *arguments: 1 / 0)
+        patch.setattr("ksdiff_cli.sharpening.engine.Assembly.finish", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             sharpen(files, OnGpu(free), tile=256)
     assert len(list(job_folder(files.folder / "out.tif").glob("*.tif"))) == 6

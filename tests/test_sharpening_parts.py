@@ -11,13 +11,14 @@ import rasterio
 from scipy.ndimage import gaussian_filter
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fusers import Upsampling
+from ksdiff_cli.fusers.classical import Upsampling
+from ksdiff_cli.numerics.boxes import Box, Tiling
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.sharpening import SharpenOptions, shards, sharpen_scene
+from ksdiff_cli.sharpening import shards
+from ksdiff_cli.sharpening.engine import SharpenOptions, sharpen_scene
 from ksdiff_cli.sharpening.pipeline import make_windows, read_ahead
 from ksdiff_cli.sharpening.plan import GB, MOST_AHEAD, Need, make_plan, memory_needed
 from ksdiff_cli.sharpening.seams import Seams
-from ksdiff_cli.tiling import Box, Tiling
 
 Array = Any
 NETWORK = Need(bands=4, stored=2, margin=64, fusing=900, base=420_000_000)

@@ -16,13 +16,14 @@ import rasterio
 from conftest import PairFiles, largest_file
 from rasterio.transform import Affine
 
-from ksdiff_cli import raster_cog, raster_tiles
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fusers import Upsampling
+from ksdiff_cli.files.workdir import lock_folder
+from ksdiff_cli.fusers.classical import Upsampling
+from ksdiff_cli.output import cog, tiles
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster import SceneStatistics, Tile
-from ksdiff_cli.sharpening import Sharpened, SharpenOptions, assembly, job_folder, sharpen_scene
-from ksdiff_cli.workdir import lock_folder
+from ksdiff_cli.raster.pair import SceneStatistics, Tile
+from ksdiff_cli.sharpening import assembly
+from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, job_folder, sharpen_scene
 
 Array = Any
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,12 +32,12 @@ ROOT = Path(__file__).resolve().parents[1]
 KILLED = """
 import importlib, json, os, signal, sys
 from pathlib import Path
-import ksdiff_cli.sharpening
-from ksdiff_cli.fusers import Upsampling
+import ksdiff_cli.sharpening.engine
+from ksdiff_cli.fusers.classical import Upsampling
 from ksdiff_cli.products import make_pair
-from ksdiff_cli.sharpening import SharpenOptions, sharpen_scene
+from ksdiff_cli.sharpening.engine import SharpenOptions, sharpen_scene
 
-ksdiff_cli.sharpening.QUICK = 0
+ksdiff_cli.sharpening.engine.QUICK = 0
 
 def sharpen(folder, module, owner, name, number, when):
     place = importlib.import_module(module)
@@ -73,8 +74,8 @@ KILLS: dict[str, tuple[tuple[Any, ...], int]] = {
     "a shard has just got its name": (("pathlib", "Path", "replace", 9, "after"), 12),
     "all shards are there": (("ksdiff_cli.sharpening.assembly", "", "read_ahead", 1, "before"), 0),
     "in the middle of the output": (("ksdiff_cli.sharpening.seams", "Seams", "add", 2, "after"), 0),
-    "the output is whole": (("ksdiff_cli.workdir", "Claim", "make", 1, "after"), 0),
-    "the output has its name": (("ksdiff_cli.workdir", "Workdir", "remove", 1, "before"), 0),
+    "the output is whole": (("ksdiff_cli.files.workdir", "Claim", "make", 1, "after"), 0),
+    "the output has its name": (("ksdiff_cli.files.workdir", "Workdir", "remove", 1, "before"), 0),
 }
 
 
@@ -103,7 +104,7 @@ class Counting(Upsampling):
 @pytest.fixture(autouse=True)
 def long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have windows of interpolation kept, as those of a huge output are."""
-    monkeypatch.setattr("ksdiff_cli.sharpening.QUICK", 0)
+    monkeypatch.setattr("ksdiff_cli.sharpening.engine.QUICK", 0)
 
 
 @pytest.fixture
@@ -350,8 +351,8 @@ def test_what_a_run_leaves_that_is_killed_anywhere_goes(
     output = "out.vrt" if format == "VRT" else "out.tif"
     module, function = {
         "whole": (assembly.Assembly, "finish"),
-        "copy": (raster_cog, "check_whole") if format == "COG" else (raster_tiles, "add_sources"),
-        "last": (Path, "replace") if format == "COG" else (raster_tiles.shutil, "rmtree"),
+        "copy": (cog, "check_whole") if format == "COG" else (tiles, "add_sources"),
+        "last": (Path, "replace") if format == "COG" else (tiles.shutil, "rmtree"),
     }[place]
     work, left = getattr(module, function), tmp_path / "left"
 
@@ -375,7 +376,7 @@ def test_what_a_run_leaves_that_is_killed_anywhere_goes(
 
 def test_interrupting_tells_how_to_go_on(files: PairFiles, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fuser = Counting(8, KeyboardInterrupt())
-    monkeypatch.setattr("ksdiff_cli.fusers.make_fuser", lambda *arguments, **more: fuser)
+    monkeypatch.setattr("ksdiff_cli.fusers.classical.make_fuser", lambda *arguments, **more: fuser)
     command = ("sharpen", files.pan, files.ms, "-o", files.folder / "out.tif", "--tile", 64)
     stopped = run(*command, "--no-registration-check")
     assert stopped.exit_code == 130
@@ -458,7 +459,7 @@ def test_windows_go_into_the_output_as_they_are_made(
     taken: list[int] = []
     take = assembly.Assembly.take
     monkeypatch.setattr(assembly.Assembly, "take", lambda self, *given: taken.append(given[0]) or take(self, *given))
-    monkeypatch.setattr("ksdiff_cli.sharpening.QUICK", limit)
+    monkeypatch.setattr("ksdiff_cli.sharpening.engine.QUICK", limit)
     if limit:
         monkeypatch.setattr("ksdiff_cli.sharpening.job.Job.store", lambda *arguments: 1 / 0)
     suffix = "vrt" if format == "VRT" else "tif"
@@ -467,7 +468,7 @@ def test_windows_go_into_the_output_as_they_are_made(
     assert made.seam == pytest.approx(1, abs=0.1) and made.fidelity
     if format == "GTiff":
         monkeypatch.undo()
-        monkeypatch.setattr("ksdiff_cli.sharpening.QUICK", 0)
+        monkeypatch.setattr("ksdiff_cli.sharpening.engine.QUICK", 0)
         assert made.output.read_bytes() == piece_by_piece(blocks, monkeypatch)
 
 
@@ -489,14 +490,14 @@ def test_kills_while_windows_go_into_the_output(
 
 
 def test_what_is_made_again_in_seconds_leaves_nothing(blocks: PairFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ksdiff_cli.sharpening.QUICK", 10**9)
+    monkeypatch.setattr("ksdiff_cli.sharpening.engine.QUICK", 10**9)
     interrupted(blocks, 3, tile=256)
     assert names(blocks) == ["ms.tif", "pan.tif"]
     with largest_file(100_000), pytest.raises(KsdiffError, match=r"out.tif: cannot be written"):
         sharpen(blocks, tile=256)
     assert names(blocks) == ["ms.tif", "pan.tif"]
     made = sharpen(blocks, tile=256)
-    monkeypatch.setattr("ksdiff_cli.sharpening.QUICK", 0)
+    monkeypatch.setattr("ksdiff_cli.sharpening.engine.QUICK", 0)
     assert made.output.read_bytes() == piece_by_piece(blocks, monkeypatch)
 
 

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import corner_aligned, degrade, upsample
+from ksdiff_cli.numerics.grids import corner_aligned, degrade, upsample
 from ksdiff_cli.sensors import SENSORS, find_sensor
 from ksdiff_cli.simulation.acquisition import Ground, acquire, largest_side, simulated_ground
 from ksdiff_cli.simulation.camera import blur, ms_kernel, pan_kernel

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.tiling import ALIGN, Box, Tiling
+from ksdiff_cli.numerics.boxes import ALIGN, Box, Tiling
 
 
 @pytest.mark.parametrize("tile", [64, 80, 256])

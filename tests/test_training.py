@@ -18,8 +18,8 @@ from ksdiff_cli.models.backbones import BACKBONES, takes_any_bands
 from ksdiff_cli.models.checkpoint import load_model, weights_hash
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError
-from ksdiff_cli.models.pixel_diffusion import PixelConfig
-from ksdiff_cli.training import TrainingOptions, check_output, choose_bands, is_done, open_data, train_stage
+from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig
+from ksdiff_cli.training.stages import TrainingOptions, check_output, choose_bands, is_done, open_data, train_stage
 
 SMALL = {
     "width": 8,
@@ -287,7 +287,9 @@ def test_clear_refusals(patches, tmp_path):
 
 def test_resume_with_other_options_is_refused(patches, tmp_path, monkeypatch):
     chosen = options(patches, tmp_path)
-    monkeypatch.setattr("ksdiff_cli.training.save_model", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "ksdiff_cli.training.stages.save_model", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         train_stage(chosen, 1)
     with pytest.raises(KsdiffError, match="rate"):
@@ -297,7 +299,7 @@ def test_resume_with_other_options_is_refused(patches, tmp_path, monkeypatch):
 def test_resume_with_other_patches_is_refused(tmp_path, monkeypatch):
     chosen = options(write_patches(tmp_path / "patches"), tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("ksdiff_cli.training.save_model", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("ksdiff_cli.training.stages.save_model", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train_stage(chosen, 1)
     write_patches(tmp_path / "patches", seed=1)  # as many, of the same size, in the same place
@@ -315,7 +317,7 @@ def test_a_run_that_replaces_another_is_not_taken_for_it(patches, tmp_path, monk
     chosen = options(patches, tmp_path)
     train_stage(chosen, 1)
     check_output(chosen, 1, resume=False, overwrite=True)
-    monkeypatch.setattr("ksdiff_cli.training_run.Run.advance", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("ksdiff_cli.training.run.Run.advance", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train_stage(chosen, 1)
     assert chosen.file(1).exists() and not is_done(chosen, 1)

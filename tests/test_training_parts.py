@@ -13,17 +13,16 @@ import torch
 from conftest import largest_file
 from test_training import SMALL, options, write_patches
 
-from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files.png import write_png
 from ksdiff_cli.models.checkpoint import load_model, save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError
 from ksdiff_cli.models.ksdiff import KSDiff
-from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
-from ksdiff_cli.png import write_png
-from ksdiff_cli.training import open_data, train_stage
-from ksdiff_cli.training_log import Log
-from ksdiff_cli.training_losses import (
+from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig, PixelDiffusion
+from ksdiff_cli.patches.dataset import PatchFile
+from ksdiff_cli.training.log import Log
+from ksdiff_cli.training.losses import (
     Arithmetic,
     Draws,
     Objective,
@@ -31,11 +30,12 @@ from ksdiff_cli.training_losses import (
     train_once,
     train_pixels_once,
 )
-from ksdiff_cli.training_parallel import ALONE, Team, join_team
-from ksdiff_cli.training_pictures import draw_curves, draw_strip
-from ksdiff_cli.training_run import Run
-from ksdiff_cli.training_stopper import Stopper
-from ksdiff_cli.training_validation import means_of_others, validate
+from ksdiff_cli.training.parallel import ALONE, Team, join_team
+from ksdiff_cli.training.pictures import draw_curves, draw_strip
+from ksdiff_cli.training.run import Run
+from ksdiff_cli.training.stages import open_data, train_stage
+from ksdiff_cli.training.stopper import Stopper
+from ksdiff_cli.training.validation import means_of_others, validate
 
 EXACT = choose_arithmetic("auto", torch.device("cpu"))
 
@@ -313,8 +313,8 @@ def test_lost_weights_are_not_stored(patches, tmp_path, monkeypatch):
         return {name: value * float("nan") for name, value in losses.items()} if self.step == 3 else losses
 
     monkeypatch.setattr(Run, "advance", advance)
-    monkeypatch.setattr("ksdiff_cli.training._SAVE_SECONDS", -1)  # a state after every step
-    monkeypatch.setattr("ksdiff_cli.training._LOOK", 1000)
+    monkeypatch.setattr("ksdiff_cli.training.stages._SAVE_SECONDS", -1)  # a state after every step
+    monkeypatch.setattr("ksdiff_cli.training.stages._LOOK", 1000)
     chosen = options(patches, tmp_path, steps=5, validate_every=100)
     with pytest.raises(KsdiffError, match="not finite"):
         train_stage(chosen, 1)

@@ -9,15 +9,15 @@ import torch
 from test_training import SMALL, options, write_patches
 
 from ksdiff_cli.api_learning import train
-from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.models.checkpoint import load_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError, Statistics
 from ksdiff_cli.models.ksdiff import KSDiff
 from ksdiff_cli.models.peers import PLRConfig
-from ksdiff_cli.training_options import TrainingOptions
-from ksdiff_cli.training_presets import PRESETS, apply, configure, read_setting, read_settings
+from ksdiff_cli.patches.dataset import PatchFile
+from ksdiff_cli.training.options import TrainingOptions
+from ksdiff_cli.training.presets import PRESETS, apply, configure, read_setting, read_settings
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 import rasterio
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fuser import Fuser
-from ksdiff_cli.raster import SceneStatistics, Tile
+from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.raster.pair import SceneStatistics, Tile
 from ksdiff_cli.sharpening import uncertainty
 from ksdiff_cli.sharpening.uncertainty import Spread
 

@@ -16,8 +16,8 @@ from scipy.ndimage import gaussian_filter
 from ksdiff_cli import KsdiffError, measure, prepare_patches, sharpen_array, sharpen_scene
 from ksdiff_cli.checks import read_nodata
 from ksdiff_cli.classical import METHODS
-from ksdiff_cli.raster_bands import BandSource
-from ksdiff_cli.raster_nodata import find_fill
+from ksdiff_cli.raster.bands import BandSource
+from ksdiff_cli.raster.nodata import find_fill
 from ksdiff_cli.simulation.files import simulate_arrays
 
 Array = NDArray[Any]

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ksdiff_cli.grids import corner_aligned, degrade, upsample
 from ksdiff_cli.models.checkpoint import load_model, save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError, Statistics
 from ksdiff_cli.models.ksdiff import KSDiff
 from ksdiff_cli.models.observation import AxisMap, Cameras, Observed, fit_cameras, fit_mix, resharpen, see, spread
 from ksdiff_cli.numerics.camera import View
+from ksdiff_cli.numerics.grids import corner_aligned, degrade, upsample
 from ksdiff_cli.numerics.sharpness import implied_sharpness
 from ksdiff_cli.numerics.sharpness import resharpen as resharpen_array
 

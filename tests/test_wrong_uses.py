@@ -371,7 +371,7 @@ def test_interrupted(place: Place, run: Any, tmp_path: Path, monkeypatch: pytest
     def interrupt(*arguments: Any, **more: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ksdiff_cli.fusers.Upsampling.fuse", interrupt)
+    monkeypatch.setattr("ksdiff_cli.fusers.classical.Upsampling.fuse", interrupt)
     result = run("sharpen", place / "pan.tif", place / "ms.tif", "-o", tmp_path / "out.tif", "--method", "exp")
     assert result.exit_code == 130
     assert len(result.stderr.splitlines()) <= 1 and "Traceback" not in result.output
@@ -384,7 +384,7 @@ def test_training_stopped_before_it_has_written_anything(
     words = ("train", "--stage", 1, "--data", place / "patches", "-o", tmp_path / "run", "--threads", 1, "-q")
     words = (*words, "--backbone", "pnn", "--no-prior", "--batch", 1, "--steps", 2)
     with monkeypatch.context() as hasty:
-        hasty.setattr("ksdiff_cli.training_stopper.Stopper.asked", True)
+        hasty.setattr("ksdiff_cli.training.stopper.Stopper.asked", True)
         line = fails(*words)
     assert "stage1: stopped at step 1 of 2" in line and "--resume" in line
     assert run(*words, "--resume").exit_code == 0 and (tmp_path / "run" / "stage1.safetensors").is_file()

@@ -7,7 +7,7 @@ import numpy as np
 
 from ksdiff_cli.classical.filters import atrous, atrous_reach, down_up, low_reach
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate
-from ksdiff_cli.classical.moments import Moments, divide
+from ksdiff_cli.numerics.moments import Moments, divide
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from ksdiff_cli.classical.filters import (
     to_ms_grid,
 )
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, no_reach, weigh
-from ksdiff_cli.classical.moments import Moments
-from ksdiff_cli.degrade import bicubic
+from ksdiff_cli.numerics.moments import Moments
+from ksdiff_cli.numerics.toolbox import bicubic
 
 
 @dataclass(frozen=True)

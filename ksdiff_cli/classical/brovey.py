@@ -7,9 +7,9 @@ import numpy as np
 
 from ksdiff_cli.classical.filters import ideal_low, mtf_reach
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned, modulate, no_reach, scale
-from ksdiff_cli.classical.moments import Moments, divide
-from ksdiff_cli.grids import mtf_sigma
 from ksdiff_cli.numerics.camera import Kernel
+from ksdiff_cli.numerics.grids import mtf_sigma
+from ksdiff_cli.numerics.moments import Moments, divide
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from ksdiff_cli.classical.filters import ideal_low, mtf_reach
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate, no_reach, weigh
-from ksdiff_cli.classical.moments import LowTail, Moments, divide, solve
+from ksdiff_cli.numerics.moments import LowTail, Moments, divide, solve
 
 _FOUR_BANDS = np.array([0.95, 0.45, 0.40, 0.05])  # blue, green, red, near infrared
 _PERCENTILE = 0.01

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.classical.method import Block, Setup
-from ksdiff_cli.degrade import (
+from ksdiff_cli.numerics.camera import Kernel, camera_kernel
+from ksdiff_cli.numerics.camera_views import SOFTENING
+from ksdiff_cli.numerics.toolbox import (
     MTF_REACH,
     apply_axes,
     bicubic,
@@ -18,8 +20,6 @@ from ksdiff_cli.degrade import (
     mtf_kernel,
     sampling_matrix,
 )
-from ksdiff_cli.numerics.camera import Kernel, camera_kernel
-from ksdiff_cli.numerics.camera_views import SOFTENING
 
 Array = NDArray[Any]
 

@@ -14,7 +14,7 @@ from ksdiff_cli.classical.filters import (
     to_ms_grid,
 )
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, no_reach, weigh
-from ksdiff_cli.classical.moments import Moments, divide, solve
+from ksdiff_cli.numerics.moments import Moments, divide, solve
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.classical.moments import Moments, divide
-from ksdiff_cli.degrade import is_power_of_two
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics.camera import Kernel, SceneCamera
+from ksdiff_cli.numerics.moments import Moments, divide
+from ksdiff_cli.numerics.toolbox import is_power_of_two
 from ksdiff_cli.sensors import Sensor, find_sensor
 
 Array = NDArray[Any]
@@ -199,7 +199,7 @@ def fuse(method: Method, pan: Array, ms_up: Array, setup: Setup, valid: Array | 
     Args:
         method: one of :data:`ksdiff_cli.classical.METHODS`.
         pan: (1, H, W), DN.
-        ms_up: (bands, H, W), DN; in toolbox geometry made by :func:`ksdiff_cli.degrade.interp23tap`.
+        ms_up: (bands, H, W), DN; in toolbox geometry made by :func:`ksdiff_cli.numerics.toolbox.interp23tap`.
         setup: ratio, gains and geometry.
         valid: (H, W) bool, pixels that hold data; None for all.
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ksdiff_cli.classical.filters import down_up, low_reach
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate, no_reach, weigh
-from ksdiff_cli.classical.moments import Moments, divide, solve
+from ksdiff_cli.numerics.moments import Moments, divide, solve
 
 _BETA = 0.95  # overall strength of the injection
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.classical.moments import Moments
-from ksdiff_cli.grids import apply_separable, cubic_matrix, gaussian_matrix, gaussian_reach, reach
+from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.camera import Kernel
-from ksdiff_cli.tiling import Box
+from ksdiff_cli.numerics.grids import apply_separable, cubic_matrix, gaussian_matrix, gaussian_reach, reach
+from ksdiff_cli.numerics.moments import Moments
 
 if TYPE_CHECKING:
-    from ksdiff_cli.raster import ScenePair
+    from ksdiff_cli.raster.pair import ScenePair
 
 Array = NDArray[Any]
 

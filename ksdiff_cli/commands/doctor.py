@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ksdiff_cli import options
-from ksdiff_cli.console import print_json, stdout
+from ksdiff_cli.commands import options
+from ksdiff_cli.commands.console import print_json, stdout
 from ksdiff_cli.errors import printable
 
 if TYPE_CHECKING:
-    from ksdiff_cli.diagnosis import Finding
+    from ksdiff_cli.commands.diagnosis import Finding
 
 _STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -24,7 +24,7 @@ def doctor(json: options.Json = False) -> None:
 
     Example: ksdiff doctor --json > machine.json
     """
-    from ksdiff_cli.diagnosis import diagnose, is_broken, to_dict
+    from ksdiff_cli.commands.diagnosis import diagnose, is_broken, to_dict
 
     found = diagnose(Path.cwd())
     if json:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ksdiff_cli import options
-from ksdiff_cli.console import cell, note, print_json, print_table, progress, stdout
+from ksdiff_cli.commands import options
+from ksdiff_cli.commands.console import cell, note, print_json, print_table, progress, stdout
 
 if TYPE_CHECKING:
-    from ksdiff_cli.evaluation_results import Evaluation
+    from ksdiff_cli.evaluation.results import Evaluation
 
 _COLUMNS = 7  # metrics of a table
 _SHIFTS = 20  # images whose shift is printed

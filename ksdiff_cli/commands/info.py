@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ksdiff_cli import options
-from ksdiff_cli.console import print_json
+from ksdiff_cli.commands import options
+from ksdiff_cli.commands.console import print_json
 from ksdiff_cli.errors import printable
 
 
@@ -28,7 +28,7 @@ def info(
 
     Example: ksdiff info WV3
     """
-    from ksdiff_cli.inspection import describe
+    from ksdiff_cli.commands.inspection import describe
 
     facts = describe(path, sensor, options.read_nodata(src_nodata))
     if json:

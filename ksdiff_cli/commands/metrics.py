@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ksdiff_cli import options
-from ksdiff_cli.console import note, print_json, progress, stdout
+from ksdiff_cli.commands import options
+from ksdiff_cli.commands.console import note, print_json, progress, stdout
 
 if TYPE_CHECKING:
-    from ksdiff_cli.measuring_results import Measurement
+    from ksdiff_cli.evaluation.measured import Measurement
 
 
 def metrics(

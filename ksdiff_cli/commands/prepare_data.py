@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ksdiff_cli import options
-from ksdiff_cli.console import note, print_json, progress, stdout
+from ksdiff_cli.commands import options
+from ksdiff_cli.commands.console import note, print_json, progress, stdout
 
 if TYPE_CHECKING:
     from ksdiff_cli.patches.dry_run import Forecast

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
-from ksdiff_cli import options
-from ksdiff_cli.console import cell, note, print_json, print_table, progress, stdout
+from ksdiff_cli.commands import options
+from ksdiff_cli.commands.console import cell, note, print_json, print_table, progress, stdout
 from ksdiff_cli.errors import KsdiffError
 
 if TYPE_CHECKING:
-    from ksdiff_cli.adaptation import Adaptation
-    from ksdiff_cli.batch import Outcome
     from ksdiff_cli.progress import ProgressCallback
-    from ksdiff_cli.raster import Scene
-    from ksdiff_cli.sharpening import Sharpened
+    from ksdiff_cli.raster.pair import Scene
+    from ksdiff_cli.sharpening.adaptation import Adaptation
+    from ksdiff_cli.sharpening.batch import Outcome
+    from ksdiff_cli.sharpening.engine import Sharpened
     from ksdiff_cli.sharpening.pipeline import Maker
     from ksdiff_cli.sharpening.uncertainty import Uncertainty
-    from ksdiff_cli.workflow import Workflow
+    from ksdiff_cli.sharpening.workflow import Workflow
 
 _Number = TypeVar("_Number", int, float)
 
@@ -184,10 +184,10 @@ def sharpen(
 
     reuse_memory()
     wait_quietly()  # before torch is loaded
-    from ksdiff_cli.fusers import make_fuser
+    from ksdiff_cli.fusers.classical import make_fuser
     from ksdiff_cli.products import find_scene
-    from ksdiff_cli.sharpening import SharpenOptions, job_folder
-    from ksdiff_cli.workflow import Workflow
+    from ksdiff_cli.sharpening.engine import SharpenOptions, job_folder
+    from ksdiff_cli.sharpening.workflow import Workflow
 
     workflow = Workflow(
         # a client may have no GPU, though its workers have
@@ -274,8 +274,8 @@ def _run_batch(
     as_json: bool,
 ) -> None:
     """Sharpen many scenes and print what became of them."""
-    from ksdiff_cli.batch import SUMMARY, BatchInputs, check_mosaic, read_sources, run_batch, summarise
-    from ksdiff_cli.raster_vrt import write_vrt
+    from ksdiff_cli.output.vrt import write_vrt
+    from ksdiff_cli.sharpening.batch import SUMMARY, BatchInputs, check_mosaic, read_sources, run_batch, summarise
 
     sources = read_sources(place, sensor, folder)
     suffix = ".vrt" if workflow.options.format == "VRT" else ".tif"
@@ -347,7 +347,7 @@ def _makers(
 def _adaptation(minutes: float | None, checkpoint: Path | None, seed: int, device: str) -> "Adaptation | None":
     if minutes is None:
         return None
-    from ksdiff_cli.adaptation import Adaptation
+    from ksdiff_cli.sharpening.adaptation import Adaptation
 
     return Adaptation(checkpoint, minutes, seed, device)
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
-from ksdiff_cli import options
-from ksdiff_cli.console import note, progress
+from ksdiff_cli.commands import options
+from ksdiff_cli.commands.console import note, progress
 
 
 def simulate(

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from ksdiff_cli import options
-from ksdiff_cli.console import note, progress
+from ksdiff_cli.commands import options
+from ksdiff_cli.commands.console import note, progress
 from ksdiff_cli.errors import KsdiffError, printable
 
 # Typed by hand so that `--help` imports no network; a test compares it with the registry.
@@ -278,8 +278,8 @@ def train(
     from ksdiff_cli import api_learning
     from ksdiff_cli.models.config import ModelConfig
     from ksdiff_cli.models.peers import PLRConfig
-    from ksdiff_cli.models.pixel_diffusion import PixelConfig
-    from ksdiff_cli.training_presets import read_setting, read_settings
+    from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig
+    from ksdiff_cli.training.presets import read_setting, read_settings
 
     kinds: dict[str, type[ModelConfig | PixelConfig]] = {"plrdiff": PLRConfig, "pixel-diffusion": PixelConfig}
     asked: dict[str, object] = {"backbone": backbone, "width": width, "prior": prior, "rank": ranks}

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import corner_aligned
 from ksdiff_cli.metrics.about import ABOUT, SOFTNESS, merit
 from ksdiff_cli.metrics.blocks import Array, Block, Metric, make_block
 from ksdiff_cli.metrics.d_lambda import DLambda, d_lambda
@@ -33,6 +32,7 @@ from ksdiff_cli.metrics.sharpness import Sharpness, sharpness
 from ksdiff_cli.metrics.shifts import Shifts, find_shifts
 from ksdiff_cli.metrics.ssim import Ssim, ssim
 from ksdiff_cli.metrics.views import place_view
+from ksdiff_cli.numerics.grids import corner_aligned
 
 __all__ = [
     "ABOUT",

@@ -29,8 +29,9 @@ def d_lambda(ms_up: Array, fused_blurred: Array, valid: Array | None = None, che
     """Return 1 - Q2n(upsampled MS, MTF-filtered fused image), at the PAN size and without decimation.
 
     Args:
-        ms_up: (bands, H, W), DN, MS upsampled by :func:`~ksdiff_cli.degrade.interp23tap`; sides multiples of 32.
-        fused_blurred: (bands, H, W), DN, from :func:`~ksdiff_cli.degrade.mtf_filter` with the MS gains.
+        ms_up: (bands, H, W), DN, MS upsampled by :func:`~ksdiff_cli.numerics.toolbox.interp23tap`; sides multiples
+            of 32.
+        fused_blurred: (bands, H, W), DN, from :func:`~ksdiff_cli.numerics.toolbox.mtf_filter` with the MS gains.
         valid: (H, W) bool; cells with a pixel that is not valid are left out. ``None`` for all.
         check_range: refuse data that cannot be in DN; see :func:`~ksdiff_cli.metrics.q2n.q2n`.
 

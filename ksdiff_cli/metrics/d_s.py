@@ -40,8 +40,9 @@ def d_s(fused: Array, pan: Array, ms_up: Array, pan_low: Array, valid: Array | N
     Args:
         fused: (bands, H, W), any unit, sides multiples of 32.
         pan: (H, W), any unit.
-        ms_up: (bands, H, W), MS upsampled by :func:`~ksdiff_cli.degrade.interp23tap`.
-        pan_low: (H, W), PAN brought to the MS size by :func:`~ksdiff_cli.degrade.bicubic` and up by interp23tap.
+        ms_up: (bands, H, W), MS upsampled by :func:`~ksdiff_cli.numerics.toolbox.interp23tap`.
+        pan_low: (H, W), PAN brought to the MS size by :func:`~ksdiff_cli.numerics.toolbox.bicubic` and up by
+            interp23tap.
         valid: (H, W) bool; cells with a pixel that is not valid are left out. ``None`` for all.
 
     Returns:

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from ksdiff_cli.classical.moments import Moments, solve
 from ksdiff_cli.metrics.blocks import Array
 from ksdiff_cli.metrics.pan_blocks import PanBlock, PanMetric, make_pan_block
+from ksdiff_cli.numerics.moments import Moments, solve
 
 
 class Explained:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ksdiff_cli.degrade import bicubic, interp23tap, is_power_of_two, mtf_filter
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics.blocks import CELL, Array, cells
 from ksdiff_cli.metrics.pan_blocks import PanBlock, make_pan_block, margin_for
+from ksdiff_cli.numerics.toolbox import bicubic, interp23tap, is_power_of_two, mtf_filter
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class FullMetric(ABC):
 def make_full_block(fused: Array, pan: Array, ms: Array, gains: tuple[float, ...], ratio: int) -> FullBlock:
     """Prepare images in memory as the reference does, as one block.
 
-    MS is upsampled by :func:`~ksdiff_cli.degrade.interp23tap`; PAN's low-resolution version goes down by bicubic, up by
-    interp23tap.
+    MS is upsampled by :func:`~ksdiff_cli.numerics.toolbox.interp23tap`; PAN's low-resolution version goes down by
+    bicubic, up by interp23tap.
 
     Args:
         fused: (bands, H, W), DN, sides multiples of 32.

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ksdiff_cli.degrade import MTF_REACH
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics.blocks import Array
+from ksdiff_cli.numerics.toolbox import MTF_REACH
 
 
 @dataclass(frozen=True)

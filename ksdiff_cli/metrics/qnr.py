@@ -49,7 +49,7 @@ def pair_d_lambda(fused: Array, ms_up: Array, valid: Array | None = None) -> flo
 
     Args:
         fused: (bands, H, W), any unit, sides multiples of 32.
-        ms_up: (bands, H, W), MS upsampled by :func:`~ksdiff_cli.degrade.interp23tap`.
+        ms_up: (bands, H, W), MS upsampled by :func:`~ksdiff_cli.numerics.toolbox.interp23tap`.
         valid: (H, W) bool; cells with a pixel that is not valid are left out. ``None`` for all.
 
     Returns:

@@ -6,10 +6,10 @@ from itertools import product
 
 import numpy as np
 
-from ksdiff_cli.grids import GridMap
 from ksdiff_cli.metrics.blocks import Array
 from ksdiff_cli.metrics.local_correlation import correlate_detail, remove_local_mean, whole_views
 from ksdiff_cli.metrics.views import Lines, look, place_lines
+from ksdiff_cli.numerics.grids import GridMap
 
 STEPS = np.arange(-4, 5) / 2
 """Shifts tried along each axis, PAN pixels."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from ksdiff_cli.grids import Axis, GridMap, gaussian_reach, mtf_sigma
 from ksdiff_cli.metrics.blocks import Array
+from ksdiff_cli.numerics.grids import Axis, GridMap, gaussian_reach, mtf_sigma
 
 
 @dataclass(frozen=True)

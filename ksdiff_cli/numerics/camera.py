@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import GridMap, corner_aligned
+from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.camera_views import (
     FARTHEST,
     SHARPEST,
@@ -33,7 +33,7 @@ from ksdiff_cli.numerics.camera_views import (
     mixture,
     view_boxes,
 )
-from ksdiff_cli.tiling import Box
+from ksdiff_cli.numerics.grids import GridMap, corner_aligned
 
 __all__ = ["Kernel", "SceneCamera", "View", "camera_kernel", "estimate_camera", "fit_camera", "view_boxes"]
 

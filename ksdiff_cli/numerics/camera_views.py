@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.grids import Axis, GridMap
-from ksdiff_cli.tiling import Box
+from ksdiff_cli.numerics.boxes import Box
+from ksdiff_cli.numerics.grids import Axis, GridMap
 
 Array = NDArray[Any]
 Shift = tuple[float, float]
@@ -224,7 +224,7 @@ def _matrix(axis: Axis, size: int, count: int, shift: float, sigma: float) -> Ar
 
 @lru_cache(maxsize=128)
 def _gaussian(first: float, step: float, count: int, size: int, sigma: float) -> Array:
-    """Return :func:`ksdiff_cli.grids.gaussian_matrix` as a dense one, which is made faster; rows far off are 0."""
+    """Return :func:`~.grids.gaussian_matrix` as a dense one, which is made faster; rows far off are 0."""
     away = (np.arange(size) - (first + step * np.arange(count)[:, None])) / sigma
     weights = np.exp(-0.5 * away * away)
     weights[np.abs(away) > 4] = 0

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.grids import apply_separable, corner_aligned, gaussian_matrix, mtf_sigma, upsample
+from ksdiff_cli.numerics.grids import apply_separable, corner_aligned, gaussian_matrix, mtf_sigma, upsample
+from ksdiff_cli.numerics.values import erode
 from ksdiff_cli.patches.masks import at_top
-from ksdiff_cli.raster import ScenePair
-from ksdiff_cli.raster_values import erode
+from ksdiff_cli.raster.pair import ScenePair
 
 Array = NDArray[Any]
 Window = tuple[int, int, int, int]

@@ -10,16 +10,16 @@ import numpy as np
 
 from ksdiff_cli.checks import Nodata, check_choice, check_number, check_seed
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files import Inputs, identify
+from ksdiff_cli.files.names import Inputs, identify
 from ksdiff_cli.patches.layout import SPLITS, Rect, Regions, Split, check_patch, lay_regions
 from ksdiff_cli.patches.masks import Rule
 from ksdiff_cli.patches.sources import Geometry, PairSource, Source, TileSource, open_tiles
 from ksdiff_cli.patches.toolbox import check_toolbox
 from ksdiff_cli.products import find_scenes
-from ksdiff_cli.raster import Scene, open_pair
-from ksdiff_cli.raster_nodata import check_declared, declare, find_notes
-from ksdiff_cli.registration import guard
-from ksdiff_cli.scene_files import identify_scene, scene_inputs
+from ksdiff_cli.products.scene_files import identify_scene, scene_inputs
+from ksdiff_cli.raster.nodata import check_declared, declare, find_notes
+from ksdiff_cli.raster.pair import Scene, open_pair
+from ksdiff_cli.raster.registration import guard
 from ksdiff_cli.sensors import Sensor
 
 _OFF = 0.05  # share by which the true ratio may differ from that of patches at full resolution

@@ -19,7 +19,7 @@ import rasterio
 
 from ksdiff_cli import __version__
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files import Inputs, check_unchanged
+from ksdiff_cli.files.names import Inputs, check_unchanged
 from ksdiff_cli.patches.counter import StepCounter
 from ksdiff_cli.patches.cutting import cut_full, cut_windows
 from ksdiff_cli.patches.layout import SPLITS
@@ -31,8 +31,8 @@ from ksdiff_cli.patches.sources import NothingFitError, PairSource, Source, redu
 from ksdiff_cli.patches.workspace import Workspace, is_published, open_workspace, workspace_folder
 from ksdiff_cli.patches.writer import FORMAT_VERSION, gather_lists, join_parts, new_part
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import SceneStatistics
-from ksdiff_cli.raster_open import BLOCK_CACHE
+from ksdiff_cli.raster.open import BLOCK_CACHE
+from ksdiff_cli.raster.pair import SceneStatistics
 
 _OWN = {*(f"{name}.h5" for name in FILES), QUICKLOOK}
 

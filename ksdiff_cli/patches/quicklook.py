@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from ksdiff_cli.canvas import Box, Colour, draw_text, hatch, outline, text_size, tint
+from ksdiff_cli.files.png import write_png
+from ksdiff_cli.numerics.canvas import Box, Colour, draw_text, hatch, outline, text_size, tint
 from ksdiff_cli.patches.layout import Split
 from ksdiff_cli.patches.masks import REASONS
 from ksdiff_cli.patches.parts import Cut, FileName
 from ksdiff_cli.patches.plan import Plan
 from ksdiff_cli.patches.sources import PairSource
-from ksdiff_cli.png import write_png
 from ksdiff_cli.report.colours import find_stretch, rgb_bands
 
 Array = NDArray[Any]

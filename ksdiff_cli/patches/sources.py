@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import Axis
-from ksdiff_cli.hdf5 import find_array, open_h5, read_attributes, reading
+from ksdiff_cli.files.hdf5 import find_array, open_h5, read_attributes, reading
+from ksdiff_cli.numerics.grids import Axis
+from ksdiff_cli.numerics.values import Moments, erode
 from ksdiff_cli.patches import area, toolbox
 from ksdiff_cli.patches.masks import at_top, largest_dn
-from ksdiff_cli.raster import ScenePair, SceneStatistics
-from ksdiff_cli.raster_values import Moments, erode
+from ksdiff_cli.raster.pair import ScenePair, SceneStatistics
 from ksdiff_cli.sensors import Sensor, find_sensor
 
 Array = NDArray[Any]

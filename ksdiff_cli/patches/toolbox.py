@@ -1,8 +1,8 @@
 """Wald's protocol as PanCollection's files have it: reduced MS pixel k sits on pixel r*k + r/2 (4k+2 at ratio 4).
 
-The filters are the reference toolbox's (:mod:`ksdiff_cli.degrade`). They run on a window and a halo, so that a block
-equals the whole scene. At the scene's border the toolbox's upsampling wraps around to the opposite side, which means
-nothing on the ground: here the border's pixels are repeated instead.
+The filters are the reference toolbox's (:mod:`ksdiff_cli.numerics.toolbox`). They run on a window and a halo, so that
+a block equals the whole scene. At the scene's border the toolbox's upsampling wraps around to the opposite side, which
+means nothing on the ground: here the border's pixels are repeated instead.
 """
 
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.degrade import INTERP_REACH, MTF_REACH, decimate, interp23tap, is_power_of_two, mtf_filter
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.numerics.toolbox import INTERP_REACH, MTF_REACH, decimate, interp23tap, is_power_of_two, mtf_filter
+from ksdiff_cli.numerics.values import erode
 from ksdiff_cli.patches.masks import at_top
-from ksdiff_cli.raster import ScenePair
-from ksdiff_cli.raster_values import erode
+from ksdiff_cli.raster.pair import ScenePair
 
 Array = NDArray[Any]
 Window = tuple[int, int, int, int]

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ksdiff_cli.files import remove_growing
+from ksdiff_cli.files.names import remove_growing
+from ksdiff_cli.files.workdir import IDENTITY, Claim, open_workdir, write_note
 from ksdiff_cli.patches.parts import FileName, Part
-from ksdiff_cli.raster import SceneStatistics
-from ksdiff_cli.workdir import IDENTITY, Claim, open_workdir, write_note
+from ksdiff_cli.raster.pair import SceneStatistics
 
 _OUT, _CLAIM = "out", "published"
 
@@ -29,7 +29,7 @@ class Workspace:
     out: Path
     """Folder of finished files; it becomes the output."""
     claim: Claim
-    """On the output, see :class:`ksdiff_cli.workdir.Claim`."""
+    """On the output, see :class:`ksdiff_cli.files.workdir.Claim`."""
     notes: list[str] = field(default_factory=list)
     """What a person should know about an earlier run found here."""
 

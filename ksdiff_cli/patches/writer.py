@@ -14,9 +14,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.files import growing_file
+from ksdiff_cli.files.names import growing_file
 from ksdiff_cli.patches.masks import REASONS
-from ksdiff_cli.raster import SceneStatistics
+from ksdiff_cli.raster.pair import SceneStatistics
 
 Array = NDArray[Any]
 FORMAT_VERSION = 1

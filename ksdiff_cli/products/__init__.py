@@ -8,7 +8,7 @@ from ksdiff_cli.errors import KsdiffError, did_you_mean
 from ksdiff_cli.products import airbus, gaofen, landsat, maxar, plain
 from ksdiff_cli.products.folder import ARCHIVES, Folder, names_scenes, places
 from ksdiff_cli.products.product import NoPairError, fit_sensor
-from ksdiff_cli.raster import Scene
+from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.sensors import Sensor, find_sensor, fold_name
 
 __all__ = ["READERS", "choose_bands", "find_scene", "find_scenes", "make_pair", "names_scenes"]

@@ -16,7 +16,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.fields import whole_number
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor, side_by_side
-from ksdiff_cli.raster import BandSource, Scene
+from ksdiff_cli.raster.pair import BandSource, Scene
 from ksdiff_cli.sensors import SENSORS, Sensor, by_any_name
 
 LOOKS_FOR = "Airbus DIM_*.XML files of P and MS (Pléiades, SPOT)"

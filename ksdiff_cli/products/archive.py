@@ -18,7 +18,7 @@ from typing import IO, Any
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.fields import read_fields
 from ksdiff_cli.products.folder import ALL_TEXTS, ENTRIES, LARGEST_TEXT, ListedFolder, Text, is_text
-from ksdiff_cli.raster_open import check_unpacked
+from ksdiff_cli.raster.open import check_unpacked
 
 _TIMEOUT = 30  # s
 _UNREADABLE = (

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor
-from ksdiff_cli.raster import BandSource, Scene
+from ksdiff_cli.raster.pair import BandSource, Scene
 from ksdiff_cli.sensors import SENSORS, Sensor, by_any_name
 
 LOOKS_FOR = "GaoFen images (*-PAN1.tiff with *-MSS1.tiff)"

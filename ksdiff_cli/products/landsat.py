@@ -12,7 +12,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.fields import first_fields
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.product import NoPairError, fit_sensor
-from ksdiff_cli.raster import BandSource, QualityBand, Scene
+from ksdiff_cli.raster.pair import BandSource, QualityBand, Scene
 from ksdiff_cli.sensors import SENSORS, Sensor
 
 LOOKS_FOR = "Landsat 7/8/9 level-1 bands (*_B8.TIF with *_B2.TIF …)"

@@ -14,7 +14,7 @@ from ksdiff_cli.products.fields import first_fields, read_fields, whole_number
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.mosaic import ImageTile, join_tiles
 from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor, side_by_side
-from ksdiff_cli.raster import BandSource, Scene, open_raster
+from ksdiff_cli.raster.pair import BandSource, Scene, open_raster
 from ksdiff_cli.sensors import Sensor, by_any_name
 
 LOOKS_FOR = "Maxar .IMD files of PAN and MS"

@@ -13,8 +13,8 @@ from rasterio.dtypes import dtype_rev, typename_fwd
 from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.raster import open_raster
-from ksdiff_cli.raster_layout import georeferenced
+from ksdiff_cli.raster.layout import georeferenced
+from ksdiff_cli.raster.pair import open_raster
 
 
 @dataclass(frozen=True)

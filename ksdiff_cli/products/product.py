@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.folder import Folder
-from ksdiff_cli.raster import BandSource, open_raster
+from ksdiff_cli.raster.pair import BandSource, open_raster
 from ksdiff_cli.sensors import Sensor, fold_name
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files import Inputs, check_place, write_text
+from ksdiff_cli.files.names import Inputs, check_place, write_text
 from ksdiff_cli.report.contents import Report
 from ksdiff_cli.report.page import make_page
 
@@ -12,7 +12,7 @@ def check_report(path: Path, overwrite: bool, inputs: Inputs | None = None) -> N
     """Refuse a report that could not be written in the end, before any work.
 
     Raises:
-        KsdiffError: it is no HTML file by its name; or see :func:`ksdiff_cli.files.check_place`.
+        KsdiffError: it is no HTML file by its name; or see :func:`ksdiff_cli.files.names.check_place`.
     """
     if path.suffix.lower() not in {".html", ".htm"}:
         raise KsdiffError(f"{path}: the report is a web page; let its name end in .html")

@@ -16,15 +16,15 @@ from rasterio.io import MemoryFile
 
 from ksdiff_cli.checks import Registration, check_choice, check_number
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fuser import Fuser
+from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.output.pixels import choose_format
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import BandSource, Scene, ScenePair, open_pair
-from ksdiff_cli.raster_format import choose_format
-from ksdiff_cli.raster_nodata import find_notes
-from ksdiff_cli.raster_open import BLOCK_CACHE
-from ksdiff_cli.registration import guard
+from ksdiff_cli.raster.nodata import find_notes
+from ksdiff_cli.raster.open import BLOCK_CACHE
+from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair, open_pair
+from ksdiff_cli.raster.registration import guard
 from ksdiff_cli.sensors import Sensor
-from ksdiff_cli.sharpening import SharpenOptions, plan_scene
+from ksdiff_cli.sharpening.engine import SharpenOptions, plan_scene
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.labelled import Image, is_labelled, read_labelled, write_labelled
 from ksdiff_cli.sharpening.pipeline import Windows, make_windows
@@ -182,7 +182,7 @@ def fuse_images(
 def _fuse(
     scene: Scene, fuser: Fuser, options: ArrayOptions, progress: ProgressCallback, note: Callable[[str], None]
 ) -> Image:
-    """Do with an opened scene what :func:`ksdiff_cli.sharpening.sharpen_scene` does, but for the files."""
+    """Do with an opened scene what :func:`ksdiff_cli.sharpening.engine.sharpen_scene` does, but for the files."""
     if options.registration != "skip":
         scene, notes = guard(scene, correct=options.registration == "correct", progress=progress)
         for line in notes:

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from ksdiff_cli.numerics.boxes import Box
+from ksdiff_cli.output.geotiff import RasterTarget
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster_geotiff import RasterTarget
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.pipeline import read_ahead
 from ksdiff_cli.sharpening.seams import Seams
 from ksdiff_cli.sharpening.shards import OpenShards
-from ksdiff_cli.tiling import Box
 
 Array = NDArray[Any]
 

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files import contents
+from ksdiff_cli.files.names import contents
 from ksdiff_cli.products.mosaic import is_mosaic
+from ksdiff_cli.products.scene_files import scene_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import BandSource, Scene
-from ksdiff_cli.scene_files import scene_inputs
+from ksdiff_cli.raster.pair import BandSource, Scene
 from ksdiff_cli.sharpening import worker
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.parcel import pack

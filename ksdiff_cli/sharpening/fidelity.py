@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.anchors import spread_windows
+from ksdiff_cli.fusers.anchors import spread_windows
 from ksdiff_cli.metrics.d_sr import Explained
-from ksdiff_cli.raster import ScenePair, SceneStatistics
-from ksdiff_cli.raster_camera import Mtf, ms_camera
-from ksdiff_cli.sharpening.camera import place_camera
+from ksdiff_cli.numerics.boxes import Box
+from ksdiff_cli.numerics.projection import place_camera
+from ksdiff_cli.raster.camera import Mtf, ms_camera
+from ksdiff_cli.raster.pair import ScenePair, SceneStatistics
 from ksdiff_cli.sharpening.job import Job
-from ksdiff_cli.tiling import Box
 
 Array = NDArray[Any]
 Look = Callable[[Box], tuple[Array, Array]]

@@ -25,14 +25,14 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files import State
-from ksdiff_cli.raster import ScenePair
-from ksdiff_cli.raster_format import PixelFormat
-from ksdiff_cli.raster_open import first_line
+from ksdiff_cli.files.names import State
+from ksdiff_cli.files.workdir import IDENTITY, Claim, Workdir, empty_folder, lock_folder, open_workdir, remove_old
+from ksdiff_cli.numerics.boxes import ALIGN, Box
+from ksdiff_cli.output.pixels import PixelFormat
+from ksdiff_cli.raster.open import first_line
+from ksdiff_cli.raster.pair import ScenePair
 from ksdiff_cli.sharpening.plan import GB, Plan
 from ksdiff_cli.sharpening.shards import OpenShards
-from ksdiff_cli.tiling import ALIGN, Box
-from ksdiff_cli.workdir import IDENTITY, Claim, Workdir, empty_folder, lock_folder, open_workdir, remove_old
 
 Array = NDArray[Any]
 
@@ -200,7 +200,7 @@ class Folder:
 
     path: Path
     claim: Claim
-    """On the output and on what the command makes of it, see :class:`ksdiff_cli.workdir.Claim`."""
+    """On the output and on what the command makes of it, see :class:`ksdiff_cli.files.workdir.Claim`."""
     assembled: bool = False
     """Whether an earlier run of the same command had made the whole output: what is there of it is ours."""
     finished: bool = False

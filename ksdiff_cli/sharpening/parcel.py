@@ -37,7 +37,8 @@ def unpack(parcel: bytes, choose_device: Callable[[], str] = lambda: "auto") -> 
 
     Args:
         parcel: only from whom you trust, as pickle runs what it holds.
-        choose_device: called if there are tensors; see :func:`ksdiff_cli.devices.pick_device` for what it returns.
+        choose_device: called if there are tensors; see :func:`ksdiff_cli.fusers.device.pick_device` for what it
+            returns.
 
     Raises:
         KsdiffError: no such device here.
@@ -48,7 +49,7 @@ def unpack(parcel: bytes, choose_device: Callable[[], str] = lambda: "auto") -> 
     if weights:
         import torch
 
-        from ksdiff_cli.devices import pick_device
+        from ksdiff_cli.fusers.device import pick_device
 
         here.append(pick_device(choose_device()))
         tensors = torch.load(io.BytesIO(weights), map_location=here[0], weights_only=True)

@@ -12,10 +12,10 @@ import rasterio
 from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.fuser import Fuser
+from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import ScenePair, SceneStatistics, Swath, Tile
-from ksdiff_cli.raster_open import BLOCK_CACHE
+from ksdiff_cli.raster.open import BLOCK_CACHE
+from ksdiff_cli.raster.pair import ScenePair, SceneStatistics, Swath, Tile
 from ksdiff_cli.sharpening.job import Job
 
 Array = NDArray[Any]

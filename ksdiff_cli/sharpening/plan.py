@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.tiling import ALIGN, Box, Tiling
+from ksdiff_cli.numerics.boxes import ALIGN, Box, Tiling
 
 TILES = (1280, 1024, 512, 256)
 """Sides of a core that are tried when none is asked for, PAN pixels."""

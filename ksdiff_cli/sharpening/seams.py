@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.tiling import ALIGN, Box
+from ksdiff_cli.numerics.boxes import ALIGN, Box
 
 Array = NDArray[Any]
 

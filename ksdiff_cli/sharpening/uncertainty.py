@@ -14,17 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files import Inputs
-from ksdiff_cli.fuser import Fuser
-from ksdiff_cli.fusers import make_fuser
-from ksdiff_cli.grids import corner_aligned
+from ksdiff_cli.files.names import Inputs
+from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.fusers.classical import make_fuser
+from ksdiff_cli.numerics.boxes import Box
+from ksdiff_cli.numerics.grids import corner_aligned
+from ksdiff_cli.output.writer import check_output
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster import ObservedTile, Scene, ScenePair, SceneStatistics, Tile
-from ksdiff_cli.raster_writer import check_output
-from ksdiff_cli.sharpening import Sharpened, SharpenOptions, how, is_claimed, job_folder, sharpen_scene
+from ksdiff_cli.raster.pair import ObservedTile, Scene, ScenePair, SceneStatistics, Tile
+from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, how, is_claimed, job_folder, sharpen_scene
 from ksdiff_cli.sharpening.job import owns
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
-from ksdiff_cli.tiling import Box
 
 Array = NDArray[Any]
 
@@ -163,7 +163,7 @@ def sharpen_with_uncertainty(
     """Sharpen a scene, then make the raster of its uncertainty; each by windows, each going on after a kill.
 
     Args:
-        scene: see :func:`ksdiff_cli.sharpening.sharpen_scene`; also the arguments not named here.
+        scene: see :func:`ksdiff_cli.sharpening.engine.sharpen_scene`; also the arguments not named here.
         output: see there.
         fuser: see there.
         options: for the sharpened image, with the other one among ``besides``; that is a GeoTIFF of float32.
@@ -193,7 +193,7 @@ def check_uncertainty(wanted: Uncertainty, output: Path, inputs: Inputs, overwri
     """Refuse a raster that could not be written in the end, before any work.
 
     Raises:
-        KsdiffError: it is ``output``, or see :func:`ksdiff_cli.raster_writer.check_output`.
+        KsdiffError: it is ``output``, or see :func:`ksdiff_cli.output.writer.check_output`.
     """
     if wanted.output.resolve() == output.resolve():
         raise KsdiffError(f"{output}: cannot hold the sharpened image and its uncertainty; name two files")

@@ -20,15 +20,15 @@ from rasterio.errors import RasterioError
 
 from ksdiff_cli import __version__
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files import find_other
-from ksdiff_cli.fuser import Fuser
+from ksdiff_cli.files.names import find_other
+from ksdiff_cli.files.workdir import IDENTITY
+from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.process import reuse_memory
-from ksdiff_cli.raster import Scene, SceneStatistics, open_pair
-from ksdiff_cli.raster_open import BLOCK_CACHE
+from ksdiff_cli.raster.open import BLOCK_CACHE
+from ksdiff_cli.raster.pair import Scene, SceneStatistics, open_pair
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.parcel import unpack
 from ksdiff_cli.sharpening.pipeline import Windows
-from ksdiff_cli.workdir import IDENTITY
 
 Array = NDArray[Any]
 
@@ -80,7 +80,7 @@ class Order:
     scene: Scene
     """With absolute paths."""
     files: tuple[tuple[str, int, str], ...]
-    """The inputs' files by their content, as the client sees it; see :func:`ksdiff_cli.files.contents`."""
+    """The inputs' files by their content, as the client sees it; see :func:`ksdiff_cli.files.names.contents`."""
     fuser: Fuser
     """Prepared."""
     statistics: SceneStatistics

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from ksdiff_cli.grids import GridMap, apply_separable, corner_aligned, cubic_matrix, degrade, gaussian_matrix, upsample
+from ksdiff_cli.numerics.grids import (
+    GridMap,
+    apply_separable,
+    corner_aligned,
+    cubic_matrix,
+    degrade,
+    gaussian_matrix,
+    upsample,
+)
 from ksdiff_cli.sensors import SENSORS
 from ksdiff_cli.simulation.cameras import Camera, Tone
 from ksdiff_cli.simulation.content import World

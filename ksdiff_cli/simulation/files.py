@@ -17,12 +17,12 @@ from rasterio.windows import Window
 
 from ksdiff_cli import __version__
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files import Inputs, check_place, growing_name
+from ksdiff_cli.files.names import Inputs, check_place, growing_name
+from ksdiff_cli.files.workdir import Claim
+from ksdiff_cli.output.geotiff import put_raster
+from ksdiff_cli.output.writer import check_sidecars
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster_geotiff import put_raster
-from ksdiff_cli.raster_writer import check_sidecars
 from ksdiff_cli.simulation.camera import Scene, blocks, plan_scene, simulate_arrays
-from ksdiff_cli.workdir import Claim
 
 __all__ = ["FILES", "plan_scene", "simulate_arrays", "simulate_scene"]
 

@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from ..backbones.base import sample_cells
 from ..contract import Inputs, ModelError, Statistics, pad_to_multiple
-from ..pixel_diffusion import PixelConfig, PixelDiffusion
-from ..pixel_unet import UNet
 from .lowrank import Camera, choose_bands, find_spectra, fit_camera, fit_rest
+from .pixel_diffusion import PixelConfig, PixelDiffusion
+from .pixel_unet import UNet
 
 _RANK, _STEEP, _LEAST = 3, 10.0, 1e-3
 _SPREADS = 4.0  # standard deviations above the mean that are taken for the largest value

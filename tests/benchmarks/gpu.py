@@ -45,13 +45,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "weights"))
 from chains import acquire
 from pixel_diffusion_speed import Clock, time_tile
 
-from ksdiff_cli import fusers_network, sharpen_scene
-from ksdiff_cli.fusers_network import Network
+from ksdiff_cli import sharpen_scene
+from ksdiff_cli.fusers import network
+from ksdiff_cli.fusers.network import Network
 from ksdiff_cli.models.checkpoint import load_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import Statistics
 from ksdiff_cli.models.ksdiff import KSDiff, diffusion_loss
-from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
+from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig, PixelDiffusion
 from ksdiff_cli.simulation.camera import simulate_arrays
 from ksdiff_cli.weights import SHIPPED
 
@@ -139,14 +140,14 @@ def command(*words):
 @contextmanager
 def forced(precision):
     """Take the choice of a precision from the network; None leaves it."""
-    kept = fusers_network.has_bf16, Network._rounds_little
+    kept = network.has_bf16, Network._rounds_little
     if precision:
-        fusers_network.has_bf16 = lambda device: precision == "bf16"
+        network.has_bf16 = lambda device: precision == "bf16"
         Network._rounds_little = lambda self, tiles, statistics, ratio: True
     try:
         yield
     finally:
-        fusers_network.has_bf16, Network._rounds_little = kept
+        network.has_bf16, Network._rounds_little = kept
 
 
 def sharpened(options, bands, device, precision=None):

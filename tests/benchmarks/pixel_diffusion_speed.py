@@ -18,11 +18,11 @@ from statistics import median
 
 import torch
 
-from ksdiff_cli.dataset import PatchFile
 from ksdiff_cli.models.checkpoint import load_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.ksdiff import KSDiff
-from ksdiff_cli.models.pixel_diffusion import PixelConfig, PixelDiffusion
+from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig, PixelDiffusion
+from ksdiff_cli.patches.dataset import PatchFile
 
 TIMINGS = 40  # of KSDiff, spread over a walk
 WANTED = 500  # times as fast, issue and paper

@@ -16,9 +16,9 @@ import rasterio
 from rasterio.windows import Window
 
 from ksdiff_cli.products import make_pair
-from ksdiff_cli.raster import Scene, ScenePair, open_pair
-from ksdiff_cli.raster_open import BLOCK_CACHE
-from ksdiff_cli.registration import guard
+from ksdiff_cli.raster.open import BLOCK_CACHE
+from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
+from ksdiff_cli.raster.registration import guard
 
 TILE, MARGIN, PASSES = 1024, 64, 3
 

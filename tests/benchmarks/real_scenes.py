@@ -21,10 +21,10 @@ from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.grids import corner_aligned, degrade
 from ksdiff_cli.metrics import ergas, sam
+from ksdiff_cli.numerics.grids import corner_aligned, degrade
 from ksdiff_cli.products import find_scenes
-from ksdiff_cli.raster import Scene, fill_invalid, open_pair
+from ksdiff_cli.raster.pair import Scene, fill_invalid, open_pair
 from ksdiff_cli.sensors import find_sensor
 
 METHODS = ("exp", "ksdiff")

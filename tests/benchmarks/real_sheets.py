@@ -19,8 +19,8 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 from ksdiff_cli import measure
 from ksdiff_cli.numerics.camera import SceneCamera
 from ksdiff_cli.products import find_scenes
-from ksdiff_cli.raster import open_pair
-from ksdiff_cli.raster_camera import find_camera
+from ksdiff_cli.raster.camera import find_camera
+from ksdiff_cli.raster.pair import open_pair
 
 SHOWN = ("gsa", "bt-h", "ksdiff")
 SIDE, ENLARGED = 96, 4  # a crop, PAN pixels, and by how much it is shown larger

@@ -25,8 +25,8 @@ import torch
 from ksdiff_cli.models.checkpoint import save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.ksdiff import KSDiff
-from ksdiff_cli.training import TrainingOptions, open_data
-from ksdiff_cli.training_run import Run
+from ksdiff_cli.training.run import Run
+from ksdiff_cli.training.stages import TrainingOptions, open_data
 
 # What is trained: configuration, stage, share of the warm-up (1: PLFE2 and denoiser alone). One line adds a row.
 ROWS = {

@@ -25,7 +25,7 @@ from rasterio.transform import Affine
 from scipy.fft import dctn, idctn
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from ksdiff_cli.degrade import apply_axes, sampling_matrix
+from ksdiff_cli.numerics.toolbox import apply_axes, sampling_matrix
 
 TOWN = "riverside_2020.h5"
 """The town that no training ever sees. Its chips do not adjoin (nor do those of the other towns: three at most, over

@@ -26,11 +26,11 @@ from scipy.ndimage import gaussian_gradient_magnitude
 from scipy.stats import rankdata
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.evaluation_cases import make_case, open_files
-from ksdiff_cli.fusers import Network, make_fuser
+from ksdiff_cli.evaluation.cases import make_case, open_files
+from ksdiff_cli.fusers.classical import Network, make_fuser
 from ksdiff_cli.models.contract import ModelError
 from ksdiff_cli.products import make_pair
-from ksdiff_cli.raster import SceneStatistics, Tile, open_pair
+from ksdiff_cli.raster.pair import SceneStatistics, Tile, open_pair
 
 BLOCK = 16
 

@@ -115,8 +115,8 @@ def time_row(options, row, scene):
 
 def copy_brovey(options):
     """GDAL's weighted Brovey with the creation options of ksdiff's output."""
-    from ksdiff_cli.raster_creation import geotiff_options
-    from ksdiff_cli.raster_format import PixelFormat
+    from ksdiff_cli.output.creation import geotiff_options
+    from ksdiff_cli.output.pixels import PixelFormat
 
     pan, ms = options.scene / "pan.tif", options.scene / "ms.tif"
     with rasterio.open(ms) as dataset:
@@ -183,8 +183,8 @@ def run_network(options, row):
     """(seconds of the clock, of the CPU) of a network over all windows of the scene."""
     import torch
 
+    from ksdiff_cli.numerics.boxes import Tiling
     from ksdiff_cli.sharpening.plan import TILES
-    from ksdiff_cli.tiling import Tiling
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -265,8 +265,8 @@ def print_table(options, bands, seconds):
 
 
 def print_floor(options, bands, scene, seconds):
+    from ksdiff_cli.numerics.boxes import Tiling
     from ksdiff_cli.sharpening.plan import TILES
-    from ksdiff_cli.tiling import Tiling
 
     with rasterio.open(scene / "pan.tif") as pan, rasterio.open(scene / "ms.tif") as ms:
         size = np.dtype(ms.dtypes[0]).itemsize

@@ -1,0 +1,236 @@
+"""Comparing methods over the images of patch files: quality by reduced or full resolution metrics, time per image."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksdiff_cli import __version__
+from ksdiff_cli.classical import METHODS
+from ksdiff_cli.evaluation.cases import SCALINGS, Case, Image, Protocol, Scaling, make_case
+from ksdiff_cli.evaluation.prior import Prior, check_prior, gather_latents, name_with
+from ksdiff_cli.evaluation.results import Evaluation, MethodResult, image_name
+from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.fusers.classical import Network, make_fuser
+from ksdiff_cli.metrics import SOFTNESS, Shifts
+from ksdiff_cli.patches.dataset import PatchFile
+from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster.pair import SceneStatistics, Tile
+from ksdiff_cli.report import Example, rgb_bands
+from ksdiff_cli.sensors import Sensor, find_sensor
+
+Array = NDArray[Any]
+
+
+def make_fusers(
+    methods: list[str], checkpoints: list[Path], device: str, seed: int, prior: Prior = "own"
+) -> dict[str, Fuser]:
+    """Return the methods to compare, by the names in the table.
+
+    Args:
+        methods: by name; without any, all classical ones.
+        checkpoints: own weights, named by their files; without any, the shipped weights run as ``ksdiff``.
+        device: where networks run.
+        seed: of networks' random numbers.
+        prior: names networks by the z they will use, and takes stage 1's weights unless it is ``own``.
+
+    Raises:
+        KsdiffError: no such method or device, no weights, or weights that cannot have this prior.
+        ModelError: weights that cannot be used.
+    """
+    names = list(dict.fromkeys(methods)) or list(METHODS)
+    if not checkpoints and "ksdiff" not in names:
+        names.append("ksdiff")
+    fusers: dict[str, Fuser] = {}
+    for name in names:
+        fuser = make_fuser(name, None, device, seed)
+        if name == "ksdiff":
+            check_prior(fuser, None, prior)
+        fusers[name_with(name, prior) if name == "ksdiff" else name] = fuser
+    stems = [path.stem for path in checkpoints]
+    for path in checkpoints:
+        clear = stems.count(path.stem) == 1 and path.stem not in names
+        fuser = make_fuser("ksdiff", path, device, seed, stage1=prior != "own")
+        check_prior(fuser, path, prior)
+        fusers[name_with(path.stem if clear else str(path), prior)] = fuser
+    return fusers
+
+
+def evaluate_files(
+    files: Sequence[PatchFile],
+    fusers: Mapping[str, Fuser],
+    progress: ProgressCallback = silent,
+    *,
+    protocol: Protocol = "reduced",
+    sensor: Sensor | None = None,
+    crop: str = "full",
+    keep: int = 0,
+    prior: Prior = "own",
+    scaling: Scaling = "image",
+    draws: int = 1,
+) -> Evaluation:
+    """Fuse every image by every method and measure it.
+
+    A method that cannot take a file's bands, ratio or sensor is refused before a pixel is read. Classical methods draw
+    their coefficients from each image alone, as the reference does, with its filters on files of its geometry; networks
+    take each image for a scene of its own too, so that no figure depends on which other images lie in a file.
+
+    Args:
+        files: with ground truth for the reduced protocol.
+        fusers: by name.
+        progress: told after every image and method.
+        protocol: ``reduced`` (against gt) or ``full`` (against PAN and MS).
+        sensor: takes the place of what the files state; see :func:`ksdiff_cli.evaluation.cases.make_case`.
+        crop: see :func:`ksdiff_cli.metrics.crop_slices`.
+        keep: number of images, spread over all, whose pixels are kept as examples.
+        prior: whose z networks use; see :func:`ksdiff_cli.evaluation.prior.gather_latents`. Unless it is ``own``, the
+            time per image leaves out how z is made.
+        scaling: see :class:`ksdiff_cli.evaluation.cases.Case`.
+        draws: of z_T, of networks that draw it and use their own z; the values are those of the first.
+
+    Returns:
+        Values by method and image, all metrics of :data:`ksdiff_cli.metrics.REDUCED` or, at full resolution, those of
+        :func:`ksdiff_cli.metrics.measure_full`.
+
+    Raises:
+        KsdiffError: values that are not finite; see above.
+        ModelError: see above.
+    """
+    for file in files:
+        for fuser in fusers.values():
+            fuser.check(file.bands, file.ratio)
+    cases = [make_case(file, protocol, sensor, crop, scaling) for file in files]
+    images = [(str(case.file.path), index) for case in cases for index in range(len(case.file))]
+    outcome = Evaluation(protocol, crop, images, {name: MethodResult() for name in fusers})
+    outcome.facts = _facts(cases, fusers)
+    notes: dict[str, None] = dict.fromkeys(note for case in cases for note in case.notes)
+    notes |= {SOFTNESS: None} if protocol == "full" else {}
+    bound = _bind_all(cases, fusers, prior, notes)
+    kept = set(np.linspace(0, len(images) - 1, min(keep, len(images))).round().astype(int).tolist())
+    number = 0
+    for case, steps in zip(cases, bound, strict=True):
+        for index in range(len(case.file)):
+            image = case.image(index)
+            shifts = case.shifts(image)
+            if shifts is not None:
+                outcome.shifts.append(shifts)
+                notes |= {f"{image_name(str(case.file.path), index)}: {note}": None for note in shifts.notes()}
+            pictures: dict[str, Array] = {}
+            for name, fuse in steps.items():
+                if index == 0:  # the first call pays for memory and for choosing algorithms
+                    fuse(image)
+                begin = time.perf_counter()
+                fused = fuse(image)
+                seconds = time.perf_counter() - begin
+                values, remarks = case.measure(image, fused, shifts)
+                outcome.methods[name].add(values, seconds)
+                notes |= dict.fromkeys(remarks)
+                for draw, other in enumerate(_draw(fusers[name], fuse, image, fused, draws)):
+                    outcome.methods[name].add_draw(draw, case.measure(image, other, shifts)[0])
+                if number in kept:
+                    pictures[name] = fused.astype(np.float32)
+                progress(sum(len(each.seconds) for each in outcome.methods.values()), len(images) * len(fusers), name)
+            if number in kept:
+                outcome.examples.append(_example(case, index, image, shifts, pictures))
+            number += 1
+    notes |= dict.fromkeys(note for fuser in fusers.values() for note in fuser.notes())
+    outcome.notes = list(notes)
+    return outcome
+
+
+def _draw(fuser: Fuser, fuse: Callable[[Image], Array], image: Image, first: Array, draws: int) -> Iterator[Array]:
+    """Fuse an image with further draws of z_T; nothing of what draws none."""
+    if draws == 1 or not isinstance(fuser, Network):
+        return
+    try:
+        for number in range(1, draws):
+            fuser.draw(number)
+            fused = fuse(image)
+            if number == 1 and np.array_equal(fused, first):
+                return
+            yield fused
+    finally:
+        fuser.draw(0)
+
+
+def _facts(cases: Sequence[Case], fusers: Mapping[str, Fuser]) -> dict[str, str]:
+    """Say what the figures depend on: data, geometry, sensor, weights and versions."""
+
+    def each(values: list[str]) -> str:
+        return "; ".join(dict.fromkeys(values))
+
+    weights = [
+        f"{name} {fuser.provenance()['WEIGHTS']}" for name, fuser in fusers.items() if "WEIGHTS" in fuser.provenance()
+    ]
+    facts = {
+        "protocol": f"{cases[0].protocol} resolution",
+        "crop": cases[0].crop,
+        "data": each([f"{case.file.path} ({len(case.file)} images)" for case in cases]),
+        "image": each([f"{case.shape[1]} x {case.shape[0]} px, {case.file.bands} bands" for case in cases]),
+        "ratio": each([f"{case.file.ratio}" for case in cases]),
+        "geometry": each([case.file.geometry for case in cases]),
+        "sensor": each([case.sensor.name for case in cases]),
+        "MTF gains": each([f"MS {_gains(case.sensor.mtf_ms)}, PAN {case.sensor.mtf_pan:g}" for case in cases]),
+        "networks standardise by": SCALINGS[cases[0].scaling],
+        "peak": each([f"{case.settings.peak:g}" for case in cases]),
+        "SAM": each([f"of {case.quantity}" for case in cases]),
+        "weights": ", ".join(weights),
+        "versions": f"ksdiff {__version__}, numpy {np.__version__}",
+    }
+    if cases[0].protocol == "full":
+        del facts["crop"], facts["peak"]
+    return {name: value for name, value in facts.items() if value}
+
+
+def _gains(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in (values[:1] if len(set(values)) == 1 else values))
+
+
+def _example(case: Case, index: int, image: Image, shifts: Shifts | None, pictures: dict[str, Array]) -> Example:
+    return Example(
+        name=image_name(str(case.file.path), index),
+        note="" if shifts is None else f"MS lies {shifts} PAN pixels (rows, columns) off PAN",
+        fused=pictures,
+        pan=image.tile.pan[0],
+        ms_up=image.tile.ms_up,
+        truth=image.gt,
+        bands=rgb_bands(case.file.bands, case.sensor.bands),
+    )
+
+
+def _bind_all(
+    cases: Sequence[Case], fusers: Mapping[str, Fuser], prior: Prior, notes: dict[str, None]
+) -> list[dict[str, Callable[[Image], Array]]]:
+    """Return each method's way to fuse an image of each case, with the z that it is to use."""
+    bound = [_bind(case, fusers, notes) for case in cases]
+    for name, latents in gather_latents(fusers, cases, prior).items():
+        for case, steps, own in zip(cases, bound, latents, strict=True):
+            steps[name] = partial(_fuse_with, fusers[name], case, own)
+    return bound
+
+
+def _bind(case: Case, fusers: Mapping[str, Fuser], notes: dict[str, None]) -> dict[str, Callable[[Image], Array]]:
+    """Return each method's way to fuse an image of a case, by name."""
+    steps: dict[str, Callable[[Image], Array]] = {}
+    file = case.file
+    for name, fuser in fusers.items():
+        steps[name] = partial(
+            _fuse, fuser.for_images(case.sensor, file.bands, file.ratio, file.geometry, case.sharpness)
+        )
+        if fuser.uses_mtf and case.sensor == find_sensor(None):
+            notes[f"{file.path}: names no known sensor; classical methods use generic MTF gains"] = None
+    return steps
+
+
+def _fuse(fuse: Callable[[Tile, SceneStatistics], Array], image: Image) -> Array:
+    return fuse(image.tile, image.scene)
+
+
+def _fuse_with(network: Any, case: Case, latents: Sequence[Any], image: Image) -> Array:
+    network.observe(image.tile, case.sensor.mtf_ms, case.sharpness)
+    fused: Array = network.fuse_image(image.tile, image.scene, case.file.ratio, latents[image.index])
+    return fused

@@ -1,0 +1,209 @@
+"""What turns a tile into sharpened bands: the KSDiff network, or a method by name."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ksdiff_cli.classical import METHODS, Block, Geometry, Setup, fuse, make_setup
+from ksdiff_cli.classical.thinned import ThinSurvey
+from ksdiff_cli.errors import KsdiffError, did_you_mean
+from ksdiff_cli.fusers.base import Fuser, check_pan
+from ksdiff_cli.fusers.network import Network
+from ksdiff_cli.numerics.boxes import Box
+from ksdiff_cli.process import usable_threads
+from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster.camera import Mtf, find_camera
+from ksdiff_cli.raster.nodata import hint_fill
+from ksdiff_cli.raster.pair import ScenePair, SceneStatistics, Swath, Tile
+from ksdiff_cli.sensors import Sensor
+
+__all__ = ["Classical", "Network", "Upsampling", "make_fuser"]
+
+Array = NDArray[Any]
+
+_BLOCK = 512  # side of the pieces that a classical method surveys, PAN pixels, whatever windows are sharpened later
+_NEGATIVE = 0.05  # share of negative values in the sum of all, up to which quotients of radiances make sense
+_LARGE = 1 << 22  # pixels of a scene above which some of them tell enough
+
+
+class Upsampling(Fuser):
+    """``exp``: MS interpolated to the PAN grid and nothing else; what every method must beat."""
+
+    quick: ClassVar[bool] = True
+
+    def read(self, pair: ScenePair, seen: Box) -> Swath:
+        """See :meth:`Fuser.read`: it looks at one pixel at a time."""
+        return pair.read_swath(seen.top, seen.left, seen.height, seen.width)
+
+    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+        """See :meth:`Fuser.fuse`."""
+        return tile.ms_up
+
+    def bytes_per_pixel(self, bands: int) -> int:
+        """See :meth:`Fuser.bytes_per_pixel`: the result is the tile's own."""
+        return 0
+
+    def provenance(self) -> Mapping[str, str]:
+        """See :meth:`Fuser.provenance`."""
+        return {"METHOD": "exp"}
+
+
+class Classical(Fuser):
+    """A classical method: coefficients from the whole scene, then applied window by window."""
+
+    quick: ClassVar[bool] = True
+
+    def __init__(self, name: str, mtf: Mtf = "sensor") -> None:
+        """Take the method called ``name`` in :data:`ksdiff_cli.classical.METHODS`; ``mtf`` says whose MTF counts."""
+        self._name, self._method = name, METHODS[name]
+        self.uses_mtf = self._method.uses_mtf
+        self.uses_camera = self.uses_mtf and mtf == "scene"
+        self._prepared: tuple[Any, Setup] | None = None
+        self._seen: ThinSurvey | None = None
+
+    def reach(self, ratio: int) -> int:
+        """See :meth:`Fuser.reach`."""
+        return self._method.apply_reach(ratio)
+
+    def watch(self, pair: ScenePair) -> Callable[[Box], None] | None:
+        """See :meth:`Fuser.watch`."""
+        self._seen, thinned = None, self._method.thinned
+        if thinned and pair.shape[0] * pair.shape[1] > _LARGE:
+            self._seen = ThinSurvey(pair, thinned.kernels(self._setup(pair)))
+        return self._seen.watch if self._seen else None
+
+    def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
+        """See :meth:`Fuser.prepare`."""
+        check_pan(pair, statistics)
+        if self._method.divides and statistics.negative > _NEGATIVE:
+            share = f"{100 * statistics.negative:.3g} %"
+            raise KsdiffError(
+                f"{pair.scene.pan.path} or its MS lies around 0 (values below it make {share} of the sum)"
+                f"{hint_fill(pair)}, but "
+                f"{self._name} divides by radiances: take --method gsa, mtf-glp-fs or ksdiff"
+            )
+        setup = self._setup(pair)
+        if (self._seen is None or self._seen.pair is not pair) and (watch := self.watch(pair)):
+            pair.statistics(progress, watch)
+        seen, self._seen = self._seen, None  # which keeps files open, and cannot go to another process
+        if self._method.thinned and seen and seen.moments.count:
+            self._prepared = self._method.thinned.fit(seen.moments, setup), setup
+            return
+        blocks = _survey(pair, self._method.gather_reach(setup.ratio), progress)
+        self._prepared = self._method.gather(blocks, setup), setup
+
+    def _setup(self, pair: ScenePair) -> Setup:
+        camera = find_camera(pair) if self.uses_camera else None
+        return make_setup(self._method, pair.scene.sensor, pair.bands, pair.grid.ratio, "area", camera)
+
+    def read(self, pair: ScenePair, seen: Box) -> Any:
+        """See :meth:`Fuser.read`: a swath, if the method looks at one pixel at a time."""
+        if self.reach(pair.grid.ratio):
+            return super().read(pair, seen)
+        return pair.read_swath(seen.top, seen.left, seen.height, seen.width)
+
+    def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
+        """See :meth:`Fuser.fuse`; only after :meth:`prepare`."""
+        assert self._prepared is not None, "prepare() comes first"
+        coefficients, setup = self._prepared
+        if self.reach(ratio):
+            block = _block(tile, tile.valid, tile.valid.size)
+            return self._method.apply(block, coefficients, setup).astype(np.float32)
+        block = Block(tile.pan[0], tile.ms_up, tile.valid, tile.valid, tile.valid.size)
+        return self._method.apply(block, _single(coefficients), setup)
+
+    def for_images(
+        self, sensor: Sensor, bands: int, ratio: int, geometry: Geometry, sharpness: float = 0.0
+    ) -> Callable[[Tile, SceneStatistics], Array]:
+        """See :meth:`Fuser.for_images`: coefficients from each image alone, as the reference has it, in float64."""
+        setup = make_setup(self._method, sensor, bands, ratio, geometry)
+        return lambda tile, statistics: fuse(self._method, tile.pan, tile.ms_up, setup, tile.valid)
+
+    def bytes_per_pixel(self, bands: int) -> int:
+        """See :meth:`Fuser.bytes_per_pixel`: that of the method that takes most, a handful of float64 images."""
+        return 10 + 44 * bands
+
+    def provenance(self) -> Mapping[str, str]:
+        """See :meth:`Fuser.provenance`."""
+        return {"METHOD": self._name, **({"MTF": "scene"} if self.uses_camera else {})}
+
+
+def _single(coefficients: Any) -> Any:
+    """Return a method's coefficients with their arrays in float32; a float goes with either precision."""
+    arrays = {name: value for name, value in vars(coefficients).items() if isinstance(value, np.ndarray)}
+    return replace(coefficients, **{name: value.astype(np.float32) for name, value in arrays.items()})
+
+
+def _survey(pair: ScenePair, around: int, progress: ProgressCallback) -> Iterator[Block]:
+    """Go through a scene by blocks with margins; they start at whole MS pixels, counted from the scene's corner."""
+    (height, width), ratio = pair.shape, pair.grid.ratio
+    side, margin = _BLOCK // ratio * ratio, -(-around // ratio) * ratio
+    corners = [(row, col) for row in range(0, height, side) for col in range(0, width, side)]
+    for done, (row, col) in enumerate(corners):
+        progress(done, len(corners), "coefficients")
+        if not pair.holds_data(Box(row, col, min(height, row + side), min(width, col + side))):
+            continue
+        top, left = max(0, row - margin), max(0, col - margin)
+        bottom, right = min(height, row + side + margin), min(width, col + side + margin)
+        tile = pair.read(top, left, bottom - top, right - left)
+        core = np.zeros_like(tile.valid)
+        inside = np.s_[row - top : row - top + side, col - left : col - left + side]
+        core[inside] = tile.valid[inside]
+        if core.any():
+            yield _block(tile, core, height * width)
+    progress(len(corners), len(corners), "coefficients")
+
+
+def _block(tile: Tile, core: Array, scene_pixels: int) -> Block:
+    return Block(tile.pan[0].astype(np.float64), tile.ms_up.astype(np.float64), tile.valid, core, scene_pixels)
+
+
+def make_fuser(
+    method: str,
+    checkpoint: Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    threads: int | None = None,
+    sharpness: float = 0.0,
+    *,
+    stage1: bool = False,
+    mtf: Mtf = "sensor",
+) -> Fuser:
+    """Return the fuser called ``method``.
+
+    Args:
+        method: ``ksdiff``, or one of :data:`ksdiff_cli.classical.METHODS`.
+        checkpoint: weights for ``ksdiff``; None takes those shipped with the package.
+        device: where a network runs.
+        seed: of a network's random numbers.
+        threads: CPU threads of a network; None takes all cores.
+        sharpness: see :class:`Network`.
+        stage1: see :class:`Network`.
+        mtf: whose MTF a classical method believes.
+
+    Raises:
+        KsdiffError: no such method, or no weights to be had.
+        ModelError: the weights cannot be used.
+    """
+    if method == "exp":
+        return Upsampling()
+    if method in METHODS:
+        return Classical(method, mtf)
+    if method != "ksdiff":
+        hint = did_you_mean(method, ("ksdiff", *METHODS)) or ";"
+        raise KsdiffError(f"no method is called {method!r}{hint} known: ksdiff {' '.join(METHODS)}")
+    if checkpoint is None:
+        from ksdiff_cli.weights import SHIPPED
+
+        if not SHIPPED.is_file():
+            raise KsdiffError(f"{SHIPPED}: the shipped weights are missing from this installation; give --checkpoint")
+        checkpoint = SHIPPED
+    if threads:
+        import torch
+
+        torch.set_num_threads(usable_threads(threads) or threads)
+    return Network(checkpoint, device, seed, stage1=stage1, sharpness=sharpness)

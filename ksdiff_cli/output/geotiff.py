@@ -1,0 +1,204 @@
+"""Writing a GeoTIFF beside its target, with the pair's metadata, and moving it there when it is whole."""
+
+import glob
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import Interleaving
+from rasterio.errors import NotGeoreferencedWarning
+from rasterio.windows import Window
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files.names import BESIDE, SIDECARS, check_still, growing_name, stamp
+from ksdiff_cli.output.creation import creation_warnings, geotiff_options
+from ksdiff_cli.output.metadata import grid_profile, write_metadata
+from ksdiff_cli.output.pixels import PixelFormat
+from ksdiff_cli.output.statistics import BandStatistics
+from ksdiff_cli.raster.open import first_line, is_from_gdal
+from ksdiff_cli.raster.pair import ScenePair
+
+Array = NDArray[Any]
+
+
+class RasterTarget(Protocol):
+    """An output that grows, whatever its format."""
+
+    @property
+    def block_shapes(self) -> Sequence[tuple[int, int]]:
+        """(height, width) of every band's blocks: pieces are best made of whole ones, so that each is written once."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether none of the pixels written so far is valid."""
+
+    def write(self, stored: Array, window: Window) -> None:
+        """Write (bands, h, w) stored values, nodata where invalid, at a window of the output."""
+
+    def update_tags(self, **tags: str) -> None:
+        """Add metadata that is known only now."""
+
+
+class GeoTiff:
+    """A :class:`RasterTarget` that is one open file; counts the statistics of what it is given."""
+
+    def __init__(self, dataset: Any, pixels: PixelFormat) -> None:
+        """Wrap a dataset that is open for writing."""
+        self.dataset, self._pixels = dataset, pixels
+        self.statistics = BandStatistics(dataset.count, pixels.dtype, pixels.nodata)
+
+    @property
+    def block_shapes(self) -> Sequence[tuple[int, int]]:
+        """See :class:`RasterTarget`."""
+        return [(int(height), int(width)) for height, width in self.dataset.block_shapes]
+
+    @property
+    def empty(self) -> bool:
+        """See :class:`RasterTarget`."""
+        return self.statistics.empty
+
+    def write(self, stored: Array, window: Window) -> None:
+        """See :class:`RasterTarget`."""
+        self.statistics.add(stored)
+        if self._pixels.masked:
+            valid = self._pixels.valid(stored)
+            with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+                self.dataset.write_mask(valid, window=window)
+            stored = np.where(valid, stored, stored.dtype.type(0))
+        self.dataset.write(stored, window=window)
+
+    def update_tags(self, **tags: str) -> None:
+        """See :class:`RasterTarget`."""
+        self.dataset.update_tags(**tags)
+
+
+@contextmanager
+def new_geotiff(
+    output: Path, pair: ScenePair, pixels: PixelFormat, creation: Mapping[str, str], tags: Mapping[str, str]
+) -> Iterator[GeoTiff]:
+    """Open a new GeoTIFF on the pair's output grid; see :func:`~ksdiff_cli.output.writer.new_raster`."""
+    options = geotiff_options(pixels, creation)
+    with growing(output) as partial:
+        with warnings.catch_warnings(), creation_warnings() as complaints:
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(partial, "w", driver="GTiff", **grid_profile(pair, pixels), **options)
+        with dataset:
+            if complaints:
+                raise KsdiffError(f"--co: {complaints[0]}")
+            write_metadata(dataset, pair, pixels, tags)
+            target = GeoTiff(dataset, pixels)
+            yield target
+            if not pixels.lossy:
+                write_statistics(dataset, target.statistics)
+        if pixels.lossy:
+            target.statistics = read_statistics(partial)
+            with rasterio.open(partial, "r+") as dataset:
+                write_statistics(dataset, target.statistics)
+        check_whole(partial, sparse="SPARSE_OK" in options)
+
+
+def read_statistics(path: Path) -> BandStatistics:
+    """Count what a file holds where its mask says so: a lossy codec has changed what was written."""
+    with rasterio.open(path) as dataset:
+        statistics = BandStatistics(dataset.count, np.dtype(dataset.dtypes[0]), None)
+        for _, window in dataset.block_windows(1):
+            statistics.add(dataset.read(window=window), dataset.read_masks(1, window=window) > 0)
+    return statistics
+
+
+def write_statistics(dataset: Any, statistics: BandStatistics) -> None:
+    """Store the statistics of every band as GDAL does."""
+    for band in dataset.indexes:
+        dataset.update_tags(band, **statistics.tags(band))
+
+
+@contextmanager
+def growing(output: Path) -> Iterator[Path]:
+    """Yield a temporary path in the output's folder; what is there in the end becomes the output, with its sidecars.
+
+    If the work fails, nothing whose name begins like the temporary one remains.
+
+    Raises:
+        KsdiffError: GDAL or the operating system failed in the block, or another program wrote to the output meanwhile.
+    """
+    partial, before = growing_name(output), stamp(output)
+    try:
+        with explained(output, partial):
+            yield partial
+            check_still(output, before)
+        put_raster(partial, output)
+    finally:
+        beside = [partial.with_name(partial.stem + end) for end in BESIDE]
+        for left in [*partial.parent.glob(glob.escape(partial.name) + "*"), *beside]:
+            left.unlink(missing_ok=True)
+
+
+def put_raster(partial: Path, output: Path) -> None:
+    """Give a finished raster and its sidecars their names; those of a file that is replaced go."""
+    for end in SIDECARS:
+        output.with_name(output.name + end).unlink(missing_ok=True)
+        if (sidecar := partial.with_name(partial.name + end)).exists():
+            sidecar.replace(output.with_name(output.name + end))
+    for end in BESIDE:
+        if (sidecar := partial.with_name(partial.stem + end)).exists():
+            sidecar.replace(output.with_name(output.stem + end))
+    partial.replace(output)
+
+
+@contextmanager
+def explained(output: Path, temporary: Path) -> Iterator[None]:
+    """Turn what GDAL or the operating system complain about in the block into one line about the output.
+
+    Args:
+        output: what people know of.
+        temporary: what is written instead for the time being; messages name the output in its place.
+
+    Raises:
+        KsdiffError: they do.
+    """
+
+    def say(text: str) -> str:
+        return text.replace(str(temporary), str(output)).replace(temporary.name, output.name)
+
+    try:
+        yield
+    except KsdiffError as error:
+        raise KsdiffError(say(str(error))) from error
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_from_gdal(error):
+            raise
+        why = (error.strerror if isinstance(error, OSError) else None) or say(first_line(error))
+        raise KsdiffError(f"{output}: cannot be written ({why})") from error
+
+
+def check_whole(path: Path, sparse: bool) -> None:
+    """Make sure that every block is in the file: closing swallows the errors of the last writes (a full disk).
+
+    Args:
+        path: the closed file.
+        sparse: whether empty blocks may be left out.
+
+    Raises:
+        OSError: some are not.
+    """
+    end = path.stat().st_size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        dataset = rasterio.open(path)
+    with dataset:
+        bands = dataset.indexes if dataset.interleaving == Interleaving.band else (1,)
+        for band in bands:
+            for (row, col), _ in dataset.block_windows(band):
+                start = dataset.get_tag_item(f"BLOCK_OFFSET_{col}_{row}", "TIFF", band)
+                size = dataset.get_tag_item(f"BLOCK_SIZE_{col}_{row}", "TIFF", band)
+                if start is None or size is None:
+                    if sparse:
+                        continue
+                    start, size = end, 1  # a block that was never written
+                if int(start) + int(size) > end:
+                    raise OSError("the file ends too early; is the disk full?")

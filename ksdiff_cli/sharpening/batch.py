@@ -1,0 +1,385 @@
+"""Many scenes, one after another: a failed one is reported, the others go on, and another run makes what is missing."""
+
+import csv
+import json
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+from rasterio.errors import RasterioError
+
+from ksdiff_cli.errors import KsdiffError, StoppedError
+from ksdiff_cli.files.names import Inputs, as_json, check_place, sidecars, write_text
+from ksdiff_cli.output.tiles import tiles_folder
+from ksdiff_cli.output.writer import check_sidecars
+from ksdiff_cli.products import find_scenes, make_pair, names_scenes
+from ksdiff_cli.products.folder import ARCHIVES
+from ksdiff_cli.products.scene_files import scene_inputs
+from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster.open import is_from_gdal, open_raster
+from ksdiff_cli.raster.pair import Scene
+from ksdiff_cli.sharpening.engine import job_folder, remove_rest
+
+SUMMARY = "batch.json"
+"""Name of the summary in the outputs' folder."""
+_COLUMNS = ("scene", "pan", "ms", "name", "sensor")
+_BETWEEN = ";"  # several MS files in one cell
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one scene is, or several of one product."""
+
+    name: str
+    """Of the output, without its suffix."""
+    inputs: tuple[str, ...]
+    """A folder, archive or metadata file; or PAN, then MS."""
+    sensor: str | None = None
+
+    def find(self) -> list[Scene]:
+        """Return the scenes; for errors see :func:`ksdiff_cli.products.find_scenes` and ``make_pair``."""
+        if len(self.inputs) > 1:
+            return [make_pair(self.inputs[0], self.inputs[1:], self.sensor)]
+        return find_scenes(self.inputs[0], self.sensor)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a scene."""
+
+    name: str
+    output: str
+    status: Literal["made", "kept", "failed"]
+    """``kept``: it was there already."""
+    seconds: float = 0.0
+    error: str = ""
+    """One line; empty unless it failed."""
+    trace: str = ""
+    """Where in the program a failure was that nobody foresaw."""
+
+
+Sharpen = Callable[[Scene, Path, ProgressCallback], Any]
+"""Makes one scene's output."""
+
+
+class BatchInputs:
+    """What all scenes of a batch read: the output of one may not take the place of another one's input."""
+
+    def __init__(self, sources: Sequence[Source], more: Sequence[str] = ()) -> None:
+        """Look at what the list names, and into lists of tiles; into products only if an output goes there.
+
+        Args:
+            sources: see :func:`read_sources`.
+            more: names of what is read besides.
+        """
+        self.inputs = Inputs([*(name for source in sources for name in source.inputs), *more])
+        self._products: dict[tuple[int, int], list[Source]] = {}
+        for source in sources:
+            place = Path(source.inputs[0]).absolute()
+            if len(source.inputs) > 1 or place.name.lower().endswith(ARCHIVES):
+                continue
+            # what lies beside a metadata file is read, too
+            for folder in (place,) if place.is_dir() else (place.parent, place.parent.parent):
+                with suppress(OSError):
+                    state = folder.stat()
+                    self._products.setdefault((state.st_dev, state.st_ino), []).append(source)
+        self._found: dict[str, Inputs] = {}
+
+    def find(self, output: Path) -> Path | None:
+        """Return the input that an output, or a file that belongs to it, would replace; None if there is none."""
+        tiles = tiles_folder(output)
+        parts = [*sidecars(output), *(tiles.iterdir() if output.suffix == ".vrt" and tiles.is_dir() else ())]
+        for path in (output, *parts):
+            if path.exists() and (lost := self.inputs.find(path) or self._find_in_products(path)):
+                return lost
+        return self.inputs.temporary(output)
+
+    def _find_in_products(self, path: Path) -> Path | None:
+        for folder in path.absolute().parents:
+            with suppress(OSError):
+                state = folder.stat()
+                for source in self._products.get((state.st_dev, state.st_ino), ()):
+                    if lost := self._of_product(source).find(path):
+                        return lost
+        return None
+
+    def _of_product(self, source: Source) -> Inputs:
+        name = source.inputs[0]
+        if name not in self._found:
+            names: list[str] = []
+            with suppress(KsdiffError, RasterioError):  # which the scene's own turn tells
+                for scene in source.find():
+                    names += map(str, scene_inputs(scene).files)
+            self._found[name] = Inputs(names)
+        return self._found[name]
+
+
+def read_sources(place: Path, sensor: str | None = None, without: Path | None = None) -> list[Source]:
+    """Read which scenes there are to do.
+
+    Args:
+        place: a folder, each folder or archive in which is a product; or a CSV file, whose first line names columns:
+            ``scene``, or ``pan`` and ``ms`` (several files with ``;`` between them), and as one likes ``name`` (of the
+            output) and ``sensor``. Its relative paths start at its folder.
+        sensor: of all scenes that the list says nothing of.
+        without: a folder that is no scene, though it may lie in ``place``: that of the outputs.
+
+    Raises:
+        KsdiffError: no such place, nothing in it, a line that cannot be understood, or two scenes of one name.
+    """
+    if place.is_dir():
+        sources = [Source(_stem(path.name), (str(path),), sensor) for path in _products(place, without)]
+        if not sources:
+            raise KsdiffError(f"{place}: holds no folders and no archives; --batch takes a folder of products")
+    elif place.is_file():
+        sources = list(_read_csv(place, sensor))
+        if not sources:
+            raise KsdiffError(f"{place}: lists no scene; the first line names columns ({', '.join(_COLUMNS)})")
+    else:
+        raise KsdiffError(f"{place}: no such file or folder; --batch takes a CSV list or a folder of products")
+    seen: dict[str, Source] = {}
+    for source in sources:
+        # some file systems know no capital letters
+        if other := seen.get(source.name.lower()):
+            both = f"{other.inputs[0]} and {source.inputs[0]}"
+            raise KsdiffError(f"{place}: {both} would both be called {source.name}; list them with a column 'name'")
+        seen[source.name.lower()] = source
+    return sources
+
+
+def run_batch(
+    sources: Sequence[Source],
+    folder: Path,
+    sharpen: Sharpen,
+    *,
+    suffix: str = ".tif",
+    overwrite: bool = False,
+    check: Callable[[], None] = lambda: None,
+    progress: ProgressCallback = silent,
+    reads: "BatchInputs | None" = None,
+) -> list[Outcome]:
+    """Sharpen scenes one after another; outputs that are there already are kept.
+
+    Args:
+        sources: see :func:`read_sources`.
+        folder: of the outputs; made if it is missing. The summary is written there too, however this ends.
+        sharpen: makes one output.
+        suffix: of the outputs.
+        overwrite: make all outputs anew.
+        check: called before each scene; what it raises ends the batch.
+        progress: told how far the scene at hand is.
+        reads: what may not be lost; None for what the scenes read.
+
+    Returns:
+        What became of each scene, in order.
+
+    Raises:
+        KsdiffError: the folder cannot be made or written to, or holds an input or another's file in the summary's
+            place.
+    """
+    reads = reads or BatchInputs(sources)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KsdiffError(f"{folder}: cannot be made ({error.strerror}); choose another with -o") from None
+    remove_rest(folder)
+    summary = folder / SUMMARY
+    check_place(summary, reads.inputs, overwrite or _is_summary(summary))
+    outcomes: list[Outcome] = []
+    try:
+        for number, source in enumerate(sources, start=1):
+            check()
+
+            def report(done: int, total: int, note: str = "", name: str = f"{number}/{len(sources)}") -> None:
+                progress(done, total, f"scene {name}, {note}")
+
+            taken = {outcome.name for outcome in outcomes}
+            outcomes += _run_source(source, folder, sharpen, suffix, overwrite, report, taken, reads)
+    finally:
+        write_text(as_json(summarise(outcomes)) + "\n", summary)
+    return outcomes
+
+
+def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return the summary, for JSON."""
+    count = {status: sum(one.status == status for one in outcomes) for status in ("made", "kept", "failed")}
+    return count | {"scenes": [{key: value for key, value in asdict(one).items() if value} for one in outcomes]}
+
+
+def _run_source(
+    source: Source,
+    folder: Path,
+    sharpen: Sharpen,
+    suffix: str,
+    overwrite: bool,
+    progress: ProgressCallback,
+    taken: set[str],
+    reads: "BatchInputs",
+) -> Iterator[Outcome]:
+    """Do a product's scenes; without looking into it, where its one output is there already."""
+    first = Outcome(source.name, str(folder / f"{source.name}{suffix}"), "kept")
+    if source.name in taken:
+        yield replace(first, status="failed", error=f"{first.output}: another scene of this list has that name")
+        return
+    if lost := reads.find(Path(first.output)):
+        yield replace(first, status="failed", error=f"{lost}: is one of the inputs; choose another folder")
+        return
+    if _is_done(Path(first.output)) and not overwrite:
+        yield first
+        return
+    found: list[Scene] = []
+    failed = _attempt(first, lambda: found.extend(source.find()))
+    if failed.status == "failed":
+        yield failed
+        return
+    for scene in found:
+        name = source.name if len(found) == 1 else f"{source.name}_{_clean(scene.name)}"
+        output = folder / f"{name}{suffix}"
+        outcome = Outcome(name, str(output), "made")
+        if name in taken:
+            yield replace(outcome, status="failed", error=f"{output}: another scene of this list has that name")
+        elif lost := reads.find(output):
+            yield replace(outcome, status="failed", error=f"{lost}: is one of the inputs; choose another folder")
+        elif _is_done(output) and not overwrite:
+            yield replace(outcome, status="kept")
+        else:
+            yield _attempt(outcome, partial(sharpen, scene, output, progress))
+        taken.add(name)
+
+
+def _attempt(outcome: Outcome, work: Callable[[], Any]) -> Outcome:
+    """Do something for a scene; whatever goes wrong is the scene's, and the others go on."""
+    start = perf_counter()
+    try:
+        work()
+    except StoppedError:
+        raise
+    except Exception as error:
+        expected = isinstance(error, KsdiffError) or is_from_gdal(error) or type(error).__name__ == "ModelError"
+        text = str(error) if expected else f"{type(error).__name__}: {error}"
+        trace = "" if expected else "".join(traceback.format_exception(error))
+        outcome = replace(outcome, status="failed", error=" ".join(text.split()), trace=trace)
+    return replace(outcome, seconds=round(perf_counter() - start, 2))
+
+
+def check_mosaic(
+    mosaic: Path, sources: Sequence[Source], folder: Path, suffix: str, reads: BatchInputs, *, overwrite: bool
+) -> None:
+    """Refuse a mosaic of all outputs that could not be written in the end, before any work.
+
+    Args:
+        mosaic: the virtual raster to be; one of outputs in the same folder may take its place, as after another run.
+        sources: see :func:`read_sources`.
+        folder: of the outputs.
+        suffix: of the outputs.
+        reads: what may not be lost.
+        overwrite: whether anything else may.
+
+    Raises:
+        KsdiffError: it is an input or an output, exists, or its folder does not exist.
+    """
+    if any((folder / f"{source.name}{suffix}").resolve() == mosaic.resolve() for source in sources):
+        raise KsdiffError(f"{mosaic}: is the name of one of the outputs; choose another one")
+    if mosaic.parent.absolute() == folder.absolute() and not folder.exists():
+        return
+    if lost := reads.find(mosaic):
+        raise KsdiffError(f"{lost}: is one of the inputs; choose another name")
+    may = overwrite or _is_own_mosaic(mosaic, folder)
+    check_place(mosaic, reads.inputs, may)
+    check_sidecars(mosaic, reads.inputs, may)
+
+
+def _is_own_mosaic(mosaic: Path, folder: Path) -> bool:
+    """Say whether a file is a mosaic of outputs, as another run makes it."""
+    if not mosaic.is_file():
+        return False
+    with open_raster(mosaic) as there:
+        files = there.files[1:]
+    return bool(files) and all(Path(file).absolute().is_relative_to(folder.absolute()) for file in files)
+
+
+def _is_summary(path: Path) -> bool:
+    """Say whether a file is a batch's summary, of an earlier run."""
+    try:
+        return bool({"made", "kept", "failed", "scenes"} <= json.loads(path.read_text(encoding="utf-8")).keys())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _is_done(output: Path) -> bool:
+    """Say whether an output is there and nothing of the way to it."""
+    return output.exists() and not job_folder(output).exists()
+
+
+def _products(place: Path, without: Path | None) -> list[Path]:
+    found = sorted(path for path in place.iterdir() if not path.name.startswith("."))
+    own = without is not None and without.exists()
+    return [
+        path
+        for path in found
+        if (path.is_dir() or names_scenes(str(path))) and not (own and path.samefile(without or path))
+    ]
+
+
+def _read_csv(path: Path, sensor: str | None) -> Iterator[Source]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            columns = [str(name).strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            if not {"scene"} <= set(columns) and not {"pan", "ms"} <= set(columns):
+                raise KsdiffError(
+                    f"{path}: the first line must name a column 'scene', or columns 'pan' and 'ms'; write such a line"
+                )
+            if unknown := sorted(set(columns) - set(_COLUMNS)):
+                raise KsdiffError(f"{path}: knows no column {', '.join(unknown)}; columns are {', '.join(_COLUMNS)}")
+            for row in reader:
+                if None in row:
+                    raise KsdiffError(
+                        f"{path}, line {reader.line_num}: has more cells than the first line names; several MS files "
+                        f"go into one cell, with {_BETWEEN} between them"
+                    )
+                cells = {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)}
+                if any(cells.values()):
+                    yield _read_row(path, reader.line_num, cells, sensor)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise KsdiffError(f"{path}: cannot be read as a CSV list ({error})") from None
+
+
+def _read_row(path: Path, line: int, cells: dict[str, str], sensor: str | None) -> Source:
+    scene, pan = cells.get("scene", ""), cells.get("pan", "")
+    ms = [one.strip() for one in cells.get("ms", "").split(_BETWEEN) if one.strip()]
+    if bool(scene) == bool(pan) or bool(pan) != bool(ms):
+        raise KsdiffError(f"{path}, line {line}: give either a scene, or PAN and MS")
+    inputs = tuple(_beside(path, one) for one in ([scene] if scene else [pan, *ms]))
+    name = cells.get("name") or _stem(Path(scene or pan).name)
+    if _safe(name) != name:
+        raise KsdiffError(f"{path}, line {line}: {name!r} cannot be a file's name; leave out slashes")
+    return Source(name, inputs, cells.get("sensor") or sensor)
+
+
+def _beside(path: Path, name: str) -> str:
+    """Return a list's path by its folder; addresses stay."""
+    return name if "://" in name or name.startswith("/") else str(path.parent / name)
+
+
+def _stem(name: str) -> str:
+    """Return a file's or a folder's name without the suffix that says what it is."""
+    for suffix in (".tar.gz", ".tgz", ".tar", ".zip", ".tiff", ".tif", ".vrt", ".xml", ".imd", ".txt", ".jp2"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def _clean(name: str) -> str:
+    """Return a name that a product gives a scene as part of a file's name."""
+    return "".join(sign if sign.isprintable() else "_" for sign in _safe(name))
+
+
+def _safe(name: str) -> str:
+    return name.replace("/", "_").replace("\\", "_")

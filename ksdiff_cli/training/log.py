@@ -1,0 +1,50 @@
+"""log.jsonl, a line a validation, and curves.png drawn from it."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from ksdiff_cli.files.names import growing_file
+from ksdiff_cli.files.png import write_png
+from ksdiff_cli.training.pictures import draw_curves
+
+NAMES = ("log.jsonl", "curves.png")
+
+
+class Log:
+    """The log of a run folder, written stage by stage."""
+
+    def __init__(self, folder: Path, stage: str) -> None:
+        """Log ``stage`` (stage1, stage2 …) in ``folder``, which is made when the first line comes."""
+        self._path, self._curves = (folder / name for name in NAMES)
+        number = stage.removeprefix("stage")
+        self._stage: int | str = int(number) if number.isdigit() else stage
+
+    def is_foreign(self) -> bool:
+        """Say whether files of the names of log and curves are there that no run has written."""
+        if self._path.exists():
+            return not all("stage" in line and "step" in line for line in self.lines() or [{}])
+        return self._curves.exists()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return all lines, of all stages; one that a kill left incomplete is passed over."""
+        found = []
+        for line in self._path.read_text().splitlines() if self._path.exists() else []:
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
+
+    def forget_after(self, step: int) -> None:
+        """Drop the stage's lines after ``step``: those of an earlier run, or between the last state and a kill."""
+        kept = [line for line in self.lines() if line["stage"] != self._stage or line["step"] <= step]
+        if self._path.exists():
+            with growing_file(self._path) as growing:
+                growing.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def add(self, step: int, facts: dict[str, Any]) -> None:
+        """Add a line and draw the curves anew."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a") as file:
+            file.write(json.dumps({"stage": self._stage, "step": step, **facts}) + "\n")
+        write_png(draw_curves(self.lines()), self._curves)

@@ -1,0 +1,278 @@
+"""The two training stages (paper sec. 3.1-3.2): patches in, checkpoints out; they can be killed and resumed."""
+
+import errno
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ksdiff_cli import __version__
+from ksdiff_cli.errors import KsdiffError, StoppedError
+from ksdiff_cli.files.names import Inputs, check_place, remove_growing, unwritable
+from ksdiff_cli.files.workdir import LOCK, lock_folder
+from ksdiff_cli.models.checkpoint import read_header, save_model, weights_hash
+from ksdiff_cli.models.contract import ModelError, Stage
+from ksdiff_cli.patches.dataset import PatchFile
+from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.training.log import NAMES, Log
+from ksdiff_cli.training.options import TrainingOptions
+from ksdiff_cli.training.parallel import ALONE, Team
+from ksdiff_cli.training.run import Run
+from ksdiff_cli.training.stopper import Stopper
+from ksdiff_cli.training.validation import IDLE, draw_pictures, validate
+
+__all__ = ["TrainingOptions", "check_output", "choose_bands", "hold_run", "is_done", "open_data", "train_stage"]
+
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST}
+_SAVE_SECONDS = 600  # between resume states where validations are further apart
+_LOOK = 20  # steps between looks at the loss on a GPU, which has to stop for each
+
+
+def _say_nothing(line: str) -> None:
+    """Take a note for people and drop it."""
+
+
+def check_output(
+    options: TrainingOptions, stage: Stage, inputs: Inputs | None = None, *, resume: bool, overwrite: bool
+) -> None:
+    """Refuse to lose an earlier run, or what this one reads.
+
+    Raises:
+        KsdiffError: there is one, and neither ``resume`` nor ``overwrite`` says what to do with it; or a file to be
+            written is one of the inputs, a folder or a symbolic link.
+    """
+    done, state = options.file(stage), options.state(stage)
+    for path in (done, state, *(options.run / name for name in NAMES)):
+        if options.run.is_dir():
+            check_place(path, inputs or Inputs(), overwrite=True)
+    if not overwrite and Log(options.run, options.name(stage)).is_foreign():
+        raise KsdiffError(f"{options.run}: has other {' or '.join(NAMES)}; choose another folder with -o")
+    if resume:
+        return
+    if done.exists() and not overwrite:
+        raise KsdiffError(f"{done}: exists; choose another folder with -o, or --overwrite")
+    if state.exists() and not overwrite:
+        raise KsdiffError(f"{state}: an unfinished run; continue it with --resume, or start anew with --overwrite")
+    state.unlink(missing_ok=True)
+
+
+def is_done(options: TrainingOptions, stage: Stage) -> bool:
+    """Tell whether a run that is resumed had finished this stage already.
+
+    Raises:
+        KsdiffError: the stage's weights are there but come from other options, other patches or another stage 1.
+        ModelError: they cannot be read.
+    """
+    done = options.file(stage)
+    if options.state(stage).exists() or not done.exists():
+        return False
+    training = read_header(done)["training"]
+    plain = options.plain() | _names(options)
+    if changed := options.changed(training, plain):
+        raise KsdiffError(
+            f"{done}: was made with other values of {', '.join(changed)}; choose another folder with -o, or --overwrite"
+        )
+    if training.get("patches") != [file.identity for file in open_data(options.data)[0]]:
+        raise KsdiffError(f"{done}: was made from other patches; choose another folder with -o, or --overwrite")
+    first = options.file(1)
+    if stage == 2 and not options.fine_tune and first.exists() and training.get("stage1") != weights_hash(first):
+        raise KsdiffError(f"{done}: was made from another {first}; train --stage 2 --overwrite")
+    return True
+
+
+@contextmanager
+def hold_run(folder: Path, team: Team = ALONE) -> Iterator[None]:
+    """Keep a run folder for the processes that train in it now; one of them holds it for all.
+
+    Raises:
+        KsdiffError: another run works there, or the folder cannot be made.
+    """
+    if not team.leads:
+        yield
+        return
+    busy = f"{folder}: another ksdiff train (process {{owner}}) works there; wait until it ends, or change -o"
+    with lock_folder(folder, busy):
+        for place in (folder, folder / "pictures"):
+            remove_growing(place)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                (folder / LOCK).unlink()
+                folder.rmdir()  # where nothing came of it
+
+
+def train_stage(
+    options: TrainingOptions,
+    stage: Stage,
+    progress: ProgressCallback = silent,
+    note: Callable[[str], None] = _say_nothing,
+    team: Team = ALONE,
+    again: str = "the same command with --resume goes on from here",
+) -> Path:
+    """Train one stage, or go on where a killed run of the same options stopped.
+
+    Args:
+        options: the run.
+        stage: 1 (PLFE1 + network, eq. 4) or 2 (PLFE2 + denoiser + network, eq. 10); 1 for pixel diffusion.
+        progress: told every step, with the live loss.
+        note: told what a person should know.
+        team: the processes that train together; one of them writes.
+        again: how a person whose run was stopped has it go on, as the end of a sentence.
+
+    Returns:
+        The stage's checkpoint.
+
+    Raises:
+        KsdiffError: no data, data that do not fit each other, no stage 1 for stage 2, a loss that is not finite, a
+            run folder that cannot be written to, or a stop that somebody asked for, after the resume state is written.
+        ModelError: the weights cannot be written.
+    """
+    train, valid = open_data(options.data)
+    run = Run(options, stage, train, team)
+    _check_sizes(train + valid, run)
+    begun = options.state(stage).exists()
+    if begun:
+        run.restore(options.state(stage))
+        note(f"going on at step {run.step} of {options.steps}")
+    team.wait()  # nobody writes before all have read
+    if not begun and team.leads and options.file(stage).exists():
+        run.save(options.state(stage))  # whoever resumes knows that the weights there are of an earlier run
+    if not valid:
+        note("no validation file beside the training data: validation is skipped")
+    try:
+        _loop(run, valid, progress, note, again)
+        if team.leads:
+            facts = _facts(run, train)
+            save_model(run.averaged(), options.file(stage), sensor=_sensors(train), training=facts)
+            options.state(stage).unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:  # HDF5's complaints of damaged data are such errors too
+            raise
+        raise KsdiffError(f"{unwritable(options.run, error)}; make room there; {again}") from None
+    team.wait()  # the next stage reads this one's weights
+    return options.file(stage)
+
+
+def _loop(
+    run: Run, valid: list[PatchFile], progress: ProgressCallback, note: Callable[[str], None], again: str
+) -> None:
+    """Train until the stage is over; validate, draw and save in between."""
+    options, team = run.options, run.team
+    log = Log(options.run, options.name(run.stage))
+    if team.leads:
+        log.forget_after(run.step)
+    started = saved = time.monotonic()
+    before = run.elapsed
+    every = 1 if run.device.type == "cpu" else _LOOK
+    with Stopper() as stopper, run.ahead() as batches:
+        while not run.finished:
+            losses = run.advance(batches.get(run.step))
+            run.elapsed, stop = team.agree(before + time.monotonic() - started, stopper.asked)
+            due = run.step % options.validate_every == 0 or run.finished
+            save = due or stop or time.monotonic() - saved > _SAVE_SECONDS
+            if run.step % every == 0 or save:  # no state of lost weights is stored
+                run.look(losses)
+            scale = (run.step, options.steps) if options.time_limit is None else (round(1000 * run.part), 1000)
+            progress(*scale, f"loss {run.losses.get('loss', 0):.4f}")
+            if due and team.leads:
+                _report(run, valid, log, note)
+            if team.leads and save:
+                run.save(options.state(run.stage))
+                saved = time.monotonic()
+            if stop and not run.finished:
+                if not team.leads:
+                    raise SystemExit(1)
+                raise StoppedError(f"{options.name(run.stage)}: stopped at step {run.step} of {options.steps}; {again}")
+
+
+def _report(run: Run, valid: list[PatchFile], log: Log, note: Callable[[str], None]) -> None:
+    """Validate, and tell the log, the pictures and people."""
+    model, name = run.averaged(), run.options.name(run.stage)
+    found = validate(model, valid, run.device)
+    log.add(run.step, {"seconds": round(run.elapsed, 1), **run.losses, **found})
+    draw_pictures(model, valid, run.device, run.options.run / "pictures", f"{name}_{run.step:06d}")
+    words = [f"loss {run.losses['loss']:.4f}"]
+    if found:
+        words.append(f"valid {found['valid']:.4f}")
+    if "shuffle_cost" in found:
+        words.append(f"another image's z costs {found['shuffle_cost']:+.2%}")
+    if "mean_cost" in found:
+        words.append(f"the others' mean {found['mean_cost']:+.2%}")
+    left = round(run.elapsed / run.part - run.elapsed)
+    words.append("done" if run.finished else f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left")
+    note(f"{name}, step {run.step}: {', '.join(words)}")
+    if found.get("shuffle_cost", 1.0) < IDLE:
+        note(f"step {run.step}: the prior is idle: the network does as well with another image's z")
+
+
+def _facts(run: Run, train: list[PatchFile]) -> dict[str, Any]:
+    """Gather what a reader needs to judge the weights."""
+    facts = {
+        **run.options.plain(),
+        **_names(run.options),
+        "ksdiff_version": __version__,
+        "losses": run.losses,
+        "images": sum(map(len, train)),
+        "patches": run.patches,
+    }
+    return facts if run.origin is None else facts | {"stage1": run.origin}
+
+
+def _names(options: TrainingOptions) -> dict[str, Any]:
+    """Return the inputs' names: weights travel, and the paths of one machine need not."""
+    return {"data": [path.name for path in options.data], "init": options.init and options.init.name}
+
+
+def open_data(paths: tuple[Path, ...]) -> tuple[list[PatchFile], list[PatchFile]]:
+    """Open training files and the validation files beside them.
+
+    Raises:
+        KsdiffError: nothing to train on at one of the paths.
+    """
+    train: list[PatchFile] = []
+    valid: list[PatchFile] = []
+    for path in paths:
+        nested = sorted(path.glob("*/train.h5")) if path.is_dir() and not (path / "train.h5").exists() else []
+        if nested:
+            below, beside_below = open_data(tuple(file.parent for file in nested))
+            train, valid = train + below, valid + beside_below
+            continue
+        file = path / "train.h5" if path.is_dir() else path
+        if not file.is_file():
+            raise KsdiffError(
+                f"{path}: holds no training patches (train.h5); make them with: ksdiff prepare-data SCENE -o {path}"
+            )
+        train.append(PatchFile(file))
+        beside = file.with_name(file.name.replace("train", "valid", 1))
+        if beside != file and beside.is_file():
+            valid.append(PatchFile(beside))
+    return train, valid
+
+
+def choose_bands(files: list[PatchFile], universal: bool) -> int | None:
+    """Return the bands the network sees at once: the data's, or None for one shared by any number of bands."""
+    bands = {file.bands for file in files}
+    return None if universal or len(bands) > 1 else bands.pop()
+
+
+def _check_sizes(files: list[PatchFile], run: Run) -> None:
+    multiple = run.model.multiple
+    for file in files:
+        try:
+            run.model.check(file.bands, file.ratio)
+        except ModelError as error:
+            raise ModelError(f"{file.path}: {error}") from None
+        if any(side % multiple for side in file.size):
+            raise KsdiffError(
+                f"{file.path}: its patches of {file.size[1]} x {file.size[0]} px do not suit the network, which trains "
+                f"on sides that are multiples of {multiple}; prepare-data --patch sets them"
+            )
+
+
+def _sensors(files: list[PatchFile]) -> dict[str, Any]:
+    """The sensor's values; of several sensors their names."""
+    sensors = [file.sensor for file in files]
+    names = sorted({str(sensor.get("name", "unknown")) for sensor in sensors})
+    return sensors[0] if len(names) == 1 else {"name": "+".join(names)}
