@@ -7,6 +7,7 @@ Importing this package loads neither torch nor rasterio; the functions do when t
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ksdiff_cli._version import __version__
 from ksdiff_cli.errors import KsdiffError
 
 if TYPE_CHECKING:
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
     from ksdiff_cli.api import measure, sharpen_array, sharpen_scene
     from ksdiff_cli.api_learning import evaluate, prepare_patches, train
 
-__version__ = "0.1.0"
 __all__ = [
     "KsdiffError",
+    "__version__",
     "evaluate",
     "measure",
     "metrics",

@@ -9,10 +9,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ksdiff_cli import __version__
+from ksdiff_cli._version import __version__
 from ksdiff_cli.commands import doctor, evaluate, info, metrics, prepare_data, sharpen, simulate, train
-from ksdiff_cli.commands.console import stderr
-from ksdiff_cli.commands.usage import explain, is_usage
+from ksdiff_cli.commands.console import explain, is_usage, stderr
 from ksdiff_cli.errors import KsdiffError
 
 # without a handler Python prints GDAL's warnings, dozens for one full disk, before our one line

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from .backbones import make_backbone
 from .config import ModelConfig
 from .contract import Core, FusionModel, Inputs, ModelError, Stage, Statistics
-from .denoiser import Denoiser
-from .diffusion import Diffusion
+from .diffusion import Denoiser, Diffusion
 from .encoder import PLFE1, PLFE2, Entangled
 from .kernels import Kernels, Latent, WholeImage
 from .moments import second_order

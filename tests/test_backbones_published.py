@@ -5,9 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from ksdiff_cli.models.backbones.base import sample_cells
-from ksdiff_cli.models.backbones.ctinn import InstanceNorm, TextureTransfer, _transfer
+from ksdiff_cli.models.backbones.ctinn import InstanceNorm, InvertibleMixing, TextureTransfer, _transfer
 from ksdiff_cli.models.backbones.hfin import SpectrumFusion
-from ksdiff_cli.models.backbones.invertible import InvertibleMixing
 from ksdiff_cli.models.backbones.lagnet import LAGConv2d, adaptive_conv2d
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError, Statistics

@@ -16,7 +16,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation.compare import evaluate_files
 from ksdiff_cli.fusers.classical import Classical, Upsampling, make_fuser
 from ksdiff_cli.metrics import ergas, measure_reduced
-from ksdiff_cli.numerics.moments import LowTail, Moments, solve
+from ksdiff_cli.numerics.moments import JointMoments, LowTail, solve
 from ksdiff_cli.numerics.toolbox import decimate, interp23tap, mtf_filter
 from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.products import make_pair as scene_of
@@ -210,7 +210,7 @@ def test_moments_are_those_of_all_samples_together():
     layers = np.random.default_rng(3).normal(5, 2, (4, 30, 40))
     layers[3] = layers[0] + layers[1]
     where = np.random.default_rng(4).random((30, 40)) > 0.3
-    moments = Moments()
+    moments = JointMoments()
     with pytest.raises(KsdiffError, match="no pixel holds data"):
         _ = moments.mean
     for rows in (slice(0, 7), slice(7, 8), slice(8, 30)):

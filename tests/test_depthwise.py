@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ksdiff_cli.models.depthwise import depthwise_conv2d
+from ksdiff_cli.models.kernels import depthwise_conv2d
 
 
 @pytest.mark.parametrize(

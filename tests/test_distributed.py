@@ -36,7 +36,7 @@ from ksdiff_cli.sharpening import distributed, worker
 from ksdiff_cli.sharpening.distributed import Workers, open_workers
 from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, job_folder, sharpen_scene
 from ksdiff_cli.sharpening.job import Job
-from ksdiff_cli.sharpening.parcel import pack, unpack
+from ksdiff_cli.sharpening.worker import pack, unpack
 
 # sockets that Dask's client leaves to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

@@ -6,7 +6,7 @@ import pytest
 from ksdiff_cli.numerics.grids import corner_aligned, degrade
 from ksdiff_cli.products import find_scene
 from ksdiff_cli.raster.pair import open_pair
-from ksdiff_cli.sharpening.pan_sharpness import find_reduced_mtf
+from ksdiff_cli.sharpening.adaptation import find_reduced_mtf
 
 SIDE = 256
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ksdiff_cli.models.checkpoint import load_model, save_model
 from ksdiff_cli.models.contract import ModelError, Statistics
 from ksdiff_cli.models.peers import PLRConfig, PLRDiff
-from ksdiff_cli.models.peers.lowrank import Camera, choose_bands, find_spectra, fit_camera, fit_rest
+from ksdiff_cli.models.peers.plrdiff import Camera, choose_bands, find_spectra, fit_camera, fit_rest
 from ksdiff_cli.training.stages import train_stage
 
 SMALL = {"width": 8, "multipliers": (1, 2), "sampling_steps": 3, "fit_steps": 20, "rest_steps": 5}

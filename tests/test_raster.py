@@ -11,7 +11,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ksdiff_cli.numerics.boxes import Box
-from ksdiff_cli.numerics.values import Moments
+from ksdiff_cli.numerics.moments import BandMoments
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair, open_pair, open_raster, read_band
 from ksdiff_cli.sensors import find_sensor
@@ -148,7 +148,7 @@ def test_statistics_leave_out_ms_beside_pan(make_pair: Any) -> None:
 
 def test_moments_merge_blocks() -> None:
     values = np.random.default_rng(0).normal(1e4, 3, (2, 1000)).astype(np.float32)
-    moments = Moments(2)
+    moments = BandMoments(2)
     for part in np.array_split(values, 7, axis=1):
         moments.add(part)
     moments.add(values[:, :0])
@@ -159,7 +159,7 @@ def test_moments_merge_blocks() -> None:
 
 def test_moments_do_not_cancel() -> None:
     values = (60000 + np.arange(200_000) % 3)[None].astype(np.uint16)
-    moments = Moments(1)
+    moments = BandMoments(1)
     for part in np.array_split(values, 3, axis=1):
         moments.add(part)
     assert moments.result()[0][0] == pytest.approx(values.mean(dtype=float), rel=1e-14)

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,10 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers.classical import Upsampling
 from ksdiff_cli.numerics.boxes import Box, Tiling
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.sharpening import shards
+from ksdiff_cli.sharpening.assembly import Seams
 from ksdiff_cli.sharpening.engine import SharpenOptions, sharpen_scene
 from ksdiff_cli.sharpening.pipeline import make_windows, read_ahead
 from ksdiff_cli.sharpening.plan import GB, MOST_AHEAD, Need, make_plan, memory_needed
-from ksdiff_cli.sharpening.seams import Seams
 
 Array = Any
 NETWORK = Need(bands=4, stored=2, margin=64, fusing=900, base=420_000_000)
@@ -182,13 +180,16 @@ def test_no_border_no_score() -> None:
 
 def test_shards_stay_open_as_long_as_the_output_needs_them(make_pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     files, opened, most = make_pair(size=(1024, 1024)), [], []
+    real = rasterio.open
 
-    def opening(path: Any) -> Any:
-        opened.append(rasterio.open(path))
-        most.append(sum(not shard.closed for shard in opened))
-        return opened[-1]
+    def opening(path: Any, *more: Any, **named: Any) -> Any:
+        dataset = real(path, *more, **named)
+        if ".shards" in str(path):
+            opened.append(dataset)
+            most.append(sum(not shard.closed for shard in opened))
+        return dataset
 
-    monkeypatch.setattr(shards, "rasterio", SimpleNamespace(open=opening))
+    monkeypatch.setattr(rasterio, "open", opening)
     scene = scene_of(str(files.pan), [str(files.ms)])
     # a part that begins beside the windows' corners, so that its blocks are no windows
     options = SharpenOptions(tile=256, fidelity=False, window=(0, 8, 1024, 1016))

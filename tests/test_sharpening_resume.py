@@ -19,7 +19,7 @@ from rasterio.transform import Affine
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.workdir import lock_folder
 from ksdiff_cli.fusers.classical import Upsampling
-from ksdiff_cli.output import cog, tiles
+from ksdiff_cli.output import geotiff, vrt
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster.pair import SceneStatistics, Tile
 from ksdiff_cli.sharpening import assembly
@@ -73,7 +73,7 @@ KILLS: dict[str, tuple[tuple[Any, ...], int]] = {
     "a shard is written but has no name": (("os", "", "fsync", 7, "after"), 14),
     "a shard has just got its name": (("pathlib", "Path", "replace", 9, "after"), 12),
     "all shards are there": (("ksdiff_cli.sharpening.assembly", "", "read_ahead", 1, "before"), 0),
-    "in the middle of the output": (("ksdiff_cli.sharpening.seams", "Seams", "add", 2, "after"), 0),
+    "in the middle of the output": (("ksdiff_cli.sharpening.assembly", "Seams", "add", 2, "after"), 0),
     "the output is whole": (("ksdiff_cli.files.workdir", "Claim", "make", 1, "after"), 0),
     "the output has its name": (("ksdiff_cli.files.workdir", "Workdir", "remove", 1, "before"), 0),
 }
@@ -351,8 +351,8 @@ def test_what_a_run_leaves_that_is_killed_anywhere_goes(
     output = "out.vrt" if format == "VRT" else "out.tif"
     module, function = {
         "whole": (assembly.Assembly, "finish"),
-        "copy": (cog, "check_whole") if format == "COG" else (tiles, "add_sources"),
-        "last": (Path, "replace") if format == "COG" else (tiles.shutil, "rmtree"),
+        "copy": (geotiff, "check_whole") if format == "COG" else (vrt, "add_sources"),
+        "last": (Path, "replace") if format == "COG" else (vrt.shutil, "rmtree"),
     }[place]
     work, left = getattr(module, function), tmp_path / "left"
 
@@ -422,7 +422,7 @@ def test_a_disk_with_too_little_room_is_refused_before_the_work(
 AS_MADE: dict[str, tuple[tuple[Any, ...], int]] = {
     "before a window is stored": (("ksdiff_cli.sharpening.job", "Job", "store", 3, "before"), 4),
     "before a window goes into the output": (("ksdiff_cli.sharpening.assembly", "Assembly", "take", 4, "before"), 2),
-    "in the middle of a window": (("ksdiff_cli.sharpening.seams", "Seams", "add_rows", 5, "after"), 1),
+    "in the middle of a window": (("ksdiff_cli.sharpening.assembly", "Seams", "add_rows", 5, "after"), 1),
     "all windows are there": (("ksdiff_cli.sharpening.assembly", "Assembly", "finish", 1, "before"), 0),
 }
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ksdiff_cli.classical.filters import atrous, atrous_reach, down_up, low_reach
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate
-from ksdiff_cli.numerics.moments import Moments, divide
+from ksdiff_cli.numerics.moments import JointMoments, divide
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Coefficients:
 
 def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     """Match PAN's deviation at the scale of MS to that of each band."""
-    moments = Moments()
+    moments = JointMoments()
     for block in blocks:
         moments.add(down_up(block.pan[None], setup.ratio), block.ms_up, where=block.core)
     variance = np.diag(moments.covariance)

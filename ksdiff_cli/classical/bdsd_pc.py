@@ -14,7 +14,7 @@ from ksdiff_cli.classical.filters import (
     to_ms_grid,
 )
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, no_reach, weigh
-from ksdiff_cli.numerics.moments import Moments
+from ksdiff_cli.numerics.moments import JointMoments
 from ksdiff_cli.numerics.toolbox import bicubic
 
 
@@ -28,7 +28,7 @@ class Coefficients:
 
 def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     """Fit, on the MS grid, the detail that each band's MTF takes away: min |[P M] gamma - (G_b - M_b)|²."""
-    moments = Moments()
+    moments = JointMoments()
     for block in blocks:
         G = bicubic(block.ms_up, 1 / setup.ratio)
         M = blur_on_ms_grid(G, setup)

@@ -9,7 +9,7 @@ from ksdiff_cli.classical.filters import ideal_low, mtf_reach
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned, modulate, no_reach, scale
 from ksdiff_cli.numerics.camera import Kernel
 from ksdiff_cli.numerics.grids import mtf_sigma
-from ksdiff_cli.numerics.moments import Moments, divide
+from ksdiff_cli.numerics.moments import JointMoments, divide
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
 
     Deviations at one scale keep PAN's detail at full height, as in the reference's BT-H.
     """
-    moments = Moments()
+    moments = JointMoments()
     for block in blocks:
         moments.add(block.pan, block.ms_up, ideal_low(block, setup), where=block.core)
     return _fit(moments, setup)
@@ -38,7 +38,7 @@ def _gaussians(setup: Setup) -> list[Kernel]:
     return [((1.0, mtf_sigma(0.3, setup.ratio)),)]  # that of ideal_low
 
 
-def _fit(moments: Moments, setup: Setup) -> Coefficients:
+def _fit(moments: JointMoments, setup: Setup) -> Coefficients:
     mean, covariance = moments.mean, moments.covariance
     bands = slice(1, 1 + len(setup.gains))
     intensity = float(mean[bands].mean())

@@ -7,7 +7,7 @@ import numpy as np
 
 from ksdiff_cli.classical.filters import ideal_low, mtf_reach
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate, no_reach, weigh
-from ksdiff_cli.numerics.moments import LowTail, Moments, divide, solve
+from ksdiff_cli.numerics.moments import JointMoments, LowTail, divide, solve
 
 _FOUR_BANDS = np.array([0.95, 0.45, 0.40, 0.05])  # blue, green, red, near infrared
 _PERCENTILE = 0.01
@@ -36,7 +36,7 @@ def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     number of bands: their minima.
     """
     four = len(setup.gains) == 4
-    moments, tail = Moments(), LowTail(_PERCENTILE if four else 0.0)
+    moments, tail = JointMoments(), LowTail(_PERCENTILE if four else 0.0)
     for block in blocks:
         moments.add(ideal_low(block, setup), block.ms_up, where=block.core)
         tail.add(block.ms_up, block.core, block.scene_pixels)

@@ -1,12 +1,11 @@
 """Low-pass versions of PAN and the way down to the MS grid, in the reference's geometry and in that of real scenes."""
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.classical.method import Block, Setup
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.camera import Kernel, camera_kernel
 from ksdiff_cli.numerics.camera_views import SOFTENING
 from ksdiff_cli.numerics.toolbox import (
@@ -20,8 +19,6 @@ from ksdiff_cli.numerics.toolbox import (
     mtf_kernel,
     sampling_matrix,
 )
-
-Array = NDArray[Any]
 
 _SPLINE = np.array([1, 4, 6, 4, 1]) / 16  # the cubic B-spline's filter
 

@@ -14,7 +14,7 @@ from ksdiff_cli.classical.filters import (
     to_ms_grid,
 )
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, no_reach, weigh
-from ksdiff_cli.numerics.moments import Moments, divide, solve
+from ksdiff_cli.numerics.moments import JointMoments, divide, solve
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Coefficients:
 
 def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     """Fit the intensity to a low-pass PAN on the MS grid, then the gains on the PAN grid."""
-    low, high = Moments(), Moments()
+    low, high = JointMoments(), JointMoments()
     for block in blocks:
         pan_low = to_ms_grid(atrous(block, setup), setup)
         low.add(pan_low, ms_on_ms_grid(block, setup), where=mask_on_ms_grid(block.core, setup))

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.camera import Kernel, SceneCamera
-from ksdiff_cli.numerics.moments import Moments, divide
+from ksdiff_cli.numerics.moments import JointMoments, divide
 from ksdiff_cli.numerics.toolbox import is_power_of_two
 from ksdiff_cli.sensors import Sensor, find_sensor
 
-Array = NDArray[Any]
 Geometry = Literal["area", "toolbox"]
 
 _FLOOR = 0.05
@@ -70,7 +69,7 @@ class Thinned:
 
     kernels: Callable[[Setup], Sequence[Kernel]]
     """The low-pass filters of the method's ``gather`` as sums of Gaussians, whose deviations are in PAN pixels here."""
-    fit: Callable[[Moments, Setup], Any]
+    fit: Callable[[JointMoments, Setup], Any]
     """Coefficients from the joint moments of PAN, all upsampled bands, and PAN through each filter."""
 
 

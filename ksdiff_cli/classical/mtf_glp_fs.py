@@ -7,7 +7,7 @@ import numpy as np
 
 from ksdiff_cli.classical.filters import mtf_gaussians, mtf_low, mtf_reach
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned
-from ksdiff_cli.numerics.moments import Moments, divide
+from ksdiff_cli.numerics.moments import JointMoments, divide
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Coefficients:
 
 def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     """Regress the gains on the PAN grid."""
-    moments = Moments()
+    moments = JointMoments()
     for block in blocks:
         moments.add(block.pan, block.ms_up, mtf_low(block, setup), where=block.core)
     return _fit(moments, setup)
 
 
-def _fit(moments: Moments, setup: Setup) -> Coefficients:
+def _fit(moments: JointMoments, setup: Setup) -> Coefficients:
     with_pan = moments.covariance[0, 1:]
     bands = len(setup.gains)
     return Coefficients(divide(with_pan[:bands], with_pan[bands:]))

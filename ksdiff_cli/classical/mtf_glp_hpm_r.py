@@ -7,7 +7,7 @@ import numpy as np
 
 from ksdiff_cli.classical.filters import mtf_gaussians, mtf_low, mtf_reach
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned, modulate, scale
-from ksdiff_cli.numerics.moments import Moments, divide
+from ksdiff_cli.numerics.moments import JointMoments, divide
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Coefficients:
 
 def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     """Regress each band on the low-pass PAN."""
-    moments = Moments()
+    moments = JointMoments()
     for block in blocks:
         moments.add(block.pan, block.ms_up, mtf_low(block, setup), where=block.core)
     return _fit(moments, setup)
 
 
-def _fit(moments: Moments, setup: Setup) -> Coefficients:
+def _fit(moments: JointMoments, setup: Setup) -> Coefficients:
     mean, covariance, bands = moments.mean, moments.covariance, len(setup.gains)
     up, low = np.arange(1, 1 + bands), np.arange(1 + bands, 1 + 2 * bands)
     g = divide(covariance[up, low], covariance[low, low])

@@ -7,7 +7,7 @@ import numpy as np
 
 from ksdiff_cli.classical.filters import down_up, low_reach
 from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate, no_reach, weigh
-from ksdiff_cli.numerics.moments import Moments, divide, solve
+from ksdiff_cli.numerics.moments import JointMoments, divide, solve
 
 _BETA = 0.95  # overall strength of the injection
 
@@ -39,7 +39,7 @@ class Coefficients:
 
 def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     """Regress PAN and the bands, at the scale of MS, on the upsampled bands; all else follows from moments."""
-    moments, bands = Moments(), len(setup.gains)
+    moments, bands = JointMoments(), len(setup.gains)
     for block in blocks:
         small = down_up(np.concatenate([block.pan[None], block.ms_up]), setup.ratio)
         moments.add(block.ms_up, block.pan, small, where=block.core)

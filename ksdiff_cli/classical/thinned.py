@@ -1,20 +1,19 @@
-"""Moments of a large scene from some of its pixels."""
+"""JointMoments of a large scene from some of its pixels."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.camera import Kernel
 from ksdiff_cli.numerics.grids import apply_separable, cubic_matrix, gaussian_matrix, gaussian_reach, reach
-from ksdiff_cli.numerics.moments import Moments
+from ksdiff_cli.numerics.moments import JointMoments
 
 if TYPE_CHECKING:
     from ksdiff_cli.raster.pair import ScenePair
 
-Array = NDArray[Any]
 
 _TRACE = 1e-4  # of what a pixel sees may be invalid
 
@@ -24,7 +23,7 @@ class ThinSurvey:
 
     def __init__(self, pair: "ScenePair", kernels: Sequence[Kernel]) -> None:
         """Start with nothing of a scene."""
-        self.pair, self.moments = pair, Moments()
+        self.pair, self.moments = pair, JointMoments()
         self._kernels = kernels
         self._sigmas = list(dict.fromkeys(sigma for kernel in kernels for _, sigma in kernel))
         self._reach = gaussian_reach(max(self._sigmas))

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from ksdiff_cli import __version__
+from ksdiff_cli._version import __version__
 
 _GB = 10**9
 _LITTLE_DISK, _LITTLE_MEMORY = 2 * _GB, 2 * _GB  # a scene of 8192² x 4 in uint16 takes half a GB; the engine's default

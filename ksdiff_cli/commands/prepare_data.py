@@ -9,8 +9,7 @@ from ksdiff_cli.commands import options
 from ksdiff_cli.commands.console import note, print_json, progress, stdout
 
 if TYPE_CHECKING:
-    from ksdiff_cli.patches.dry_run import Forecast
-    from ksdiff_cli.patches.prepare import Prepared
+    from ksdiff_cli.patches.prepare import Forecast, Prepared
 
 
 def prepare_data(
@@ -112,9 +111,8 @@ def prepare_data(
     if register and no_registration_check:
         raise typer.BadParameter("--register measures the shift: leave out --no-registration-check")
 
-    from ksdiff_cli.patches.dry_run import forecast_patches
     from ksdiff_cli.patches.plan import PatchOptions
-    from ksdiff_cli.patches.prepare import prepare_patches
+    from ksdiff_cli.patches.prepare import forecast_patches, prepare_patches
     from ksdiff_cli.patches.workspace import workspace_folder
 
     chosen = PatchOptions(

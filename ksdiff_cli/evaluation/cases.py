@@ -5,21 +5,20 @@ import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics import Settings, Shifts, find_shifts, guess_peak, measure_full, measure_reduced
 from ksdiff_cli.metrics.blocks import CELL
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import GridMap, corner_aligned
 from ksdiff_cli.numerics.toolbox import is_power_of_two
 from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.raster.pair import ObservedTile, SceneStatistics, Tile
 from ksdiff_cli.sensors import SENSORS, Sensor, find_sensor
 
-Array = NDArray[Any]
 Protocol = Literal["reduced", "full"]
 Scaling = Literal["image", "scene"]
 SCALINGS: dict[Scaling, str] = {"image": "each image by itself", "scene": "the scenes that the files state"}

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ksdiff_cli import __version__
+from ksdiff_cli._version import __version__
 from ksdiff_cli.classical import METHODS
 from ksdiff_cli.evaluation.cases import SCALINGS, Case, Image, Protocol, Scaling, make_case
 from ksdiff_cli.evaluation.prior import Prior, check_prior, gather_latents, name_with
@@ -17,13 +16,12 @@ from ksdiff_cli.evaluation.results import Evaluation, MethodResult, image_name
 from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.classical import Network, make_fuser
 from ksdiff_cli.metrics import SOFTNESS, Shifts
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.pair import SceneStatistics, Tile
 from ksdiff_cli.report import Example, rgb_bands
 from ksdiff_cli.sensors import Sensor, find_sensor
-
-Array = NDArray[Any]
 
 
 def make_fusers(

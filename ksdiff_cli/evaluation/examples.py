@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.metrics.blocks import CELL, Block, Span
 from ksdiff_cli.metrics.full_blocks import FullBlock
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.raster.open import data_bands
 from ksdiff_cli.report import Box, Example, rgb_bands
-
-Array = NDArray[Any]
 
 WINDOW = 512
 """Side of the windows that are shown pixel by pixel; whatever is hardly larger is shown as a whole."""

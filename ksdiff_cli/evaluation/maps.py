@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from ksdiff_cli import __version__
+from ksdiff_cli._version import __version__
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation.sources import Area
 from ksdiff_cli.files.names import Inputs, check_place, identify
@@ -24,10 +23,9 @@ from ksdiff_cli.metrics.blocks import CELL, Block, Span
 from ksdiff_cli.metrics.d_lambda import d_lambda_cells
 from ksdiff_cli.metrics.full_blocks import FullBlock
 from ksdiff_cli.metrics.q2n import q2n_cells
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.output.geotiff import growing
 from ksdiff_cli.output.writer import check_sidecars
-
-Array = NDArray[Any]
 
 
 @dataclass

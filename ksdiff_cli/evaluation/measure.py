@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 
 from ksdiff_cli.checks import Nodata
 from ksdiff_cli.errors import KsdiffError
@@ -32,14 +31,11 @@ from ksdiff_cli.numerics.grids import Axis
 from ksdiff_cli.numerics.toolbox import is_power_of_two
 from ksdiff_cli.products.scene_files import find_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.ground import pixel_metres
-from ksdiff_cli.raster.layout import check_colours
+from ksdiff_cli.raster.layout import check_colours, pixel_metres
 from ksdiff_cli.raster.nodata import declare, declare_band, find_fill, find_notes, say_fill
 from ksdiff_cli.raster.open import BLOCK_CACHE, alpha_is_data, data_bands, open_raster
 from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair, open_pair
 from ksdiff_cli.sensors import Sensor, find_sensor
-
-Array = NDArray[Any]
 
 # Wide and low: the strips of an untiled file are then decoded once, not once a column of blocks
 _STEP = 256, 1024

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from ksdiff_cli import __version__
+from ksdiff_cli._version import __version__
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics import ABOUT, Shifts
 from ksdiff_cli.report import Example, Report

@@ -1,16 +1,11 @@
 """The reprojection protocol on rasters: the bands' shifts, and the fused image as the MS camera sees it, by blocks."""
 
-from typing import Any
-
-from numpy.typing import NDArray
-
 from ksdiff_cli.evaluation.sources import FullSource, GridSource
 from ksdiff_cli.metrics import Shifts
 from ksdiff_cli.metrics.blocks import CELL, Span, split
 from ksdiff_cli.metrics.shifts import ShiftSearch
 from ksdiff_cli.metrics.views import place_view
-
-Array = NDArray[Any]
+from ksdiff_cli.numerics import Array
 
 
 def find_band_shifts(source: FullSource | GridSource) -> Shifts:

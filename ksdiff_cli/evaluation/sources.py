@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics.blocks import Span
 from ksdiff_cli.metrics.full_blocks import FullBlock
 from ksdiff_cli.metrics.pan_blocks import PanBlock, margin_for
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import Axis, GridMap, corner_aligned
+from ksdiff_cli.numerics.moments import erode
 from ksdiff_cli.numerics.toolbox import (
     INTERP_REACH,
     MTF_REACH,
@@ -23,13 +24,11 @@ from ksdiff_cli.numerics.toolbox import (
     mtf_filter,
     sampling_matrix,
 )
-from ksdiff_cli.numerics.values import erode
 from ksdiff_cli.raster.bands import is_number, read_stored
 from ksdiff_cli.raster.layout import georeferenced
 from ksdiff_cli.raster.pair import BandSource, ScenePair
 from ksdiff_cli.sensors import fold_name
 
-Array = NDArray[Any]
 Reader = Callable[[int, int, int, int], tuple[Array, Array]]
 """(row, col, height, width) -> values (bands, height, width) float64, valid (height, width) bool."""
 

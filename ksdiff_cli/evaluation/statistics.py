@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.metrics import merit
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.report.table import mean_of
-
-Array = NDArray[Any]
 
 _SAMPLES, _AT_ONCE = 10_000, 1 << 22  # of the bootstrap; values drawn at a time
 _LEVEL = 95

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import ALIGN, Box
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.pair import ScenePair, SceneStatistics, Tile
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ksdiff_cli.classical import Geometry
     from ksdiff_cli.sensors import Sensor
 
-Array = NDArray[Any]
 
 _FLAT = 1e-7  # a deviation this small against the mean is rounding error
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.classical import METHODS, Block, Geometry, Setup, fuse, make_setup
 from ksdiff_cli.classical.thinned import ThinSurvey
 from ksdiff_cli.errors import KsdiffError, did_you_mean
 from ksdiff_cli.fusers.base import Fuser, check_pan
 from ksdiff_cli.fusers.network import Network
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.process import usable_threads
 from ksdiff_cli.progress import ProgressCallback, silent
@@ -23,7 +23,6 @@ from ksdiff_cli.sensors import Sensor
 
 __all__ = ["Classical", "Network", "Upsampling", "make_fuser"]
 
-Array = NDArray[Any]
 
 _BLOCK = 512  # side of the pieces that a classical method surveys, PAN pixels, whatever windows are sharpened later
 _NEGATIVE = 0.05  # share of negative values in the sum of all, up to which quotients of radiances make sense

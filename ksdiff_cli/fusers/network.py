@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers.anchors import count_anchors, cut_anchors, place_anchors, read_anchors
 from ksdiff_cli.fusers.base import Fuser, check_pan
-from ksdiff_cli.fusers.device import free_memory, has_bf16
+from ksdiff_cli.fusers.device import DeviceTransfer, Sent, free_memory, has_bf16
 from ksdiff_cli.fusers.divided import Divider
-from ksdiff_cli.fusers.transfer import DeviceTransfer, Sent
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import ALIGN, Box
 from ksdiff_cli.numerics.camera import SceneCamera, estimate_camera
 from ksdiff_cli.numerics.grids import GridMap
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from ksdiff_cli.models.observation import Observed
     from ksdiff_cli.sensors import Sensor
 
-Array = NDArray[Any]
 
 _JUDGES = 16  # anchors that are sharpened in both precisions to find out
 _ROUGH = 1e-3  # share of the pixels that bfloat16 may change by more than 1 DN

@@ -6,15 +6,12 @@ memory is the case of one block, so streamed and in-memory values agree.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import minimum_filter
 
 from ksdiff_cli.errors import KsdiffError
-
-Array = NDArray[Any]
+from ksdiff_cli.numerics import Array
 
 CELL = 32
 """Side, in pixels, of the distinct blocks of Q2n and U; block borders must be multiples of it."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from ksdiff_cli.metrics.blocks import Array
 from ksdiff_cli.metrics.pan_blocks import PanBlock, PanMetric, make_pan_block
-from ksdiff_cli.numerics.moments import Moments, solve
+from ksdiff_cli.numerics.moments import JointMoments, solve
 
 
 class Explained:
@@ -14,7 +14,7 @@ class Explained:
 
     def __init__(self) -> None:
         """Start with no pixels."""
-        self.moments = Moments()
+        self.moments = JointMoments()
 
     def add(self, bands: Array, pan: Array, where: Array) -> None:
         """Take pixels in: bands (bands, h, w), PAN (h, w), and (h, w) bool that says which of them count."""

@@ -1,12 +1,9 @@
 """Which part of an image is measured: the crop protocols in use in the literature."""
 
-from typing import Any, Literal, get_args
-
-from numpy.typing import NDArray
+from typing import Literal, get_args
 
 from ksdiff_cli.errors import KsdiffError
-
-Array = NDArray[Any]
+from ksdiff_cli.numerics import Array
 
 CropName = Literal["full", "cut21", "cut30"]
 CROPS: tuple[CropName, ...] = get_args(CropName)

@@ -1,4 +1,11 @@
-"""Arithmetic on arrays that whole tools share: nothing here knows files, networks or how a scene is cut.
+"""Arithmetic on arrays that several tools share: rectangles, grids, filters, fills, moments, cameras.
 
-It may import errors, grids and tiling; everything else may import it. Its modules are imported by name.
+Imports: errors. Nothing here knows files, networks or rasterio.
 """
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+"""An array of numbers or booleans; docstrings say its shape, unit and range."""

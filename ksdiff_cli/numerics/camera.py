@@ -14,12 +14,11 @@ TGRS 2015, with a compensated camera.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.camera_views import (
     FARTHEST,
@@ -37,7 +36,6 @@ from ksdiff_cli.numerics.grids import GridMap, corner_aligned
 
 __all__ = ["Kernel", "SceneCamera", "View", "camera_kernel", "estimate_camera", "fit_camera", "view_boxes"]
 
-Array = NDArray[Any]
 
 STRONGEST = 4.0
 """Largest compensation that is looked for."""

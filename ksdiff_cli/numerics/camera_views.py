@@ -10,15 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.grids import Axis, GridMap
 
-Array = NDArray[Any]
 Shift = tuple[float, float]
 
 SOFTENING = 0.8
@@ -123,7 +121,7 @@ def _under(axis: Axis, span: tuple[int, int], count: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Moments:
+class ProductSums:
     """Sums of products of a constant, the MS bands and the layers over groups of places, in that order."""
 
     raw: Array
@@ -168,7 +166,7 @@ class Eye:
             total += samples @ samples.T
         return total
 
-    def moments(self, shift: Shift) -> Moments:
+    def moments(self, shift: Shift) -> ProductSums:
         """Return the moments of everything, MS being shifted by so many MS pixels."""
         layers = 1 + len(self.ms_mean) + _LAYERS
         parts = [math.prod(-(-size // _PART) for size in view.ms_valid.shape) for view in self._views]
@@ -185,7 +183,7 @@ class Eye:
                 for index, samples in enumerate(_parts(images, valid)):
                     into[(number + index) * groups // sum(parts)] += samples @ samples.T
             number += math.prod(-(-size // _PART) for size in valid.shape)
-        return Moments(raw, high)
+        return ProductSums(raw, high)
 
     def _seen(self, shift: Shift) -> Iterator[tuple[Array, Array, Array, View]]:
         """Go through the views: PAN and MS less their means, and the MS pixels that see valid ones only."""

@@ -1,11 +1,9 @@
 """Plain drawing on RGB arrays (H, W, 3) uint8: tints, hatches, outlines and small text (no I/O)."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from ksdiff_cli.numerics import Array
+
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right; the last two lie outside."""

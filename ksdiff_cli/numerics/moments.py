@@ -1,20 +1,18 @@
 """Statistics that classical methods solve for their coefficients: joint moments and low quantiles, block by block."""
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from scipy.ndimage import minimum_filter
 
 from ksdiff_cli.errors import KsdiffError
-
-Array = NDArray[Any]
+from ksdiff_cli.numerics import Array
 
 _FLAT = 1e-7  # a deviation this small against the mean is rounding error, of the published filter taps above all
 _SINGULAR = 1e-12  # directions of relatively smaller variance are rounding error, e.g. of a band that is there twice
 
 
-class Moments:
+class JointMoments:
     """Mean and covariance of several layers together, merged block by block (Chan et al. 1983)."""
 
     def __init__(self) -> None:
@@ -133,3 +131,48 @@ def divide(above: Array, below: Array, otherwise: Array | float = 0.0) -> Array:
     above, below = np.broadcast_arrays(above, below)
     out = np.array(np.broadcast_to(otherwise, above.shape), np.result_type(above, below, np.float32))
     return np.asarray(np.divide(above, below, out=out, where=below != 0))
+
+
+_CHUNK = 1 << 16  # samples at a time: in float64 they stay in the processor's cache
+
+
+class BandMoments:
+    """Streamed mean and standard deviation per band, merged block by block (Chan et al. 1983)."""
+
+    def __init__(self, bands: int) -> None:
+        """Start with no samples."""
+        self.count = 0
+        self.mean = np.zeros(bands)
+        self.m2 = np.zeros(bands)
+
+    def add(self, values: Array) -> None:
+        """Add (bands, n) samples; sums are float64, of integers up to 16 bits exact."""
+        n = values.shape[1]
+        if n == 0:
+            return
+        # squares of distances from a value near the mean: those of the values themselves would cancel
+        near = np.rint(self.mean) if self.count else np.rint(values[:, :_CHUNK].mean(1, dtype=np.float64))
+        total, squares = np.zeros(len(values)), np.zeros(len(values))
+        for band, samples in enumerate(values):
+            for start in range(0, n, _CHUNK):
+                away = np.subtract(samples[start : start + _CHUNK], near[band], dtype=np.float64)
+                total[band] += away.sum()
+                squares[band] += np.square(away, out=away).sum()
+        mean = near + total / n
+        m2 = np.maximum(squares - total**2 / n, 0)
+        delta, count = mean - self.mean, self.count + n
+        self.mean += delta * n / count
+        self.m2 += m2 + delta**2 * self.count * n / count
+        self.count = count
+
+    def result(self) -> tuple[Array, Array]:
+        """Return mean and standard deviation, (bands,) each."""
+        return self.mean, np.sqrt(self.m2 / max(1, self.count))
+
+
+def erode(valid: Array, reach: int) -> Array:
+    """Find the pixels whose neighbours up to ``reach`` rows and columns off are all valid, (H, W) bool.
+
+    Beyond the border a mask goes on as its outermost pixels are.
+    """
+    return valid if valid.all() else np.asarray(minimum_filter(valid, 2 * reach + 1, mode="nearest"))

@@ -3,12 +3,11 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.camera import Kernel
 from ksdiff_cli.numerics.grids import (
@@ -20,7 +19,6 @@ from ksdiff_cli.numerics.grids import (
     gaussian_reach,
 )
 
-Array = NDArray[Any]
 Pair = tuple[csr_array, csr_array]
 """The (h, H) and (w, W) matrices from a window to MS pixels."""
 

@@ -3,15 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.camera import View, fit_camera
-
-Array = NDArray[Any]
 
 SIGMA = 0.9
 """Deviation of the blur, PAN pixels."""

@@ -6,14 +6,12 @@ the literature. Sharpening real scenes follows the georeference instead: see :mo
 
 import math
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft
 from scipy.sparse import csr_array
 
-Array = NDArray[Any]
+from ksdiff_cli.numerics import Array
 
 # Taps 1, 3, 5, … either side of the centre of the 23-tap half-band filter (Aiazzi et al. 2002), doubled: the zeros
 # inserted between samples halve the energy. The even taps are zero but for the centre, which is 1.

@@ -4,13 +4,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.raster.bands import nodata_of
 from ksdiff_cli.raster.pair import ScenePair, SceneStatistics
-
-Array = NDArray[Any]
 
 _FLAT = 0.5  # standard deviation below which rounding leaves one or two values
 

@@ -4,9 +4,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from ksdiff_cli.numerics import Array
 
 _CHUNK = 1 << 16  # values counted at once: what they are widened to stays in the processor's cache
 

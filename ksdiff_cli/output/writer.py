@@ -5,19 +5,14 @@ from collections.abc import Container, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
-
-from numpy.typing import NDArray
+from typing import Literal
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import BESIDE, SIDECARS, Inputs, check_location, check_place
-from ksdiff_cli.output.cog import new_cog
-from ksdiff_cli.output.geotiff import RasterTarget, new_geotiff
+from ksdiff_cli.output.geotiff import RasterTarget, new_cog, new_geotiff
 from ksdiff_cli.output.pixels import PixelFormat
-from ksdiff_cli.output.tiles import check_tiles, new_tiles
+from ksdiff_cli.output.vrt import check_tiles, new_tiles
 from ksdiff_cli.raster.pair import ScenePair
-
-Array = NDArray[Any]
 
 _WRITES = {"TFW": ".tfw", "WORLDFILE": ".wld", "RPB": ".RPB", "RPCTXT": "_RPC.TXT", "PROFILE": ".RPB"}
 """Which file beside an output a creation option may have GDAL write."""

@@ -5,17 +5,15 @@ of MS pixels. The camera is a Gaussian of the sensor's MTF, ``lms`` is bicubic.
 """
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import apply_separable, corner_aligned, gaussian_matrix, mtf_sigma, upsample
-from ksdiff_cli.numerics.values import erode
+from ksdiff_cli.numerics.moments import erode
 from ksdiff_cli.patches.masks import at_top
 from ksdiff_cli.raster.pair import ScenePair
 
-Array = NDArray[Any]
 Window = tuple[int, int, int, int]
 
 

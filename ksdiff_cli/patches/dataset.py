@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ksdiff_cli.errors import KsdiffError
@@ -21,11 +20,11 @@ from ksdiff_cli.files.hdf5 import find_array, open_h5, read_attributes, reading
 from ksdiff_cli.files.names import digest
 from ksdiff_cli.models.contract import FusionModel, Inputs, Statistics
 from ksdiff_cli.models.observation import AxisMap, Observed, fit_cameras
+from ksdiff_cli.numerics import Array
 
 if TYPE_CHECKING:
     from ksdiff_cli.numerics.grids import GridMap
 
-Array = NDArray[Any]
 Geometry = Literal["area", "toolbox"]
 
 _IMAGES = ("pan", "ms", "lms", "gt")

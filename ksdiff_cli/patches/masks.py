@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.sensors import Sensor
-
-Array = NDArray[Any]
 
 REASONS = ("nodata", "cloud", "saturated")
 """Why a window is left out; the first that applies is the one counted."""

@@ -9,18 +9,19 @@ the same command and ends with the same bytes.
 """
 
 import os
+import signal
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import rasterio
 
-from ksdiff_cli import __version__
+from ksdiff_cli._version import __version__
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import Inputs, check_unchanged
-from ksdiff_cli.patches.counter import StepCounter
 from ksdiff_cli.patches.cutting import cut_full, cut_windows
 from ksdiff_cli.patches.layout import SPLITS
 from ksdiff_cli.patches.masks import REASONS
@@ -35,6 +36,47 @@ from ksdiff_cli.raster.open import BLOCK_CACHE
 from ksdiff_cli.raster.pair import SceneStatistics
 
 _OWN = {*(f"{name}.h5" for name in FILES), QUICKLOOK}
+
+
+class StepCounter:
+    """Turns steps of work into progress reports, and Ctrl-C into an interrupt between two steps.
+
+    Most of the time goes into HDF5 calls, after which the interpreter first runs weak references' callbacks. A
+    KeyboardInterrupt raised there is lost ("Exception ignored in …") and the work would go on.
+    """
+
+    def __init__(self, total: int, progress: ProgressCallback) -> None:
+        """Start at 0 of ``total`` steps."""
+        self.done, self.total, self.progress, self.note = 0, total, progress, ""
+        self.interrupted = False
+
+    def __enter__(self) -> "StepCounter":
+        """Take over Ctrl-C."""
+        self._handler = signal.getsignal(signal.SIGINT)
+        # only the usual handler, and only where Python allows it: an embedding program's own is left alone
+        self._ours = self._handler is signal.default_int_handler and current_thread() is main_thread()
+        if self._ours:
+            signal.signal(signal.SIGINT, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give Ctrl-C back."""
+        if self._ours:
+            signal.signal(signal.SIGINT, self._handler)
+
+    def _remember(self, *_: object) -> None:
+        self.interrupted = True
+
+    def check(self) -> None:
+        """Stop here if Ctrl-C was pressed."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+    def __call__(self, steps: int = 1) -> None:
+        """Count steps done, unless Ctrl-C was pressed."""
+        self.check()
+        self.done += steps
+        self.progress(self.done, self.total, self.note)
 
 
 @dataclass
@@ -270,3 +312,63 @@ def _attributes(options: PatchOptions, plans: list[Plan]) -> dict[str, Any]:
         "max_cloud": options.max_cloud,
         "max_saturated": options.max_saturated,
     }
+
+
+# ---- dry run
+
+
+@dataclass(frozen=True)
+class SceneForecast:
+    """One scene."""
+
+    name: str
+    sensor: str
+    bands: int
+    images: int
+    """1, or the number of tiles."""
+    shape: tuple[int, int]
+    """(height, width) of the part that is used, in MS pixels (of one tile)."""
+    blocks: dict[FileName, int]
+    """Blocks by file."""
+    windows: dict[FileName, int]
+    """Windows by file, before any is left out."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What would be made, at most: windows that touch nodata, clouds or saturated pixels are not known yet."""
+
+    ratio: int
+    scenes: list[SceneForecast]
+    sides: dict[FileName, int]
+    """Side of gt (of PAN for ``full``) by file, in pixels."""
+    bytes: dict[FileName, int]
+    """Size of the files before compression."""
+    notes: list[str]
+
+
+def forecast_patches(options: PatchOptions, *, overwrite: bool = False) -> Forecast:
+    """Say what :func:`prepare.prepare_patches` would make.
+
+    Raises:
+        KsdiffError: as there, as far as it can be known without looking at pixels.
+    """
+    check_output(options.output, overwrite)
+    plans = plan_patches(options)
+    cut = choose_cut(plans, options.patch)
+    parts = lay_parts(plans, cut)
+    ratio, bands = plans[0].ratio, plans[0].bands
+    sizes = {}
+    for file in FILES:
+        pixels = cut.sides[file] ** 2
+        values = pixels * (1 + bands) + pixels // ratio**2 * bands + (pixels * bands if file != "full" else 0)
+        sizes[file] = 4 * values * sum(part.windows for part in parts if part.file == file)
+    scenes = [_scene(plan, [part for part in parts if part.scene == index]) for index, plan in enumerate(plans)]
+    return Forecast(ratio, scenes, dict(cut.sides), sizes, [line for plan in plans for line in plan.notes])
+
+
+def _scene(plan: Plan, parts: list[Part]) -> SceneForecast:
+    blocks = {file: sum(len(part.blocks) for part in parts if part.file == file) for file in FILES}
+    windows = {file: sum(part.windows for part in parts if part.file == file) for file in FILES}
+    shape = min(plan.shapes)
+    return SceneForecast(plan.name, plan.sensor.name, plan.bands, len(plan.shapes), shape, blocks, windows)

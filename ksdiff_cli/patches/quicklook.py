@@ -3,14 +3,13 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from ksdiff_cli.files.png import write_png
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.canvas import Box, Colour, draw_text, hatch, outline, text_size, tint
 from ksdiff_cli.patches.layout import Split
 from ksdiff_cli.patches.masks import REASONS
@@ -19,7 +18,6 @@ from ksdiff_cli.patches.plan import Plan
 from ksdiff_cli.patches.sources import PairSource
 from ksdiff_cli.report.colours import find_stretch, rgb_bands
 
-Array = NDArray[Any]
 Lists = dict[FileName, dict[str, Array]]
 QUICKLOOK = "quicklook.png"
 

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.hdf5 import find_array, open_h5, read_attributes, reading
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import Axis
-from ksdiff_cli.numerics.values import Moments, erode
+from ksdiff_cli.numerics.moments import BandMoments, erode
 from ksdiff_cli.patches import area, toolbox
 from ksdiff_cli.patches.masks import at_top, largest_dn
 from ksdiff_cli.raster.pair import ScenePair, SceneStatistics
 from ksdiff_cli.sensors import Sensor, find_sensor
 
-Array = NDArray[Any]
 Geometry = Literal["area", "toolbox"]
 GEOMETRIES: dict[Geometry, "Wald"] = {"area": area, "toolbox": toolbox}
 """Where reduced pixels sit: by pixel areas, as on the ground, or on pixels 4k+2, as in PanCollection's files."""
@@ -255,7 +254,7 @@ def reduced_statistics(name: str, sources: Sequence[Source], step: Callable[[], 
     Raises:
         NothingFitError: no clean pixel at all.
     """
-    pan, ms = Moments(1), Moments(sources[0].bands)
+    pan, ms = BandMoments(1), BandMoments(sources[0].bands)
     for source in sources:
         for place in statistics_blocks(source.shape, source.ratio):
             block = source.read(*place)

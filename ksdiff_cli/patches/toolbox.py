@@ -8,15 +8,14 @@ means nothing on the ground: here the border's pixels are repeated instead.
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.moments import erode
 from ksdiff_cli.numerics.toolbox import INTERP_REACH, MTF_REACH, decimate, interp23tap, is_power_of_two, mtf_filter
-from ksdiff_cli.numerics.values import erode
 from ksdiff_cli.patches.masks import at_top
 from ksdiff_cli.raster.pair import ScenePair
 
-Array = NDArray[Any]
 Window = tuple[int, int, int, int]
 
 

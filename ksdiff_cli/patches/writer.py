@@ -12,13 +12,12 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.files.names import growing_file
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.patches.masks import REASONS
 from ksdiff_cli.raster.pair import SceneStatistics
 
-Array = NDArray[Any]
 FORMAT_VERSION = 1
 _IMAGES = ("gt", "ms", "lms", "pan")
 _LISTS = ("scene", "origin", "left_out")

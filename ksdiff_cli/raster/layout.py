@@ -284,3 +284,26 @@ def no_overlap(pan: Any, ms: Any) -> KsdiffError:
     doubts = crs_notes(pan, ms) if both_located(pan, ms) else []
     why = f" ({doubts[0]})" if doubts else ""
     return KsdiffError(f"{ms.name}: does not overlap PAN {pan.name}{why}; check that both belong to one scene")
+
+
+# ---- ground size
+
+_DEGREE = 111_195.0  # metres of a degree of a great circle, mean radius 6371.0 km
+
+
+def pixel_metres(dataset: Any) -> float | None:
+    """Return the width of a pixel in metres, in the middle of the image.
+
+    Args:
+        dataset: an open raster.
+
+    Returns:
+        Metres; None where the file has no CRS or does not say where its pixels lie.
+    """
+    crs, at = crs_of(dataset), dataset.transform
+    if crs is None or not has_geotransform(dataset):
+        return None
+    if crs.is_geographic:
+        latitude = (at @ (dataset.width / 2, dataset.height / 2))[1]
+        return math.hypot(at.a * math.cos(math.radians(latitude)), at.d) * _DEGREE
+    return math.hypot(at.a, at.d) * float(crs.linear_units_factor[1]) if crs.is_projected else None

@@ -10,15 +10,13 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from ksdiff_cli.checks import Nodata
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.raster.bands import is_number, read_stored, show_value
 from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair
-
-Array = NDArray[Any]
 
 _PLACES = 8  # windows along a side of an image
 _SIDE = 16  # of a window, pixels

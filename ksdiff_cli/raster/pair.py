@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.camera import SceneCamera
 from ksdiff_cli.numerics.fill import (
@@ -39,7 +39,7 @@ from ksdiff_cli.numerics.grids import (
     upsample,
     upsample_columns,
 )
-from ksdiff_cli.numerics.values import Moments
+from ksdiff_cli.numerics.moments import BandMoments
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.bands import BandSource, QualityBand, read_band, read_bands, read_flags, read_stored
 from ksdiff_cli.raster.layout import (
@@ -74,7 +74,6 @@ __all__ = [
     "read_band",
 ]
 
-Array = NDArray[Any]
 
 _PIECE = 256  # side of the pieces in which data are looked for, pixels
 _RESOLUTION = 1e-6  # share of the mean, some steps of float32, that a deviation must be
@@ -355,7 +354,7 @@ class ScenePair:
         Raises:
             KsdiffError: no valid pixel at all, or none that both images have.
         """
-        pan, ms = Moments(1), Moments(self.bands)
+        pan, ms = BandMoments(1), BandMoments(self.bands)
         below = {False: np.zeros(1), True: np.zeros(self.bands)}  # sums of what is negative
         (top, bottom), (left, right) = self._ms_area((0, 0), self.shape)
         height, width = bottom - top, right - left

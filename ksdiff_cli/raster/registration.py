@@ -9,22 +9,19 @@ aliasing nor the windows' borders bias the result; the windows then vote.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from scipy import fft
 from scipy.optimize import nnls
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.nodata import hint_fill
 from ksdiff_cli.raster.open import BLOCK_CACHE
 from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
 from ksdiff_cli.raster.registration_windows import RANGE, CompareWindow, read_windows
-
-Array = NDArray[Any]
 
 WARNING = 0.3
 """MS pixels of shift above which a person is told."""

@@ -2,17 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import Axis, GridMap, degrade
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.pair import ScenePair, fill_invalid
-
-Array = NDArray[Any]
 
 RANGE = 10
 """Largest lag that is looked for, MS pixels."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rasterio
 import rasterio.shutil
-from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.io import MemoryFile
@@ -18,6 +17,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform as reproject
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import Axis, GridMap
 from ksdiff_cli.raster.bands import nodata_of
 from ksdiff_cli.raster.layout import both_located, check_sizes, crs_name, crs_of, no_overlap, same_crs, turned
@@ -26,7 +26,6 @@ from ksdiff_cli.raster.open import first_line, is_from_gdal
 if TYPE_CHECKING:
     from ksdiff_cli.raster.pair import BandSource
 
-Array = NDArray[Any]
 
 _TOLERANCE = 1e-4  # MS pixels by which GDAL may misplace a pixel to save time; rasterio takes no 0
 _MARGIN = 8  # MS pixels kept around PAN, so that interpolation at PAN's border sees what lies beyond

@@ -3,15 +3,13 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 
-Array = NDArray[Any]
+from ksdiff_cli.numerics import Array
 
 PERCENTILES = 2, 98
 """Values shown as black and as full brightness."""

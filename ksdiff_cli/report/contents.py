@@ -1,11 +1,8 @@
 """What a report is made of: the figures of every method and image, and a few images to look at."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
-from numpy.typing import NDArray
-
-Array = NDArray[Any]
+from ksdiff_cli.numerics import Array
 
 
 @dataclass(frozen=True)

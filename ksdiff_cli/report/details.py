@@ -1,14 +1,11 @@
 """Where to look closer: how far images differ, pixel by pixel, and the windows where that matters most."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.report.contents import Box, Example
-
-Array = NDArray[Any]
 
 _MARGIN = 8  # pixels at the image's border, where every filter has made something up
 _STRIDE = 4  # pixels between two places that are tried

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.report.colours import (
     PERCENTILES,
     Stretch,
@@ -20,8 +19,6 @@ from ksdiff_cli.report.colours import (
 from ksdiff_cli.report.contents import Box, Example
 from ksdiff_cli.report.details import choose_details, relative_errors, show_valid
 from ksdiff_cli.report.scale import ScaleBar, choose_bar
-
-Array = NDArray[Any]
 
 _WIDEST, _NARROWEST = 768, 160  # sides of a whole image's picture
 _PAGE_BYTES = 22e6

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
+from rasterio.transform import Affine
 
 from ksdiff_cli.checks import Registration, check_choice, check_number
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.output.pixels import choose_format
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.nodata import find_notes
@@ -26,13 +29,91 @@ from ksdiff_cli.raster.registration import guard
 from ksdiff_cli.sensors import Sensor
 from ksdiff_cli.sharpening.engine import SharpenOptions, plan_scene
 from ksdiff_cli.sharpening.job import Job
-from ksdiff_cli.sharpening.labelled import Image, is_labelled, read_labelled, write_labelled
 from ksdiff_cli.sharpening.pipeline import Windows, make_windows
-
-Array = NDArray[Any]
 
 _PAN, _MS = "pan", "ms"  # what messages call them: the parameters' names
 _OFF = 0.01  # largest misfit of a ratio, PAN pixels per MS pixel
+
+
+_OF_VALUES = ("_FillValue", "missing_value", "scale_factor", "add_offset", "STATISTICS_")
+
+
+@dataclass(frozen=True)
+class Image:
+    """An array and where it lies."""
+
+    values: NDArray[Any]
+    """(bands, height, width), DN."""
+    place: dict[str, Any] = field(default_factory=dict)
+    """``crs`` and ``transform``; {} without georeference."""
+    nodata: float | None = None
+    valid: NDArray[np.bool_] | None = None
+    """(height, width), False where pixels hold no data; None where only nodata tells."""
+
+
+def is_labelled(array: Any) -> bool:
+    """Say whether this is a DataArray, without importing xarray."""
+    return any(kind.__module__.startswith("xarray.") and kind.__name__ == "DataArray" for kind in type(array).__mro__)
+
+
+def read_labelled(array: Any, name: str) -> Image:
+    """Take values, georeference and nodata from a DataArray.
+
+    Args:
+        array: with two spatial dimensions, and perhaps one of bands, in any order.
+        name: what messages call it.
+
+    Raises:
+        KsdiffError: rioxarray is missing, or cannot tell which dimensions are spatial.
+    """
+    try:
+        import_module("rioxarray")  # gives DataArrays their ``rio``
+    except ImportError:
+        raise KsdiffError(
+            f"{name}: is a DataArray, whose georeference rioxarray reads; pip install 'ksdiff[xarray]', or give .values"
+        ) from None
+    try:
+        rows, cols = array.rio.y_dim, array.rio.x_dim
+    except Exception as error:  # rioxarray's own kinds, which nothing here may import
+        if not type(error).__module__.startswith("rioxarray"):
+            raise
+        raise KsdiffError(
+            f"{name}: its dimensions {array.dims} do not say which are rows and columns ({error})"
+        ) from None
+    values = np.asarray(array.transpose(..., rows, cols).values)
+    place: dict[str, Any] = {}
+    if (rows in array.coords and cols in array.coords) or "GeoTransform" in getattr(array, "spatial_ref", array).attrs:
+        place = {"crs": array.rio.crs, "transform": array.rio.transform()}
+    # a masked array has NaN where its file had nodata
+    masked = array.rio.encoded_nodata is not None and values.dtype.kind == "f"
+    nodata = np.nan if masked else array.rio.nodata
+    return Image(values, place, None if nodata is None else float(nodata))
+
+
+def write_labelled(made: Image, like: Any) -> Any:
+    """Return a result as a DataArray.
+
+    Args:
+        made: (bands, H, W).
+        like: the MS it was made from, whose name, attributes and bands it takes.
+    """
+    rows, cols = like.rio.y_dim, like.rio.x_dim
+    (bands,) = (dimension for dimension in like.dims if dimension not in (rows, cols))
+    coords: dict[str, Any] = {bands: like.coords[bands]} if bands in like.coords else {}
+    transform: Affine | None = made.place.get("transform")
+    if transform is not None and transform.is_rectilinear:
+        height, width = made.values.shape[1:]
+        coords[rows] = (np.arange(height) + 0.5) * transform.e + transform.f
+        coords[cols] = (np.arange(width) + 0.5) * transform.a + transform.c
+    attributes = {key: value for key, value in like.attrs.items() if not str(key).startswith(_OF_VALUES)}
+    result = type(like)(made.values, coords, (bands, rows, cols), like.name, attributes)
+    if made.nodata is not None:
+        result = result.rio.write_nodata(made.nodata)
+    if transform is None:
+        return result
+    if made.place["crs"] is not None:
+        result = result.rio.write_crs(made.place["crs"])
+    return result.rio.write_transform(transform)
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,8 @@ from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.pair import BandSource, Scene
 from ksdiff_cli.sharpening import worker
 from ksdiff_cli.sharpening.job import Job
-from ksdiff_cli.sharpening.parcel import pack
 from ksdiff_cli.sharpening.pipeline import Windows
-from ksdiff_cli.sharpening.worker import Order, SharedJob, digest_facts, make_window
+from ksdiff_cli.sharpening.worker import Order, SharedJob, digest_facts, make_window, pack
 
 if TYPE_CHECKING:
     from distributed import Client, Future

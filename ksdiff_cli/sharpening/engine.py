@@ -9,7 +9,7 @@ from typing import Any
 
 import rasterio
 
-from ksdiff_cli import __version__
+from ksdiff_cli._version import __version__
 from ksdiff_cli.checks import Dtype, check_choice, check_number
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import check_unchanged
@@ -17,7 +17,7 @@ from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.numerics.boxes import Box, Tiling
 from ksdiff_cli.output.creation import check_creation, fit_codec
 from ksdiff_cli.output.pixels import check_range, choose_format
-from ksdiff_cli.output.tiles import settle_tiles
+from ksdiff_cli.output.vrt import settle_tiles
 from ksdiff_cli.output.writer import Format, check_output, new_raster, space_needed
 from ksdiff_cli.process import usable_threads
 from ksdiff_cli.products.scene_files import identify_scene, scene_inputs
@@ -130,7 +130,7 @@ class Sharpened:
     memory: int
     """Bytes that the process takes at most, by the model that the windows were chosen with."""
     seam: float | None
-    """Seam score, see :class:`ksdiff_cli.sharpening.seams.Seams`; None where no border lies in the output."""
+    """Seam score, see :class:`ksdiff_cli.sharpening.assembly.Seams`; None where no border lies in the output."""
     fidelity: str | None = None
     """How far the output, degraded to MS's grid, is from MS; None where that was not measured."""
     fidelity_pan: str | None = None

@@ -10,20 +10,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.fusers.anchors import spread_windows
 from ksdiff_cli.metrics.d_sr import Explained
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.projection import place_camera
 from ksdiff_cli.raster.camera import Mtf, ms_camera
 from ksdiff_cli.raster.pair import ScenePair, SceneStatistics
 from ksdiff_cli.sharpening.job import Job
 
-Array = NDArray[Any]
 Look = Callable[[Box], tuple[Array, Array]]
 """A window of the output -> (bands, H, W) DN, (H, W) bool valid."""
 

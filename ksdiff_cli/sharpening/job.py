@@ -9,17 +9,17 @@ import json
 import os
 import re
 import shutil
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 from rasterio.windows import Window
@@ -27,19 +27,45 @@ from rasterio.windows import Window
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import State
 from ksdiff_cli.files.workdir import IDENTITY, Claim, Workdir, empty_folder, lock_folder, open_workdir, remove_old
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import ALIGN, Box
 from ksdiff_cli.output.pixels import PixelFormat
 from ksdiff_cli.raster.open import first_line
 from ksdiff_cli.raster.pair import ScenePair
 from ksdiff_cli.sharpening.plan import GB, Plan
-from ksdiff_cli.sharpening.shards import OpenShards
-
-Array = NDArray[Any]
 
 BLOCK = 128
 """Side of a shard's blocks: small, because its borders are read once more with its neighbours; yet each costs time."""
 _ASSEMBLED = "assembled"
 _SHARD, _EMPTY, _GROWING = ".tif", ".empty", ".part"
+
+
+class OpenShards:
+    """The shards read last, still open: opening one takes longer than reading its border."""
+
+    _MOST = 12  # a piece of the output and the neighbours of it whose borders are looked at, and the next ones
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._datasets: OrderedDict[Path, Any] = OrderedDict()
+
+    def find(self, path: Path) -> Any:
+        """Return a shard, open."""
+        if path not in self._datasets:
+            self._datasets[path] = rasterio.open(path)
+            if len(self._datasets) > self._MOST:
+                self._datasets.popitem(last=False)[1].close()
+        self._datasets.move_to_end(path)
+        return self._datasets[path]
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close all."""
+        while self._datasets:
+            self._datasets.popitem()[1].close()
 
 
 @dataclass

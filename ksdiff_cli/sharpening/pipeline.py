@@ -9,16 +9,15 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.open import BLOCK_CACHE
 from ksdiff_cli.raster.pair import ScenePair, SceneStatistics, Swath, Tile
 from ksdiff_cli.sharpening.job import Job
 
-Array = NDArray[Any]
 Made = Callable[[], Array]
 """What waits for a window's pixels and encodes them."""
 Given = TypeVar("Given")

@@ -8,23 +8,21 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import Inputs, check_location, check_place
 from ksdiff_cli.files.png import write_png
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.canvas import Colour, draw_text, hatch, text_size
 from ksdiff_cli.numerics.grids import Axis
 from ksdiff_cli.raster.crop import Crop, crop_pair
-from ksdiff_cli.raster.ground import pixel_metres
+from ksdiff_cli.raster.layout import pixel_metres
 from ksdiff_cli.raster.open import BLOCK_CACHE, open_raster, unreadable
 from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
 from ksdiff_cli.report.colours import Stretch, find_stretch, rgb_bands
 from ksdiff_cli.report.scale import ScaleBar, choose_bar
-
-Array = NDArray[Any]
 
 SIDE = 1500
 """Most pixels of a panel's side; larger scenes are averaged down to it."""

@@ -8,15 +8,14 @@ of PAN had -.18 to .35 and -.13 to .58; but the spread is .1 to 3 % of the error
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import Inputs
 from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.classical import make_fuser
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.grids import corner_aligned
 from ksdiff_cli.output.writer import check_output
@@ -25,8 +24,6 @@ from ksdiff_cli.raster.pair import ObservedTile, Scene, ScenePair, SceneStatisti
 from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, how, is_claimed, job_folder, sharpen_scene
 from ksdiff_cli.sharpening.job import owns
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
-
-Array = NDArray[Any]
 
 DRAWS = 8
 """Of z_T, unless another number is asked for."""

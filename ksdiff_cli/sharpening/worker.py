@@ -1,11 +1,15 @@
 """What a worker does: it makes one window of a job after another, and knows of it what lies in the job's folder."""
 
 import hashlib
+import io
 import logging
+import pickle
 import signal
 import socket
+import sys
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,26 +19,77 @@ from time import perf_counter
 from typing import Any
 
 import rasterio
-from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
-from ksdiff_cli import __version__
+from ksdiff_cli._version import __version__
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import find_other
 from ksdiff_cli.files.workdir import IDENTITY
 from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.process import reuse_memory
 from ksdiff_cli.raster.open import BLOCK_CACHE
 from ksdiff_cli.raster.pair import Scene, SceneStatistics, open_pair
 from ksdiff_cli.sharpening.job import Job
-from ksdiff_cli.sharpening.parcel import unpack
 from ksdiff_cli.sharpening.pipeline import Windows
-
-Array = NDArray[Any]
 
 _KEPT = 2  # jobs whose files a worker keeps open
 # below Dask's own logger: lines reach the worker's log and the dashboard
 _log = logging.getLogger("distributed.worker.ksdiff")
+
+
+def pack(value: Any) -> bytes:
+    """Turn an object that may hold a network into bytes; its tensors leave their device.
+
+    Args:
+        value: anything that pickle takes.
+    """
+    torch = sys.modules.get("torch")
+    tensors: dict[int, tuple[int, Any]] = {}
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, item: Any) -> Any:
+            if torch is not None and isinstance(item, torch.device):
+                return "device"
+            if torch is not None and isinstance(item, torch.Tensor):
+                return tensors.setdefault(id(item), (len(tensors), item))[0]
+            return None
+
+    buffer, weights = io.BytesIO(), io.BytesIO()
+    Pickler(buffer).dump(value)
+    if torch is not None:
+        # torch's own format keeps strides, which decide how a convolution rounds
+        torch.save([tensor for _, tensor in tensors.values()], weights)
+    return pickle.dumps((buffer.getvalue(), weights.getvalue()))
+
+
+def unpack(parcel: bytes, choose_device: Callable[[], str] = lambda: "auto") -> Any:
+    """Turn what :func:`pack` made into the object, its tensors on a device of this process.
+
+    Args:
+        parcel: only from whom you trust, as pickle runs what it holds.
+        choose_device: called if there are tensors; see :func:`ksdiff_cli.fusers.device.pick_device` for what it
+            returns.
+
+    Raises:
+        KsdiffError: no such device here.
+    """
+    stored, weights = pickle.loads(parcel)
+    here: list[Any] = []
+    tensors: list[Any] = []
+    if weights:
+        import torch
+
+        from ksdiff_cli.fusers.device import pick_device
+
+        here.append(pick_device(choose_device()))
+        tensors = torch.load(io.BytesIO(weights), map_location=here[0], weights_only=True)
+
+    class Unpickler(pickle.Unpickler):
+        def persistent_load(self, name: Any) -> Any:
+            return here[0] if name == "device" else tensors[name]
+
+    return Unpickler(io.BytesIO(stored)).load()
 
 
 @dataclass

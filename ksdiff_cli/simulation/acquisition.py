@@ -6,12 +6,11 @@ instead of remembering a sensor. :mod:`.cameras` draws the cameras; here they lo
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import (
     GridMap,
     apply_separable,
@@ -27,8 +26,6 @@ from ksdiff_cli.simulation.content import World
 from ksdiff_cli.simulation.fields import Float
 from ksdiff_cli.simulation.objects import draw
 from ksdiff_cli.simulation.spectra import NANOMETRES, WAVELENGTHS, make_spectra
-
-Array = NDArray[Any]
 
 _SHARPEST = 0.45
 """Pixels. A narrower Gaussian than this does not interpolate: cubic convolution does, as in products."""

@@ -15,7 +15,7 @@ import rasterio
 from affine import Affine
 from rasterio.windows import Window
 
-from ksdiff_cli import __version__
+from ksdiff_cli._version import __version__
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import Inputs, check_place, growing_name
 from ksdiff_cli.files.workdir import Claim

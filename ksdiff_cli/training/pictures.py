@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.canvas import draw_text, text_size
-
-Array = NDArray[Any]
 
 _WIDTH, _HEIGHT = 640, 170  # of one panel of curves
 _LEFT, _TOP, _EDGE = 72, 20, 10

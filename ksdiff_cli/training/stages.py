@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ksdiff_cli import __version__
+from ksdiff_cli._version import __version__
 from ksdiff_cli.errors import KsdiffError, StoppedError
 from ksdiff_cli.files.names import Inputs, check_place, remove_growing, unwritable
 from ksdiff_cli.files.workdir import LOCK, lock_folder

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from ..config import ModelConfig
 from ..contract import Inputs
 from ..kernels import Latent, ModulatedConv2d
-from .ctinn import Refinement
-from .invertible import FlowStep
+from .ctinn import FlowStep, Refinement
 from .pieced import Pieced
 
 _BLOCKS, _GROWTH = 5, 8  # as published
