@@ -333,7 +333,8 @@ def evaluate(
     from ksdiff_cli.evaluation.compare import evaluate_files, make_fusers
     from ksdiff_cli.evaluation.prior import Prior
     from ksdiff_cli.evaluation.results import write_csv
-    from ksdiff_cli.files.names import Inputs, check_place, identify
+    from ksdiff_cli.files.content import identify
+    from ksdiff_cli.files.names import Inputs, check_place
     from ksdiff_cli.files.workdir import Claim
     from ksdiff_cli.metrics import CropName
     from ksdiff_cli.report import check_report, write_report

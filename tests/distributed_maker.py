@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ksdiff_cli.fusers.classical import Upsampling
-from ksdiff_cli.raster.pair import SceneStatistics, Tile
+from ksdiff_cli.numerics.moments import SceneStatistics
+from ksdiff_cli.raster.pair import Tile
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {

@@ -14,16 +14,17 @@ from scipy.ndimage import distance_transform_edt
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers.classical import Upsampling, make_fuser
 from ksdiff_cli.fusers.consistent import STEPS, Consistent, estimate_noise
+from ksdiff_cli.fusers.fidelity import measure_fidelity
 from ksdiff_cli.metrics import ergas, sam
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.camera import camera_kernel
 from ksdiff_cli.numerics.grids import Axis, GridMap, corner_aligned, degrade, upsample
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.numerics.projection import place_camera
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster.pair import SceneStatistics, Tile, open_pair
+from ksdiff_cli.raster.pair import Tile, open_pair
 from ksdiff_cli.sensors import SENSORS
 from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, sharpen_scene
-from ksdiff_cli.sharpening.fidelity import measure_fidelity
 from ksdiff_cli.sharpening.uncertainty import Spread
 from ksdiff_cli.simulation.camera import simulate_arrays
 

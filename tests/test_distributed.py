@@ -25,7 +25,7 @@ pytest.importorskip("distributed", reason="Dask is not installed: pip install -e
 from distributed_maker import ENVIRONMENT, Cluster, Slow
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import contents, find_other
+from ksdiff_cli.files.content import contents, find_other
 from ksdiff_cli.files.workdir import lock_folder
 from ksdiff_cli.fusers.classical import Classical, Network, Upsampling, make_fuser
 from ksdiff_cli.fusers.consistent import Consistent

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from ksdiff_cli.commands.console import SafeConsole, cell
 from ksdiff_cli.errors import printable
-from ksdiff_cli.files.names import as_json
+from ksdiff_cli.files.writing import as_json
 
 BAD = {
     "colours": "a\x1b[31mb",

@@ -12,18 +12,10 @@ import pytest
 from conftest import largest_file
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import (
-    check_unchanged,
-    contents,
-    digest,
-    find_other,
-    growing_file,
-    identify,
-    remove_growing,
-    write_text,
-)
+from ksdiff_cli.files.content import check_unchanged, contents, digest, find_other, identify
 from ksdiff_cli.files.png import write_png
 from ksdiff_cli.files.workdir import Claim, open_workdir, write_note
+from ksdiff_cli.files.writing import atomic_write, remove_growing, write_text
 from ksdiff_cli.patches.writer import new_part
 from ksdiff_cli.training.log import Log
 
@@ -120,7 +112,7 @@ def test_a_folder_that_cannot_be_written_to(write: Callable[[Path], None], targe
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), KsdiffError("bad"), ZeroDivisionError(), OSError(5, "io")])
 def test_what_breaks_off_half_way_comes_through_as_it_is(error: BaseException, target: Path) -> None:
-    with pytest.raises(type(error)) as caught, growing_file(target) as growing:
+    with pytest.raises(type(error)) as caught, atomic_write(target) as growing:
         growing.write_text("half")
         assert growing.parent == target.parent and growing.name.startswith(".")
         raise error
@@ -129,7 +121,7 @@ def test_what_breaks_off_half_way_comes_through_as_it_is(error: BaseException, t
 
 
 def test_a_block_that_writes_nothing_fails(target: Path) -> None:
-    with pytest.raises(FileNotFoundError), growing_file(target):
+    with pytest.raises(FileNotFoundError), atomic_write(target):
         pass
     assert_untouched(target)
 
@@ -151,7 +143,7 @@ def test_what_must_outlive_the_machine_reaches_the_disk_before_it_gets_its_name(
     monkeypatch.setattr(os, "fsync", note_sync)
     monkeypatch.setattr(Path, "replace", note_name)
     for wanted in (False, True):
-        with growing_file(target, sync=wanted) as growing:
+        with atomic_write(target, sync=wanted) as growing:
             growing.write_text("whole")
     assert seen == ["target", 5, "target"] and target.read_text() == "whole"
 
@@ -173,7 +165,7 @@ def test_a_link_stays_one_and_what_another_program_writes_stays_too(target: Path
     link.symlink_to(target)
     write_text("new", link)
     assert link.is_symlink() and target.read_text() == "new"
-    with pytest.raises(FileExistsError, match="another program wrote to it meanwhile"), growing_file(target) as growing:
+    with pytest.raises(FileExistsError, match="another program wrote to it meanwhile"), atomic_write(target) as growing:
         growing.write_text("ours")
         target.write_text("theirs")
     assert target.read_text() == "theirs" and list(target.parent.iterdir()) == [target]
@@ -262,7 +254,7 @@ def test_a_folder_for_one_process(tmp_path: Path) -> None:
 
 
 def test_only_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    with growing_file(tmp_path / "killed.png") as growing:
+    with atomic_write(tmp_path / "killed.png") as growing:
         growing.touch()
         (tmp_path / "mine.partial").touch()
         (tmp_path / ".mine").touch()

@@ -182,7 +182,8 @@ def test_networks_take_no_more_memory_than_they_say(values, weights):
     code = f"""
 import numpy as np, torch
 from ksdiff_cli.fusers.classical import Network
-from ksdiff_cli.raster.pair import SceneStatistics, Tile
+from ksdiff_cli.numerics.moments import SceneStatistics
+from ksdiff_cli.raster.pair import Tile
 def memory(key):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
 def tile(side):

@@ -30,7 +30,7 @@ FLOORS = (
     ("main",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-UP = {("ksdiff_cli.fusers.consistent", "sharpening")}
+UP: set[tuple[str, str]] = set()
 # arrays in, arrays out: these know neither files nor networks
 NO_FILES = ("errors", "sensors", "numerics", "metrics", "classical")
 # these run on a bare GPU machine, which has no GDAL

@@ -20,6 +20,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation import examples, measure
 from ksdiff_cli.evaluation.measure import measure_against_reference, measure_at_full_resolution
 from ksdiff_cli.main import app
+from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.grids import corner_aligned
 from ksdiff_cli.numerics.toolbox import interp23tap, mtf_filter
 from ksdiff_cli.sensors import SENSORS
@@ -501,9 +502,9 @@ def test_a_large_image_is_shown_by_an_overview_and_windows(folder, images, small
     assert not overview.valid[:16, :16].any() and overview.valid[24:, 24:].all()
     counted = found.size[0] * found.size[1] - found.left_out
     assert abs(int(overview.valid.sum()) * 16 - counted) < 0.05 * counted
-    for box, window in zip(overview.boxes, windows, strict=True):
+    for mark, window in zip(overview.boxes, windows, strict=True):
         row, col = (int(re.search(rf"{side} (\d+)", window.note).group(1)) for side in ("rows", "columns"))
-        assert (box.row, box.col, box.height, box.width) == (row // 4, col // 4, 12, 12)
+        assert mark.box == Box(row // 4, col // 4, row // 4 + 12, col // 4 + 12)
         assert window.valid.mean() > 0.8
         cut = fused[:, row : row + 48, col : col + 48]
         np.testing.assert_allclose(window.fused["fused.tif"][:, window.valid], cut[:, window.valid], rtol=1e-6)

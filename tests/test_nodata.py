@@ -16,8 +16,9 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics.fill import MS_LEVELS, fill_invalid, filling_area, follow, grow
 from ksdiff_cli.numerics.grids import nearest
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster.pair import ScenePair, SceneStatistics, open_pair
+from ksdiff_cli.raster.pair import ScenePair, open_pair
 from ksdiff_cli.simulation.files import simulate_arrays
 
 Array = NDArray[Any]

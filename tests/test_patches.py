@@ -68,15 +68,15 @@ def test_blocks_of_splits_share_no_pixel_and_keep_their_guard(shape, seed) -> No
     owner = np.zeros(shape, int)
     for number, split in enumerate(SPLITS, start=1):
         for rect in regions[split]:
-            assert rect.row >= 0 and rect.col >= 0
-            assert rect.row + rect.height <= shape[0] and rect.col + rect.width <= shape[1]
-            part = owner[rect.row : rect.row + rect.height, rect.col : rect.col + rect.width]
+            assert rect.top >= 0 and rect.left >= 0
+            assert rect.top + rect.height <= shape[0] and rect.left + rect.width <= shape[1]
+            part = owner[rect.top : rect.top + rect.height, rect.left : rect.left + rect.width]
             assert not part.any(), "a pixel belongs to two blocks"
             part[...] = number
     for rect in regions["valid"] + regions["test"]:
-        around = owner[max(0, rect.row - guard) : rect.row + rect.height + guard]
-        around = around[:, max(0, rect.col - guard) : rect.col + rect.width + guard]
-        assert set(np.unique(around)) <= {0, owner[rect.row, rect.col]}
+        around = owner[max(0, rect.top - guard) : rect.top + rect.height + guard]
+        around = around[:, max(0, rect.left - guard) : rect.left + rect.width + guard]
+        assert set(np.unique(around)) <= {0, owner[rect.top, rect.left]}
     for split in ("train", "valid"):
         assert any(cols for rect in regions[split] for _, cols in windows(rect, 64, 32, 4)), f"no {split} patch"
 

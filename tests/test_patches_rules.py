@@ -156,7 +156,7 @@ def test_the_picture_shows_blocks_and_what_was_left_out(scene, tmp_path) -> None
     scale, top, left = 6, 30, 8  # enlarged as far as it goes; margin and title
     for split, colour in quicklook._SPLITS.items():
         for rect in layout.blocks(split):
-            edge = image[top + rect.row * scale + 1, left + rect.col * scale :][: rect.width * scale]
+            edge = image[top + rect.top * scale + 1, left + rect.left * scale :][: rect.width * scale]
             assert (edge == np.array(colour)).all()
     cloud = image[top + 60 * scale : top + 100 * scale, left + 60 * scale : left + 100 * scale]
     assert 0.3 < near(cloud, quicklook._REASONS["cloud"], 90).mean() < 0.7  # stripes

@@ -16,7 +16,19 @@ from rasterio.io import MemoryFile
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation.measure import measure_against_reference, measure_at_full_resolution
 from ksdiff_cli.metrics import ABOUT
-from ksdiff_cli.report import Box, Example, Report, check_report, colours, page, rgb_bands, table, write_report, writing
+from ksdiff_cli.numerics.boxes import Box
+from ksdiff_cli.report import (
+    Example,
+    Mark,
+    Report,
+    check_report,
+    colours,
+    page,
+    rgb_bands,
+    table,
+    write_report,
+    writing,
+)
 from ksdiff_cli.report.charts import chart
 from ksdiff_cli.report.colours import encode_picture, find_stretch, palette, reduce
 from ksdiff_cli.report.details import choose_details, relative_errors, show_valid
@@ -194,7 +206,7 @@ def test_every_metric_is_explained() -> None:
 def test_names_are_escaped(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>&\""
     made = example()
-    made = replace(made, name=evil, fused={evil: made.fused["m0"]}, note=evil, boxes=(Box(evil, 1, 1, 9, 9),))
+    made = replace(made, name=evil, fused={evil: made.fused["m0"]}, note=evil, boxes=(Mark(evil, Box(1, 1, 10, 10)),))
     text, found = written(
         tmp_path,
         report(
@@ -457,10 +469,10 @@ def test_details_never_overlap_and_avoid_what_is_invalid() -> None:
 
 
 def test_reduced_examples_have_boxes_but_no_errors() -> None:
-    box = Box("A", 30, 40, 64, 64)
+    box = Mark("A", Box(30, 40, 94, 104))
     strips = make_gallery(replace(example(size=(900, 900)), reduction=4, boxes=(box,))).strips
     assert [strip.kind for strip in strips] == ["whole"] and "mean of 8 × 8" in strips[0].note
-    assert strips[0].boxes == (Box("A", 15, 20, 32, 32),)
+    assert strips[0].boxes == (Mark("A", Box(15, 20, 47, 52)),)
 
 
 def test_reduction_is_the_mean_of_valid_pixels() -> None:

@@ -19,9 +19,10 @@ from rasterio.transform import Affine
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.workdir import lock_folder
 from ksdiff_cli.fusers.classical import Upsampling
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.output import geotiff, vrt
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster.pair import SceneStatistics, Tile
+from ksdiff_cli.raster.pair import Tile
 from ksdiff_cli.sharpening import assembly
 from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, job_folder, sharpen_scene
 

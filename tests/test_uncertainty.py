@@ -10,7 +10,8 @@ import rasterio
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers.base import Fuser
-from ksdiff_cli.raster.pair import SceneStatistics, Tile
+from ksdiff_cli.numerics.moments import SceneStatistics
+from ksdiff_cli.raster.pair import Tile
 from ksdiff_cli.sharpening import uncertainty
 from ksdiff_cli.sharpening.uncertainty import Spread
 

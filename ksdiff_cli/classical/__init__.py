@@ -15,9 +15,9 @@ from ksdiff_cli.classical import (
     mtf_glp_hpm_r,
     pracs,
 )
-from ksdiff_cli.classical.method import Block, Geometry, Method, Setup, fuse, make_block, make_setup
+from ksdiff_cli.classical.method import Geometry, Method, SceneBlock, Setup, fuse, make_block, make_setup
 
-__all__ = ["METHODS", "Block", "Geometry", "Method", "Setup", "fuse", "make_block", "make_setup"]
+__all__ = ["METHODS", "Geometry", "Method", "SceneBlock", "Setup", "fuse", "make_block", "make_setup"]
 
 METHODS: dict[str, Method] = {
     "exp": exp.METHOD,

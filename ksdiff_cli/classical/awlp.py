@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import atrous, atrous_reach, down_up, low_reach
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate
+from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, modulate
 from ksdiff_cli.numerics.moments import JointMoments, divide
 
 
@@ -20,7 +20,7 @@ class Coefficients:
     """Of all bands over the scene, DN."""
 
 
-def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
+def gather(blocks: Iterable[SceneBlock], setup: Setup) -> Coefficients:
     """Match PAN's deviation at the scale of MS to that of each band."""
     moments = JointMoments()
     for block in blocks:
@@ -29,7 +29,7 @@ def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     return Coefficients(np.sqrt(divide(variance[1:], variance[0])), float(moments.mean[1:].mean()))
 
 
-def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
+def apply(block: SceneBlock, coefficients: Coefficients, setup: Setup) -> Array:
     """Return (bands, H, W) float64 DN."""
     share = modulate(block.ms_up, block.ms_up.mean(0), coefficients.mean, setup)
     return np.asarray(block.ms_up + coefficients.gain[:, None, None] * share * (block.pan - atrous(block, setup)))

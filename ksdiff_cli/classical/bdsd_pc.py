@@ -13,7 +13,7 @@ from ksdiff_cli.classical.filters import (
     pan_mtf_low,
     to_ms_grid,
 )
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, no_reach, weigh
+from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, no_reach, weigh
 from ksdiff_cli.numerics.moments import JointMoments
 from ksdiff_cli.numerics.toolbox import bicubic
 
@@ -26,7 +26,7 @@ class Coefficients:
     """(bands, 1 + bands); the first of a row (PAN's) at least 0, the others at most 0."""
 
 
-def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
+def gather(blocks: Iterable[SceneBlock], setup: Setup) -> Coefficients:
     """Fit, on the MS grid, the detail that each band's MTF takes away: min |[P M] gamma - (G_b - M_b)|²."""
     moments = JointMoments()
     for block in blocks:
@@ -44,7 +44,7 @@ def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     return Coefficients(gamma)
 
 
-def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
+def apply(block: SceneBlock, coefficients: Coefficients, setup: Setup) -> Array:
     """Return (bands, H, W) DN."""
     out = np.empty_like(block.ms_up)
     for band, gamma in enumerate(coefficients.gamma):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import ideal_low, mtf_reach
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned, modulate, no_reach, scale
+from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, Thinned, modulate, no_reach, scale
 from ksdiff_cli.numerics.camera import Kernel
 from ksdiff_cli.numerics.grids import mtf_sigma
 from ksdiff_cli.numerics.moments import JointMoments, divide
@@ -23,7 +23,7 @@ class Coefficients:
     """Of I over the scene, DN."""
 
 
-def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
+def gather(blocks: Iterable[SceneBlock], setup: Setup) -> Coefficients:
     """Match PAN to the mean of the bands: by mean and deviation, those of PAN taken at the scale of MS.
 
     Deviations at one scale keep PAN's detail at full height, as in the reference's BT-H.
@@ -46,7 +46,7 @@ def _fit(moments: JointMoments, setup: Setup) -> Coefficients:
     return Coefficients(gain, intensity - gain * float(mean[-1]), intensity)
 
 
-def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
+def apply(block: SceneBlock, coefficients: Coefficients, setup: Setup) -> Array:
     """Return (bands, H, W) DN."""
     # both sides of the quotient times the number of bands
     bands = len(block.ms_up)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import ideal_low, mtf_reach
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate, no_reach, weigh
+from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, modulate, no_reach, weigh
 from ksdiff_cli.numerics.moments import JointMoments, LowTail, divide, solve
 
 _FOUR_BANDS = np.array([0.95, 0.45, 0.40, 0.05])  # blue, green, red, near infrared
@@ -29,7 +29,7 @@ class Coefficients:
     """Of I over the scene, DN."""
 
 
-def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
+def gather(blocks: Iterable[SceneBlock], setup: Setup) -> Coefficients:
     """Find the haze, fit the intensity to a low-pass PAN without intercept, match PAN to the intensity.
 
     Haze of four bands (blue, green, red, near infrared): .95, .45, .40, .05 of their first percentiles; of any other
@@ -48,7 +48,7 @@ def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     return Coefficients(haze, alpha, gain, float(mean - gain * moments.mean[0]), mean)
 
 
-def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
+def apply(block: SceneBlock, coefficients: Coefficients, setup: Setup) -> Array:
     """Return (bands, H, W) DN."""
     haze = coefficients.haze[:, None, None]
     clear = block.ms_up - haze

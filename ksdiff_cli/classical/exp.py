@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, no_reach
+from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, no_reach
 
 
-def gather(blocks: Iterable[Block], setup: Setup) -> None:
+def gather(blocks: Iterable[SceneBlock], setup: Setup) -> None:
     """Gather nothing."""
 
 
-def apply(block: Block, coefficients: None, setup: Setup) -> Array:
+def apply(block: SceneBlock, coefficients: None, setup: Setup) -> Array:
     """Return MS as it is, (bands, H, W) float64 DN."""
     return block.ms_up.copy()
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ksdiff_cli.classical.method import Block, Setup
+from ksdiff_cli.classical.method import SceneBlock, Setup
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.camera import Kernel, camera_kernel
 from ksdiff_cli.numerics.camera_views import SOFTENING
@@ -49,7 +49,7 @@ def low_mtf_reach(ratio: int) -> int:
     return MTF_REACH * ratio + low_reach(ratio)
 
 
-def mtf_low(block: Block, setup: Setup) -> Array:
+def mtf_low(block: SceneBlock, setup: Setup) -> Array:
     """Return PAN as each band's camera would see it, on the PAN grid: (bands, H, W).
 
     The reference filters, decimates and interpolates; in area geometry the filter alone must do.
@@ -63,17 +63,17 @@ def mtf_low(block: Block, setup: Setup) -> Array:
     return np.stack([seen[gain] for gain in setup.gains])
 
 
-def ideal_low(block: Block, setup: Setup) -> Array:
+def ideal_low(block: SceneBlock, setup: Setup) -> Array:
     """Return PAN through a low-pass of gain 0.3 at the MS Nyquist frequency, (H, W)."""
     return _blur(block, _unit_sum(ideal_kernel(setup.ratio), setup), setup)
 
 
-def pan_mtf_low(block: Block, setup: Setup) -> Array:
+def pan_mtf_low(block: SceneBlock, setup: Setup) -> Array:
     """Return PAN through its own MTF taken at the MS Nyquist frequency, (H, W)."""
     return _blur(block, _mtf_kernel(setup.gain_pan, setup), setup)
 
 
-def atrous(block: Block, setup: Setup) -> Array:
+def atrous(block: SceneBlock, setup: Setup) -> Array:
     """Return PAN without its first log2(ratio) levels of the undecimated wavelet transform, (H, W).
 
     References:
@@ -107,7 +107,7 @@ def to_ms_grid(pan_low: Array, setup: Setup) -> Array:
     return np.asarray(apply_axes(matrices[0], matrices[1], pan_low[None])[0])
 
 
-def ms_on_ms_grid(block: Block, setup: Setup) -> Array:
+def ms_on_ms_grid(block: SceneBlock, setup: Setup) -> Array:
     """Return MS on the grid of :func:`to_ms_grid`, (bands, h, w): in toolbox geometry exactly what was upsampled."""
     if setup.geometry == "toolbox":
         return decimate(block.ms_up, setup.ratio)
@@ -149,14 +149,14 @@ def _unit_sum(kernel: Array, setup: Setup) -> Array:
     return kernel if setup.geometry == "toolbox" else np.asarray(kernel / kernel.sum())
 
 
-def _blur(block: Block, kernel: Array, setup: Setup) -> Array:
+def _blur(block: SceneBlock, kernel: Array, setup: Setup) -> Array:
     if block.valid.all():
         return correlate(block.pan, kernel)
     known = block.valid.astype(np.float64)
     return _normalised(block, correlate(block.pan * known, kernel), correlate(known, kernel))
 
 
-def _normalised(block: Block, total: Array, weight: Array) -> Array:
+def _normalised(block: SceneBlock, total: Array, weight: Array) -> Array:
     """Divide a filtered image by its filtered mask, so that only valid pixels count; PAN where there are none."""
     known = weight > 1e-3  # about half of what the worst corner of a valid area gets is above this
     return np.where(known, total / np.where(known, weight, 1.0), block.pan)

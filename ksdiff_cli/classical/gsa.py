@@ -13,7 +13,7 @@ from ksdiff_cli.classical.filters import (
     ms_on_ms_grid,
     to_ms_grid,
 )
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, no_reach, weigh
+from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, no_reach, weigh
 from ksdiff_cli.numerics.moments import JointMoments, divide, solve
 
 
@@ -31,7 +31,7 @@ class Coefficients:
     """(bands,) DN."""
 
 
-def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
+def gather(blocks: Iterable[SceneBlock], setup: Setup) -> Coefficients:
     """Fit the intensity to a low-pass PAN on the MS grid, then the gains on the PAN grid."""
     low, high = JointMoments(), JointMoments()
     for block in blocks:
@@ -44,7 +44,7 @@ def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     return Coefficients(alpha, divide(with_intensity, alpha @ with_intensity), float(high.mean[0]), high.mean[1:])
 
 
-def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
+def apply(block: SceneBlock, coefficients: Coefficients, setup: Setup) -> Array:
     """Return (bands, H, W) DN."""
     level = coefficients.pan_mean - float(coefficients.alpha @ coefficients.ms_mean)
     detail = block.pan - weigh(coefficients.alpha, block.ms_up)

@@ -41,7 +41,7 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Block:
+class SceneBlock:
     """A piece of a scene, everything on the PAN grid; in ``toolbox`` geometry the whole image.
 
     Float64, but for :attr:`Method.apply` of methods that look at one pixel at a time float32 where a scene is sharpened
@@ -81,9 +81,9 @@ class Method:
     """Its name in full."""
     source: str
     """Where it was published."""
-    gather: Callable[[Iterable[Block], Setup], Any]
+    gather: Callable[[Iterable[SceneBlock], Setup], Any]
     """Coefficients from all blocks of a scene; the blocks' cores cover it without overlap."""
-    apply: Callable[[Block, Any, Setup], Array]
+    apply: Callable[[SceneBlock, Any, Setup], Array]
     """Sharpened bands (bands, H, W) of one block, from its pixels and the coefficients alone, of their precision."""
     gather_reach: Callable[[int], int]
     """Margin in PAN pixels that ``gather`` needs around a block's core, by the ratio."""
@@ -173,7 +173,7 @@ def make_setup(
     return Setup(ratio, chosen.ms_gains(bands), chosen.mtf_pan, geometry)
 
 
-def make_block(pan: Array, ms_up: Array, valid: Array | None = None) -> Block:
+def make_block(pan: Array, ms_up: Array, valid: Array | None = None) -> SceneBlock:
     """Return a whole image as one block.
 
     Args:
@@ -189,7 +189,7 @@ def make_block(pan: Array, ms_up: Array, valid: Array | None = None) -> Block:
     mask = np.ones(pan.shape[1:], bool) if valid is None else valid
     if not mask.any():
         raise KsdiffError("no pixel holds data; nothing to sharpen")
-    return Block(np.asarray(pan[0], np.float64), np.asarray(ms_up, np.float64), mask, mask, mask.size)
+    return SceneBlock(np.asarray(pan[0], np.float64), np.asarray(ms_up, np.float64), mask, mask, mask.size)
 
 
 def fuse(method: Method, pan: Array, ms_up: Array, setup: Setup, valid: Array | None = None) -> Array:

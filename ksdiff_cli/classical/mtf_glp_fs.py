@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import mtf_gaussians, mtf_low, mtf_reach
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned
+from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, Thinned
 from ksdiff_cli.numerics.moments import JointMoments, divide
 
 
@@ -18,7 +18,7 @@ class Coefficients:
     """(bands,) injection gains, cov(up_b, pan) / cov(P_b, pan)."""
 
 
-def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
+def gather(blocks: Iterable[SceneBlock], setup: Setup) -> Coefficients:
     """Regress the gains on the PAN grid."""
     moments = JointMoments()
     for block in blocks:
@@ -32,7 +32,7 @@ def _fit(moments: JointMoments, setup: Setup) -> Coefficients:
     return Coefficients(divide(with_pan[:bands], with_pan[bands:]))
 
 
-def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
+def apply(block: SceneBlock, coefficients: Coefficients, setup: Setup) -> Array:
     """Return (bands, H, W) float64 DN."""
     return np.asarray(block.ms_up + coefficients.g[:, None, None] * (block.pan - mtf_low(block, setup)))
 

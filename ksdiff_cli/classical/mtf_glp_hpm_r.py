@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import mtf_gaussians, mtf_low, mtf_reach
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, Thinned, modulate, scale
+from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, Thinned, modulate, scale
 from ksdiff_cli.numerics.moments import JointMoments, divide
 
 
@@ -22,7 +22,7 @@ class Coefficients:
     """(bands,) of up_b over the scene, and of the divisor, DN."""
 
 
-def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
+def gather(blocks: Iterable[SceneBlock], setup: Setup) -> Coefficients:
     """Regress each band on the low-pass PAN."""
     moments = JointMoments()
     for block in blocks:
@@ -37,7 +37,7 @@ def _fit(moments: JointMoments, setup: Setup) -> Coefficients:
     return Coefficients(g, mean[up] - g * mean[0], mean[up])
 
 
-def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
+def apply(block: SceneBlock, coefficients: Coefficients, setup: Setup) -> Array:
     """Return (bands, H, W) float64 DN."""
     g, c = coefficients.g[:, None, None], coefficients.c[:, None, None]
     low = g * mtf_low(block, setup) + c

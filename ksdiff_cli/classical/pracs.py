@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import down_up, low_reach
-from ksdiff_cli.classical.method import Array, Block, Method, Setup, modulate, no_reach, weigh
+from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, modulate, no_reach, weigh
 from ksdiff_cli.numerics.moments import JointMoments, divide, solve
 
 _BETA = 0.95  # overall strength of the injection
@@ -37,7 +37,7 @@ class Coefficients:
     """Of PAN, and of I_L up to what resampling moves, DN."""
 
 
-def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
+def gather(blocks: Iterable[SceneBlock], setup: Setup) -> Coefficients:
     """Regress PAN and the bands, at the scale of MS, on the upsampled bands; all else follows from moments."""
     moments, bands = JointMoments(), len(setup.gains)
     for block in blocks:
@@ -61,7 +61,7 @@ def gather(blocks: Iterable[Block], setup: Setup) -> Coefficients:
     return Coefficients(share, own, high_offset, low, low_offset, weight, float(pan_mean))
 
 
-def apply(block: Block, coefficients: Coefficients, setup: Setup) -> Array:
+def apply(block: SceneBlock, coefficients: Coefficients, setup: Setup) -> Array:
     """Return (bands, H, W) DN."""
     out = block.ms_up.copy()
     for band, (plane, low) in enumerate(zip(block.ms_up, coefficients.low, strict=True)):

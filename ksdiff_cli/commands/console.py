@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from ksdiff_cli.errors import printable
-from ksdiff_cli.files.names import as_json
+from ksdiff_cli.files.writing import as_json
 from ksdiff_cli.progress import ProgressCallback, silent
 
 _WIDE = 200  # columns of a table that goes into a file or a pipe

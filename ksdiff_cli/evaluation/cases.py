@@ -14,9 +14,10 @@ from ksdiff_cli.metrics import Settings, Shifts, find_shifts, guess_peak, measur
 from ksdiff_cli.metrics.blocks import CELL
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import GridMap, corner_aligned
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.numerics.toolbox import is_power_of_two
 from ksdiff_cli.patches.dataset import PatchFile
-from ksdiff_cli.raster.pair import ObservedTile, SceneStatistics, Tile
+from ksdiff_cli.raster.pair import ObservedTile, Tile
 from ksdiff_cli.sensors import SENSORS, Sensor, find_sensor
 
 Protocol = Literal["reduced", "full"]

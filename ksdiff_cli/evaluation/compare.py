@@ -17,9 +17,10 @@ from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.classical import Network, make_fuser
 from ksdiff_cli.metrics import SOFTNESS, Shifts
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.pair import SceneStatistics, Tile
+from ksdiff_cli.raster.pair import Tile
 from ksdiff_cli.report import Example, rgb_bands
 from ksdiff_cli.sensors import Sensor, find_sensor
 

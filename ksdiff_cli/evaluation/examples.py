@@ -9,8 +9,9 @@ import numpy as np
 from ksdiff_cli.metrics.blocks import CELL, Block, Span
 from ksdiff_cli.metrics.full_blocks import FullBlock
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.raster.open import data_bands
-from ksdiff_cli.report import Box, Example, rgb_bands
+from ksdiff_cli.report import Example, Mark, rgb_bands
 
 WINDOW = 512
 """Side of the windows that are shown pixel by pixel; whatever is hardly larger is shown as a whole."""
@@ -102,7 +103,7 @@ class Overview:
         side = -(-WINDOW // self.factor)
         sides = [min(side, small) for small in self._small]
         boxes = tuple(
-            Box(_letter(number), row // self.factor, col // self.factor, *sides)
+            Mark(_letter(number), Box(0, 0, *sides).moved(row // self.factor, col // self.factor))
             for number, (row, col) in enumerate(places)
         )
         pan = means["pan"][0] if "pan" in means else None

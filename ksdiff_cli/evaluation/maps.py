@@ -16,7 +16,8 @@ from rasterio.windows import Window
 from ksdiff_cli._version import __version__
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation.sources import Area
-from ksdiff_cli.files.names import Inputs, check_place, identify
+from ksdiff_cli.files.content import identify
+from ksdiff_cli.files.names import Inputs, check_place
 from ksdiff_cli.files.workdir import Claim
 from ksdiff_cli.metrics import sam_map
 from ksdiff_cli.metrics.blocks import CELL, Block, Span
@@ -24,7 +25,7 @@ from ksdiff_cli.metrics.d_lambda import d_lambda_cells
 from ksdiff_cli.metrics.full_blocks import FullBlock
 from ksdiff_cli.metrics.q2n import q2n_cells
 from ksdiff_cli.numerics import Array
-from ksdiff_cli.output.geotiff import growing
+from ksdiff_cli.output.geotiff import atomic_raster
 from ksdiff_cli.output.writer import check_sidecars
 
 
@@ -118,7 +119,7 @@ def open_maps(plan: MapPlan, area: Area) -> Iterator[Maps]:
     They get their names at the end; if the work fails nothing of them remains, and maps of an earlier run stay.
     """
     with plan.claim or nullcontext(), ExitStack() as named:
-        partial = {name: named.enter_context(growing(path)) for name, path in plan.paths.items()}
+        partial = {name: named.enter_context(atomic_raster(path)) for name, path in plan.paths.items()}
         with ExitStack() as opened:
             created = {
                 name: opened.enter_context(_create(path, area, 1 if name == "sam" else CELL))

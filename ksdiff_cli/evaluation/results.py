@@ -13,7 +13,7 @@ import numpy as np
 
 from ksdiff_cli.errors import printable
 from ksdiff_cli.evaluation.statistics import Difference, compare
-from ksdiff_cli.files.names import write_text
+from ksdiff_cli.files.writing import write_text
 from ksdiff_cli.metrics import Shifts
 from ksdiff_cli.report import Example, Report
 from ksdiff_cli.report.table import mean_of, rank, std_of

@@ -1,42 +1,28 @@
-"""Files: which ones stand behind a name, which places may be written, how they are known again, and whole writing.
+"""Which files stand behind a name, and which places may be written."""
 
-A file appears under its name whole or not at all. Rasters have sidecars and GDAL's complaints, hence a way of their own
-to be written: :func:`ksdiff_cli.output.geotiff.growing`.
-"""
-
-import errno
-import hashlib
-import json
 import os
 import re
-import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from glob import escape
+from contextlib import closing, suppress
 from html import unescape
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import Any
 from urllib.parse import quote, unquote
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files.writing import unwritable
 
 SIDECARS = (".aux.xml", ".ovr", ".msk")
 """Ends of the files that GDAL takes for parts of a raster, behind its name."""
 BESIDE = (".tfw", ".wld", ".RPB", "_RPC.TXT")
 """The same in place of its suffix: --co TFW, WORLDFILE, RPB, RPCTXT, and PROFILE without RPCs inside."""
-State = list[str | int]
-"""A file's name, what :func:`stamp` says of it, and a digest of its content; a list, as JSON knows no tuples."""
 Look = Callable[[str], Sequence[str]]
 """Tells the names of the files that a dataset is read from; none where there is no dataset."""
 
-_PARTIAL = ".partial"
 _LONGEST = 255
 """Bytes of a file's name, where the system does not say."""
 _GROWING = len("...1234567.whole.tif.1234567.partial.aux.xml")
 """Bytes that the longest of an output's temporary names has besides the output's own: where a COG is made."""
-_SAMPLE, _SAMPLES, _IN_A_FILE = 1 << 16, 256, 128  # bytes of a sample of a file; samples of all files, and of one
 _LONGEST_PATH = 4096
 _LONGEST_XML, _LONGEST_TEXT = 64 << 20, 1 << 20  # bytes of a text in which other files' names are looked for
 # where in a name that GDAL opens a path may begin, and where it may end
@@ -164,8 +150,23 @@ def check_place(path: Path, inputs: Inputs, overwrite: bool) -> None:
         raise KsdiffError(f"{path}: is a symbolic link to {path.readlink()}; name that file itself, or another one")
     if path.exists() and not path.is_file():
         raise KsdiffError(f"{path}: is no ordinary file; choose another name")
-    if path.exists() and not overwrite:
-        raise KsdiffError(f"{path}: exists already; choose another name or give --overwrite")
+    check_free(path, overwrite)
+
+
+def check_free(path: Path, overwrite: bool, output: Path | None = None) -> None:
+    """Refuse a place where something is, unless it may be replaced.
+
+    Args:
+        path: the place.
+        overwrite: whether what is there may be replaced.
+        output: what would take it for a part of itself, where that is not the file itself.
+
+    Raises:
+        KsdiffError: something is there.
+    """
+    if os.path.lexists(path) and not overwrite:
+        part = f", and would count as part of {output}" if output else ""
+        raise KsdiffError(f"{path}: exists already{part}; choose another name or give --overwrite")
 
 
 def check_location(path: Path) -> None:
@@ -190,180 +191,12 @@ def check_location(path: Path) -> None:
         raise KsdiffError(f"{path}: is a folder; name the file to write")
 
 
-def stamp(path: Path) -> list[int] | None:
-    """Return what the system knows a file or folder by: size, times of writing and of any change, inode; None: none."""
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
-
-
-def is_other(now: list[int] | None, before: list[int] | None) -> bool:
-    """Say whether two stamps are of other content; who makes a link, as backups do, changes a time, but not that."""
-    if now is None or before is None:
-        return now is not before
-    return (*now[:2], now[3]) != (*before[:2], before[3])
-
-
-def identify(files: Sequence[Path]) -> list[State]:
-    """Return by what another run on this machine knows files again; content counts, too: times can be set.
-
-    Args:
-        files: of one command; samples of all of them together take some megabytes to read.
-    """
-    share = _share(files)
-    return [[str(path.absolute()), *(stamp(path) or ()), digest(path, share)] for path in files]
-
-
-def contents(files: Sequence[Path]) -> tuple[tuple[str, int, str], ...]:
-    """Return by what another machine knows files again: name, size and digest; times and inodes differ there."""
-    share = _share(files)
-    return tuple((str(path.absolute()), path.stat().st_size, digest(path, share)) for path in files)
-
-
-def find_other(known: Sequence[tuple[str, int, str]]) -> str | None:
-    """Return a file that is missing here or holds other content than :func:`contents` found; None if there is none."""
-    share = _share(known)
-    for name, size, content in known:
-        found = stamp(Path(name))
-        if found is None or found[0] != size or digest(Path(name), share) != content:
-            return name
-    return None
-
-
-def check_unchanged(states: Sequence[State]) -> None:
-    """Make sure that nobody wrote to files since they were identified.
-
-    Raises:
-        KsdiffError: somebody did.
-    """
-    for name, *known, _ in states:
-        if (stamp(Path(str(name))) or []) != known:
-            raise KsdiffError(f"{name}: was changed while it was read; run the same command again")
-
-
-def digest(path: Path, samples: int | None = _IN_A_FILE) -> str:
-    """Return a digest of a file's size and of samples spread over it, sixteen hexadecimal digits.
-
-    Empty for what is no file, or cannot be read.
-
-    Args:
-        path: the file.
-        samples: of 64 kB, as many; None, or more than there are, reads it whole.
-    """
-    found = hashlib.blake2b(digest_size=8)
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            found.update(str(size).encode())
-            if samples is None or size <= samples * _SAMPLE:
-                while part := file.read(1 << 20):
-                    found.update(part)
-                return found.hexdigest()
-            for number in range(samples):
-                file.seek((2 * number + 1) * (size - _SAMPLE) // (2 * samples))
-                found.update(file.read(_SAMPLE))
-    except OSError:
-        return ""
-    return found.hexdigest()
-
-
-def growing_name(path: Path) -> Path:
-    """Return the name beside a file or a folder under which it grows; what killed processes left there goes."""
-    for left in path.parent.glob(f".{escape(path.name)}.*{_PARTIAL}*"):
-        number = left.name.removeprefix(f".{path.name}.").partition(".")[0]
-        if number.isdecimal() and not _is_alive(number):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
-
-
-@contextmanager
-def growing_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """Yield a path beside ``path`` to write to; what is there when the block ends well becomes ``path``.
-
-    However else the block ends, with an interrupt too, the growing file goes and what was at ``path`` stays. Only a
-    killed process leaves one behind, which the next one to write ``path`` removes. A symbolic link stays one: the file
-    that it leads to is written.
-
-    Args:
-        path: the file to be; its folder exists.
-        sync: wait until the disk has it before it gets its name: for what a lost machine may not take with it.
-
-    Raises:
-        OSError: it cannot be written, or somebody else wrote to ``path`` meanwhile; as it comes, for those who then
-            keep what is finished. People are told by :func:`unwritable`.
-    """
-    path = path.resolve() if path.is_symlink() else path
-    growing, before = growing_name(path), stamp(path)
-    try:
-        yield growing
-        if sync:
-            with growing.open("rb+") as file:
-                os.fsync(file.fileno())
-        check_still(path, before)
-        growing.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            growing.unlink(missing_ok=True)
-        raise
-
-
-def check_still(path: Path, before: list[int] | None) -> None:
-    """Make sure that nobody else wrote to a place while its new content grew beside it.
-
-    Args:
-        path: the place.
-        before: its :func:`stamp` at the beginning.
-
-    Raises:
-        OSError: somebody did.
-    """
-    now = stamp(path)
-    if now is not None and is_other(now, before):
-        raise FileExistsError(errno.EEXIST, "another program wrote to it meanwhile, and that is kept")
-
-
-def remove_growing(folder: Path) -> None:
-    """Remove what killed processes left growing in a folder, which this process has for itself."""
-    for left in folder.glob(f".*{_PARTIAL}"):
-        if left.name.removesuffix(_PARTIAL).rpartition(".")[2].isdecimal():
-            left.unlink(missing_ok=True)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a text file in UTF-8, whole or not at all.
-
-    Raises:
-        KsdiffError: it cannot be written.
-    """
-    try:
-        with growing_file(path) as growing:
-            growing.write_text(text, encoding="utf-8", newline="\n", errors="backslashreplace")
-    except OSError as error:
-        raise unwritable(path, error) from None
-
-
-def as_json(value: Any) -> str:
-    """Return a value as JSON for people and programs: what :func:`printable` spells out is escaped as JSON has it."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    return "".join(sign if sign == "\n" or sign.isprintable() else json.dumps(sign)[1:-1] for sign in text)
-
-
 def is_same(one: Path, other: Path | str) -> bool:
     """Say whether two paths are one file or folder that is there."""
     try:
         return one.samefile(other)
     except OSError:  # one of them does not exist, or cannot
         return False
-
-
-def unwritable(path: Path, error: OSError) -> KsdiffError:
-    """Say in one line that a file cannot be written, and why."""
-    return KsdiffError(f"{path}: cannot be written ({error.strerror or error})")
 
 
 def _kind(path: Path) -> int | None:
@@ -416,23 +249,6 @@ def _names_in(text: str) -> Iterator[str]:
         found = unescape(match[match.lastindex or 0]).strip()
         if "\n" not in found and any(sign.isalpha() for sign in found):
             yield found
-
-
-def _share(files: Sequence[object]) -> int:
-    return max(1, min(_IN_A_FILE, _SAMPLES // max(1, len(files))))
-
-
-def _is_alive(number: str) -> bool:
-    """Say whether there may be a process of that number."""
-    if sys.platform == "win32":
-        return True
-    try:
-        os.kill(int(number), 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _check_length(path: Path) -> None:

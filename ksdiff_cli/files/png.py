@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.files.names import growing_file
+from ksdiff_cli.files.writing import atomic_write
 
 Array = NDArray[Any]
 
@@ -22,7 +22,7 @@ def write_png(image: Array, path: Path) -> None:
         OSError: it cannot be written; nothing of it remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with growing_file(path) as growing:
+    with atomic_write(path) as growing:
         growing.write_bytes(encode_png(image))
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO, Self
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import growing_file, is_other, stamp
+from ksdiff_cli.files.content import is_other, stamp
+from ksdiff_cli.files.writing import atomic_write
 
 if sys.platform != "win32":
     import fcntl
@@ -202,5 +203,5 @@ def empty_folder(folder: Path, *keep: str) -> None:
 
 def write_note(path: Path, text: str) -> None:
     """Write a small file that a killed process leaves whole, or as it was."""
-    with growing_file(path) as growing:
+    with atomic_write(path) as growing:
         growing.write_text(text, encoding="utf-8")

@@ -9,8 +9,9 @@ import numpy as np
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import ALIGN, Box
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.pair import ScenePair, SceneStatistics, Tile
+from ksdiff_cli.raster.pair import ScenePair, Tile
 
 if TYPE_CHECKING:
     from ksdiff_cli.classical import Geometry

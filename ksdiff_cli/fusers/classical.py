@@ -7,18 +7,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ksdiff_cli.classical import METHODS, Block, Geometry, Setup, fuse, make_setup
+from ksdiff_cli.classical import METHODS, Geometry, SceneBlock, Setup, fuse, make_setup
 from ksdiff_cli.classical.thinned import ThinSurvey
 from ksdiff_cli.errors import KsdiffError, did_you_mean
 from ksdiff_cli.fusers.base import Fuser, check_pan
 from ksdiff_cli.fusers.network import Network
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.process import usable_threads
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.camera import Mtf, find_camera
 from ksdiff_cli.raster.nodata import hint_fill
-from ksdiff_cli.raster.pair import ScenePair, SceneStatistics, Swath, Tile
+from ksdiff_cli.raster.pair import ScenePair, Swath, Tile
 from ksdiff_cli.sensors import Sensor
 
 __all__ = ["Classical", "Network", "Upsampling", "make_fuser"]
@@ -112,7 +113,7 @@ class Classical(Fuser):
         if self.reach(ratio):
             block = _block(tile, tile.valid, tile.valid.size)
             return self._method.apply(block, coefficients, setup).astype(np.float32)
-        block = Block(tile.pan[0], tile.ms_up, tile.valid, tile.valid, tile.valid.size)
+        block = SceneBlock(tile.pan[0], tile.ms_up, tile.valid, tile.valid, tile.valid.size)
         return self._method.apply(block, _single(coefficients), setup)
 
     def for_images(
@@ -137,7 +138,7 @@ def _single(coefficients: Any) -> Any:
     return replace(coefficients, **{name: value.astype(np.float32) for name, value in arrays.items()})
 
 
-def _survey(pair: ScenePair, around: int, progress: ProgressCallback) -> Iterator[Block]:
+def _survey(pair: ScenePair, around: int, progress: ProgressCallback) -> Iterator[SceneBlock]:
     """Go through a scene by blocks with margins; they start at whole MS pixels, counted from the scene's corner."""
     (height, width), ratio = pair.shape, pair.grid.ratio
     side, margin = _BLOCK // ratio * ratio, -(-around // ratio) * ratio
@@ -157,8 +158,8 @@ def _survey(pair: ScenePair, around: int, progress: ProgressCallback) -> Iterato
     progress(len(corners), len(corners), "coefficients")
 
 
-def _block(tile: Tile, core: Array, scene_pixels: int) -> Block:
-    return Block(tile.pan[0].astype(np.float64), tile.ms_up.astype(np.float64), tile.valid, core, scene_pixels)
+def _block(tile: Tile, core: Array, scene_pixels: int) -> SceneBlock:
+    return SceneBlock(tile.pan[0].astype(np.float64), tile.ms_up.astype(np.float64), tile.valid, core, scene_pixels)
 
 
 def make_fuser(

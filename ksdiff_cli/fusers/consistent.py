@@ -12,13 +12,14 @@ import numpy as np
 
 from ksdiff_cli.fusers.anchors import spread_windows
 from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.fusers.fidelity import Fidelity, measure_fidelity
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import ALIGN, Box
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.numerics.projection import Camera, place_camera, sum_up
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.camera import MsCamera, Mtf, find_camera, ms_camera
-from ksdiff_cli.raster.pair import ScenePair, SceneStatistics, Tile
-from ksdiff_cli.sharpening.fidelity import Fidelity, measure_fidelity
+from ksdiff_cli.raster.pair import ScenePair, Tile
 
 STEPS = 3
 """Corrections: more change ERGAS by less than 1 % and begin to raise SAM on some scenes."""

@@ -19,10 +19,11 @@ from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import ALIGN, Box
 from ksdiff_cli.numerics.camera import SceneCamera, estimate_camera
 from ksdiff_cli.numerics.grids import GridMap
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.numerics.sharpness import resharpen
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.camera import find_camera
-from ksdiff_cli.raster.pair import ObservedTile, ScenePair, SceneStatistics, Tile
+from ksdiff_cli.raster.pair import ObservedTile, ScenePair, Tile
 
 if TYPE_CHECKING:
     from torch import Tensor

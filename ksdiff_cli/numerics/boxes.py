@@ -31,6 +31,11 @@ class Box:
         return self.right - self.left
 
     @property
+    def side(self) -> int:
+        """The shorter side."""
+        return min(self.height, self.width)
+
+    @property
     def empty(self) -> bool:
         """Whether no pixel lies in it."""
         return self.height <= 0 or self.width <= 0

@@ -9,16 +9,11 @@ it makes a fringe. Within 8 pixels of holes the errors of the shipped weights we
 so they are 1.1 to 1.2 times. Far from all data both images are the scene's means.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ksdiff_cli.numerics import Array
-
-if TYPE_CHECKING:
-    from ksdiff_cli.raster.pair import SceneStatistics
-
+from ksdiff_cli.numerics.moments import SceneStatistics
 
 PAN_LEVELS, MS_LEVELS = 3, 1
 """Halvings over which a hole is filled: two cells deep, of 8 PAN pixels and of 2 MS pixels."""
@@ -107,7 +102,7 @@ def _filled(image: Array, known: Array, far: Array, levels: int) -> Array:
     return out
 
 
-def follow(ms: Array, valid: Array, pan_low: Array, statistics: "SceneStatistics") -> Array:
+def follow(ms: Array, valid: Array, pan_low: Array, statistics: SceneStatistics) -> Array:
     """Continue MS into its holes as PAN goes on there.
 
     Args:

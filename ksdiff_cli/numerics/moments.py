@@ -1,6 +1,7 @@
 """Statistics that classical methods solve for their coefficients: joint moments and low quantiles, block by block."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import minimum_filter
@@ -134,6 +135,22 @@ def divide(above: Array, below: Array, otherwise: Array | float = 0.0) -> Array:
 
 
 _CHUNK = 1 << 16  # samples at a time: in float64 they stay in the processor's cache
+
+
+@dataclass(frozen=True)
+class SceneStatistics:
+    """Mean and standard deviation of the valid pixels of PAN and of each MS band, in DN."""
+
+    pan_mean: float
+    pan_std: float
+    ms_mean: Array
+    """(bands,)"""
+    ms_std: Array
+    """(bands,)"""
+    holes: bool = False
+    """Whether some pixel of PAN or MS is invalid (nodata, masked, NaN)."""
+    negative: float = 0.0
+    """Share of values below 0 in the sum of all absolute values, of PAN or of MS, whichever has more."""
 
 
 class BandMoments:

@@ -17,7 +17,8 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import BESIDE, SIDECARS, check_still, growing_name, stamp
+from ksdiff_cli.files.names import BESIDE, SIDECARS
+from ksdiff_cli.files.writing import atomic_write, growing_name
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.output.creation import cog_options, creation_warnings, geotiff_options
 from ksdiff_cli.output.metadata import grid_profile, write_metadata
@@ -84,7 +85,7 @@ def new_geotiff(
 ) -> Iterator[GeoTiff]:
     """Open a new GeoTIFF on the pair's output grid; see :func:`~ksdiff_cli.output.writer.new_raster`."""
     options = geotiff_options(pixels, creation)
-    with growing(output) as partial:
+    with atomic_raster(output) as partial:
         with warnings.catch_warnings(), creation_warnings() as complaints:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(partial, "w", driver="GTiff", **grid_profile(pair, pixels), **options)
@@ -119,7 +120,7 @@ def write_statistics(dataset: Any, statistics: BandStatistics) -> None:
 
 
 @contextmanager
-def growing(output: Path) -> Iterator[Path]:
+def atomic_raster(output: Path) -> Iterator[Path]:
     """Yield a temporary path in the output's folder; what is there in the end becomes the output, with its sidecars.
 
     If the work fails, nothing whose name begins like the temporary one remains.
@@ -127,12 +128,10 @@ def growing(output: Path) -> Iterator[Path]:
     Raises:
         KsdiffError: GDAL or the operating system failed in the block, or another program wrote to the output meanwhile.
     """
-    partial, before = growing_name(output), stamp(output)
+    partial = growing_name(output)
     try:
-        with explained(output, partial):
+        with explained(output, partial), atomic_write(output, put=put_raster):
             yield partial
-            check_still(output, before)
-        put_raster(partial, output)
     finally:
         beside = [partial.with_name(partial.stem + end) for end in BESIDE]
         for left in [*partial.parent.glob(glob.escape(partial.name) + "*"), *beside]:
@@ -221,7 +220,7 @@ def new_cog(
     try:
         with explained(output, whole), new_geotiff(whole, pair, pixels, {}, tags) as target:
             yield target
-        with growing(output) as partial:
+        with atomic_raster(output) as partial:
             copy_cog(whole, partial, creation, pixels.stored_bits)
             if pixels.lossy:  # only then it is known what is in the file; to change its metadata would undo its layout
                 with rasterio.open(whole, "r+") as dataset:

@@ -7,8 +7,9 @@ import numpy as np
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.raster.bands import nodata_of
-from ksdiff_cli.raster.pair import ScenePair, SceneStatistics
+from ksdiff_cli.raster.pair import ScenePair
 
 _FLAT = 0.5  # standard deviation below which rounding leaves one or two values
 

@@ -20,10 +20,11 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import Inputs, growing_file
+from ksdiff_cli.files.names import Inputs, check_free
+from ksdiff_cli.files.writing import atomic_write
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.output.creation import BLOCK
-from ksdiff_cli.output.geotiff import GeoTiff, explained, growing, new_geotiff, write_statistics
+from ksdiff_cli.output.geotiff import GeoTiff, atomic_raster, explained, new_geotiff, write_statistics
 from ksdiff_cli.output.metadata import band_tags, grid_profile, update_tags, write_metadata
 from ksdiff_cli.output.pixels import PixelFormat
 from ksdiff_cli.output.statistics import BandStatistics
@@ -88,7 +89,7 @@ def write_vrt(path: Path, files: Sequence[Path]) -> None:
     unseen = (
         "<UseMaskBand>true</UseMaskBand>" if masked else "" if nodata is None else f"<NODATA>{nodata:.17g}</NODATA>"
     )
-    with growing(path) as partial:
+    with atomic_raster(path) as partial:
         with new_vrt(partial, **profile) as dataset:
             update_tags(dataset, {k: v for k, v in sorted(shared) if not k.startswith(("STATISTICS_", "TIFFTAG_"))})
             first.describe(dataset)
@@ -218,8 +219,7 @@ def check_tiles(output: Path, inputs: Inputs, overwrite: bool) -> None:
     for folder in _folders(output):
         if not os.path.lexists(folder) or (folder != tiles_folder(output) and folder.name != _shown(output)):
             continue
-        if not overwrite:
-            raise KsdiffError(f"{folder}: exists already; choose another name for {output} or give --overwrite")
+        check_free(folder, overwrite, output)
         if not _holds_tiles(folder):
             raise KsdiffError(f"{folder}: holds more than the tiles of {output.name}; choose another name")
         if any(map(inputs.find, folder.iterdir())):
@@ -248,7 +248,7 @@ def settle_tiles(output: Path, is_old: Callable[[Path], bool]) -> None:
         links.rename(first)
         text = output.read_text(encoding="utf-8")
         shown = _SHOWN.findall(text)[0]
-        with growing_file(output) as growing:
+        with atomic_write(output) as growing:
             growing.write_text(text.replace(f">{shown}/r", f">{shown.removesuffix('_2')}/r"), encoding="utf-8")
         shutil.rmtree(second, ignore_errors=True)
     except OSError:
@@ -297,7 +297,7 @@ def new_tiles(
             folder.mkdir()
             with TiledRaster(folder, pair, pixels, creation, tags, -(-side // BLOCK) * BLOCK) as tiles:
                 yield tiles
-        with growing(output) as partial:
+        with atomic_raster(output) as partial:
             with new_vrt(partial, **grid_profile(pair, pixels)) as dataset:
                 write_metadata(dataset, pair, pixels, {**tags, **tiles.tags})
                 write_statistics(dataset, tiles.statistics)

@@ -1,6 +1,5 @@
 """Outputs of sharpening: refused early where they could not be written, opened in any of the formats, fed by rows."""
 
-import os
 from collections.abc import Container, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -8,7 +7,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import BESIDE, SIDECARS, Inputs, check_location, check_place
+from ksdiff_cli.files.names import BESIDE, SIDECARS, Inputs, check_free, check_location, check_place
 from ksdiff_cli.output.geotiff import RasterTarget, new_cog, new_geotiff
 from ksdiff_cli.output.pixels import PixelFormat
 from ksdiff_cli.output.vrt import check_tiles, new_tiles
@@ -69,10 +68,7 @@ def check_sidecars(output: Path, inputs: Inputs, overwrite: bool, beside: Contai
             raise KsdiffError(f"{path}: belongs to one of the inputs, {output} would replace it; choose another name")
         if path.is_dir():
             raise KsdiffError(f"{path}: is a folder where {output} has a file; choose another name")
-        if os.path.lexists(path) and not overwrite:
-            raise KsdiffError(
-                f"{path}: exists already, and would count as part of {output}; choose another name or give --overwrite"
-            )
+        check_free(path, overwrite, output)
 
 
 def new_raster(

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.patches.layout import Rect, windows
+from ksdiff_cli.numerics.boxes import Box
+from ksdiff_cli.patches.layout import windows
 from ksdiff_cli.patches.masks import Rule
 from ksdiff_cli.patches.sources import PairSource, Source
 from ksdiff_cli.patches.writer import PatchWriter
@@ -13,7 +14,7 @@ from ksdiff_cli.patches.writer import PatchWriter
 _ROWS = 8  # rows of windows read in one go: what their filters share is computed once
 
 
-def groups(rect: Rect, side: int, stride: int, ratio: int) -> Iterator[list[tuple[int, list[int]]]]:
+def groups(rect: Box, side: int, stride: int, ratio: int) -> Iterator[list[tuple[int, list[int]]]]:
     """Yield the rows of windows in a rectangle, a few at a time: what is read in one go."""
     rows = list(windows(rect, side, stride, ratio))
     rows = [row for row in rows if row[1]]
@@ -24,7 +25,7 @@ def groups(rect: Rect, side: int, stride: int, ratio: int) -> Iterator[list[tupl
 
 def cut_windows(
     source: Source,
-    rect: Rect,
+    rect: Box,
     side: int,
     stride: int,
     rule: Rule,
@@ -70,7 +71,7 @@ def cut_windows(
 
 
 def cut_full(
-    source: PairSource, rect: Rect, side: int, rule: Rule, scene: int, writer: PatchWriter, step: Callable[[], None]
+    source: PairSource, rect: Box, side: int, rule: Rule, scene: int, writer: PatchWriter, step: Callable[[], None]
 ) -> None:
     """Append the full-resolution windows of a rectangle: original PAN and MS, and MS on PAN's grid.
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.files.content import digest
 from ksdiff_cli.files.hdf5 import find_array, open_h5, read_attributes, reading
-from ksdiff_cli.files.names import digest
 from ksdiff_cli.models.contract import FusionModel, Inputs, Statistics
 from ksdiff_cli.models.observation import AxisMap, Observed, fit_cameras
 from ksdiff_cli.numerics import Array

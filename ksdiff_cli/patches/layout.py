@@ -6,12 +6,12 @@ of the reduced MS image.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.numerics.boxes import Box
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
@@ -20,22 +20,7 @@ _CELL = 20  # patches along the side of the area that gets a train, a valid and 
 _HELD_OUT = 0.2  # share of such an area that train does not get
 
 
-@dataclass(frozen=True)
-class Rect:
-    """A rectangle of MS pixels."""
-
-    row: int
-    col: int
-    height: int
-    width: int
-
-    @property
-    def side(self) -> int:
-        """The shorter side."""
-        return min(self.height, self.width)
-
-
-Regions = dict[Split, list[Rect]]
+Regions = dict[Split, list[Box]]
 
 
 def check_patch(patch: int, ratio: int) -> None:
@@ -89,12 +74,15 @@ def lay_regions(name: str, shape: tuple[int, int], patch: int, ratio: int, guard
     return regions
 
 
-def windows(rect: Rect, size: int, stride: int, ratio: int) -> Iterator[tuple[int, list[int]]]:
+def windows(rect: Box, size: int, stride: int, ratio: int) -> Iterator[tuple[int, list[int]]]:
     """Yield the rows of windows that fill a rectangle: (first MS row, first MS columns).
 
     Windows step by ``stride``; one more ends at the far border, so that no part is lost to the division.
     """
-    rows, cols = _starts(rect.row, rect.height, size, stride, ratio), _starts(rect.col, rect.width, size, stride, ratio)
+    rows, cols = (
+        _starts(rect.top, rect.height, size, stride, ratio),
+        _starts(rect.left, rect.width, size, stride, ratio),
+    )
     for row in rows:
         yield row, cols
 
@@ -117,18 +105,18 @@ def _starts(first: int, length: int, size: int, stride: int, ratio: int) -> list
     return starts
 
 
-def _cells(shape: tuple[int, int], patch: int, ratio: int) -> Iterator[Rect]:
+def _cells(shape: tuple[int, int], patch: int, ratio: int) -> Iterator[Box]:
     edges = []
     for length in shape:
         count = max(1, round(length / (_CELL * patch)))
         edges.append([index * length // count // ratio * ratio for index in range(count)] + [length])
     for top, bottom in zip(edges[0], edges[0][1:], strict=False):
         for left, right in zip(edges[1], edges[1][1:], strict=False):
-            yield Rect(top, left, bottom - top, right - left)
+            yield Box(top, left, bottom, right)
 
 
 def _divide(
-    cell: Rect, shape: tuple[int, int], patch: int, ratio: int, guard: int, random: np.random.Generator
+    cell: Box, shape: tuple[int, int], patch: int, ratio: int, guard: int, random: np.random.Generator
 ) -> Regions:
     """Divide one area into train and a held-out strip of valid and test; all empty when it is too small."""
     regions: Regions = {split: [] for split in SPLITS}
@@ -149,7 +137,7 @@ def _divide(
     half = strip_length // 2 // ratio * ratio
     if half - 2 * guard >= patch:
         parts = list(_cut(strip, 1 - axis, half, False))
-        pairs: list[tuple[Split, Rect]] = [("valid", parts[test_first]), ("test", parts[not test_first])]
+        pairs: list[tuple[Split, Box]] = [("valid", parts[test_first]), ("test", parts[not test_first])]
     else:
         pairs = [("valid", strip)]
     for split, part in pairs:
@@ -161,28 +149,25 @@ def _divide(
     return regions
 
 
-def _cut(rect: Rect, axis: int, at: int, second: bool) -> tuple[Rect, Rect]:
+def _cut(rect: Box, axis: int, at: int, second: bool) -> tuple[Box, Box]:
     """Cut a rectangle across ``axis`` at ``at`` pixels; the wanted part comes first, the second one if ``second``."""
     if axis == 0:
-        parts = (
-            Rect(rect.row, rect.col, at, rect.width),
-            Rect(rect.row + at, rect.col, rect.height - at, rect.width),
-        )
+        middle = rect.top + at
+        parts = Box(rect.top, rect.left, middle, rect.right), Box(middle, rect.left, rect.bottom, rect.right)
     else:
-        parts = (
-            Rect(rect.row, rect.col, rect.height, at),
-            Rect(rect.row, rect.col + at, rect.height, rect.width - at),
-        )
+        middle = rect.left + at
+        parts = Box(rect.top, rect.left, rect.bottom, middle), Box(rect.top, middle, rect.bottom, rect.right)
     return parts[::-1] if second else parts
 
 
-def _inset(rect: Rect, shape: tuple[int, int], guard: int) -> Rect:
+def _inset(rect: Box, shape: tuple[int, int], guard: int) -> Box:
     """Shrink a rectangle by the guard, except at the scene's own border: nothing lies beyond it."""
-    top = rect.row + (guard if rect.row > 0 else 0)
-    left = rect.col + (guard if rect.col > 0 else 0)
-    bottom = rect.row + rect.height - (guard if rect.row + rect.height < shape[0] else 0)
-    right = rect.col + rect.width - (guard if rect.col + rect.width < shape[1] else 0)
-    return Rect(top, left, bottom - top, right - left)
+    return Box(
+        rect.top + (guard if rect.top > 0 else 0),
+        rect.left + (guard if rect.left > 0 else 0),
+        rect.bottom - (guard if rect.bottom < shape[0] else 0),
+        rect.right - (guard if rect.right < shape[1] else 0),
+    )
 
 
 def _too_small(name: str, shape: tuple[int, int], patch: int, ratio: int) -> str:

@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.patches.cutting import groups
-from ksdiff_cli.patches.layout import SPLITS, Rect, common_side, windows
+from ksdiff_cli.patches.layout import SPLITS, common_side, windows
 from ksdiff_cli.patches.plan import Plan
 
 FileName = Literal["train", "valid", "test", "full"]
@@ -33,7 +34,7 @@ class Part:
     name: str
     file: FileName
     scene: int
-    blocks: list[tuple[int, Rect]] = field(default_factory=list)
+    blocks: list[tuple[int, Box]] = field(default_factory=list)
     """Index of the scene's image, and a rectangle in it."""
     windows: int = 0
     """Before any is left out."""
@@ -76,13 +77,13 @@ def lay_parts(plans: list[Plan], cut: Cut) -> list[Part]:
     return parts
 
 
-def _blocks(plan: Plan, file: FileName) -> list[tuple[int, Rect]]:
+def _blocks(plan: Plan, file: FileName) -> list[tuple[int, Box]]:
     if file == "full":
         return [(0, rect) for rect in plan.blocks("test") or plan.blocks("valid")] if plan.full else []
     return [(number, rect) for number, regions in enumerate(plan.regions) for rect in regions[file]]
 
 
-def _count(rect: Rect, file: FileName, ratio: int, cut: Cut) -> tuple[int, int]:
+def _count(rect: Box, file: FileName, ratio: int, cut: Cut) -> tuple[int, int]:
     """Windows of a rectangle, and steps that cutting them takes."""
     side, stride = cut.sides[file], cut.strides[file]
     if file == "full":

@@ -10,8 +10,10 @@ import numpy as np
 
 from ksdiff_cli.checks import Nodata, check_choice, check_number, check_seed
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import Inputs, identify
-from ksdiff_cli.patches.layout import SPLITS, Rect, Regions, Split, check_patch, lay_regions
+from ksdiff_cli.files.content import identify
+from ksdiff_cli.files.names import Inputs
+from ksdiff_cli.numerics.boxes import Box
+from ksdiff_cli.patches.layout import SPLITS, Regions, Split, check_patch, lay_regions
 from ksdiff_cli.patches.masks import Rule
 from ksdiff_cli.patches.sources import Geometry, PairSource, Source, TileSource, open_tiles
 from ksdiff_cli.patches.toolbox import check_toolbox
@@ -101,7 +103,7 @@ class Plan:
     """By what another run knows the scene again."""
     notes: list[str] = field(default_factory=list)
 
-    def blocks(self, split: Split) -> list[Rect]:
+    def blocks(self, split: Split) -> list[Box]:
         """All rectangles of a split."""
         return [rect for regions in self.regions for rect in regions[split]]
 
@@ -183,7 +185,7 @@ def _plan_tiles(path: Path, options: PatchOptions) -> Plan:
         regions: list[Regions] = []
         for index in range(len(sources)):
             own = splits.get(index, "train")
-            regions.append({split: [Rect(0, 0, *first.shape)] if split == own else [] for split in SPLITS})
+            regions.append({split: [Box(0, 0, *first.shape)] if split == own else [] for split in SPLITS})
         shapes = [first.shape] * len(sources)
         note = f"{path.stem}: tiles at the MS scale, hence no full-resolution patches"
         inputs = Inputs([path])

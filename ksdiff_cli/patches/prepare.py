@@ -21,7 +21,9 @@ import rasterio
 
 from ksdiff_cli._version import __version__
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import Inputs, check_unchanged
+from ksdiff_cli.files.content import check_unchanged
+from ksdiff_cli.files.names import Inputs
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.patches.cutting import cut_full, cut_windows
 from ksdiff_cli.patches.layout import SPLITS
 from ksdiff_cli.patches.masks import REASONS
@@ -33,7 +35,6 @@ from ksdiff_cli.patches.workspace import Workspace, is_published, open_workspace
 from ksdiff_cli.patches.writer import FORMAT_VERSION, gather_lists, join_parts, new_part
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.open import BLOCK_CACHE
-from ksdiff_cli.raster.pair import SceneStatistics
 
 _OWN = {*(f"{name}.h5" for name in FILES), QUICKLOOK}
 

@@ -97,7 +97,7 @@ def _panel(source: PairSource, plan: Plan, index: int, lists: Lists, cut: Cut, s
         outline(canvas, box(row, col, size, size), _INK, 1)
     for split, colour in _SPLITS.items():
         for rect in plan.blocks(split):
-            outline(canvas, box(rect.row, rect.col, rect.height, rect.width), colour, 3)
+            outline(canvas, box(rect.top, rect.left, rect.height, rect.width), colour, 3)
     return _titled(canvas, plan.name)
 
 

@@ -11,10 +11,10 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.hdf5 import find_array, open_h5, read_attributes, reading
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import Axis
-from ksdiff_cli.numerics.moments import BandMoments, erode
+from ksdiff_cli.numerics.moments import BandMoments, SceneStatistics, erode
 from ksdiff_cli.patches import area, toolbox
 from ksdiff_cli.patches.masks import at_top, largest_dn
-from ksdiff_cli.raster.pair import ScenePair, SceneStatistics
+from ksdiff_cli.raster.pair import ScenePair
 from ksdiff_cli.sensors import Sensor, find_sensor
 
 Geometry = Literal["area", "toolbox"]
@@ -34,7 +34,7 @@ class NothingFitError(KsdiffError):
 
 
 @dataclass(frozen=True)
-class Block:
+class ReducedWindow:
     """A window of a scene at reduced resolution: what Wald's protocol makes of it."""
 
     gt: Array
@@ -64,7 +64,7 @@ class FullWindow:
     lms: Array
     """(bands, H, W) float32 DN: ``ms`` on PAN's pixels."""
     clean: Array
-    """(H/ratio, W/ratio) bool, as the other two: see :class:`Block`."""
+    """(H/ratio, W/ratio) bool, as the other two: see :class:`ReducedWindow`."""
     cloud: Array
     saturated: Array
 
@@ -108,7 +108,7 @@ class Source(Protocol):
     reach: int
     """How far, in MS pixels, a patch's values depend on MS around it."""
 
-    def read(self, row: int, col: int, height: int, width: int) -> Block:
+    def read(self, row: int, col: int, height: int, width: int) -> ReducedWindow:
         """Degrade a window, in MS pixels of the usable part; row and col are multiples of the ratio."""
 
 
@@ -152,7 +152,7 @@ class PairSource:
             for dataset, source in zip(pair.ms, pair.scene.ms, strict=True)
         )
 
-    def read(self, row: int, col: int, height: int, width: int) -> Block:
+    def read(self, row: int, col: int, height: int, width: int) -> ReducedWindow:
         """See :class:`Source`."""
         spans = [
             (max(0, start - self.reach), min(size, start + count + self.reach))
@@ -167,7 +167,9 @@ class PairSource:
         small, lms = self.wald.reduce_ms(ms, (top, left), window, self.shape, self.ratio, self._gains)
         gt = ms[:, *inside]
         clean = pan_valid & erode(ms_valid, self.reach)[inside]
-        return Block(gt, pan, small, lms, clean, self.pair.read_cloud(*in_ms), at_top(gt, self._tops) | pan_saturated)
+        return ReducedWindow(
+            gt, pan, small, lms, clean, self.pair.read_cloud(*in_ms), at_top(gt, self._tops) | pan_saturated
+        )
 
     def read_full(self, row: int, col: int, side: int) -> FullWindow | None:
         """Read a window at full resolution: original PAN and MS, and MS on PAN's grid.
@@ -217,7 +219,7 @@ class TileSource:
         self.reach = self._wald.reach(self._gains, ratio)
         self._tops = (largest_dn(sensor, gt.dtype),) * self.bands + (largest_dn(sensor, file["pan"].dtype),)
 
-    def read(self, row: int, col: int, height: int, width: int) -> Block:
+    def read(self, row: int, col: int, height: int, width: int) -> ReducedWindow:
         """See :class:`Source`; tiles are small, so the whole tile is the halo."""
         here = (slice(None), slice(row, row + height), slice(col, col + width))
         with reading(f"{self.file.filename}, tile {self.index}"), np.errstate(over="ignore"):
@@ -230,7 +232,7 @@ class TileSource:
         clean = np.isfinite(gt).all(0) & np.isfinite(pan[0])
         saturated = at_top(np.concatenate([gt, pan])[here], self._tops)
         cloud = np.zeros_like(saturated)
-        return Block(gt[here], pan[here], small, lms, erode(clean, self.reach)[here[1:]], cloud, saturated)
+        return ReducedWindow(gt[here], pan[here], small, lms, erode(clean, self.reach)[here[1:]], cloud, saturated)
 
 
 def statistics_blocks(shape: tuple[int, int], ratio: int) -> list[tuple[int, int, int, int]]:

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ksdiff_cli.files.names import remove_growing
 from ksdiff_cli.files.workdir import IDENTITY, Claim, open_workdir, write_note
+from ksdiff_cli.files.writing import remove_growing
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.patches.parts import FileName, Part
-from ksdiff_cli.raster.pair import SceneStatistics
 
 _OUT, _CLAIM = "out", "published"
 

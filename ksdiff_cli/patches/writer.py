@@ -13,10 +13,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ksdiff_cli.files.names import growing_file
+from ksdiff_cli.files.writing import atomic_write
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.patches.masks import REASONS
-from ksdiff_cli.raster.pair import SceneStatistics
 
 FORMAT_VERSION = 1
 _IMAGES = ("gt", "ms", "lms", "pan")
@@ -64,7 +64,7 @@ class _Sink(io.FileIO):
 @contextmanager
 def _new_file(target: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
     """Open a new HDF5 file that appears under its name when the block ends well; also yield what checks the disk."""
-    with growing_file(target) as growing, _Sink(growing, "w+") as sink:
+    with atomic_write(target) as growing, _Sink(growing, "w+") as sink:
         with h5py.File(sink, "w") as file:
             yield file, sink.check
         sink.check()

@@ -8,7 +8,8 @@ from typing import Any
 from rasterio.errors import RasterioError
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import Inputs, digest, identify
+from ksdiff_cli.files.content import digest, identify
+from ksdiff_cli.files.names import Inputs
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.raster.open import is_remote, open_raster
 from ksdiff_cli.raster.pair import Scene

@@ -39,7 +39,7 @@ from ksdiff_cli.numerics.grids import (
     upsample,
     upsample_columns,
 )
-from ksdiff_cli.numerics.moments import BandMoments
+from ksdiff_cli.numerics.moments import BandMoments, SceneStatistics
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.bands import BandSource, QualityBand, read_band, read_bands, read_flags, read_stored
 from ksdiff_cli.raster.layout import (
@@ -94,22 +94,6 @@ class Scene:
     """MS rows and columns by which MS shows the ground further down and right than its georeference says."""
     warp: bool = False
     """Whether MS is warped to PAN's grid where it is in another CRS or rotated against PAN; else such MS is refused."""
-
-
-@dataclass(frozen=True)
-class SceneStatistics:
-    """Mean and standard deviation of the valid pixels of PAN and of each MS band, in DN."""
-
-    pan_mean: float
-    pan_std: float
-    ms_mean: Array
-    """(bands,)"""
-    ms_std: Array
-    """(bands,)"""
-    holes: bool = False
-    """Whether some pixel of PAN or MS is invalid (nodata, masked, NaN)."""
-    negative: float = 0.0
-    """Share of values below 0 in the sum of all absolute values, of PAN or of MS, whichever has more."""
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,15 @@
 from dataclasses import dataclass, field
 
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.boxes import Box
 
 
 @dataclass(frozen=True)
-class Box:
-    """A rectangle drawn on an example's pictures, in its pixels."""
+class Mark:
+    """A labelled rectangle drawn on an example's pictures, in its pixels."""
 
     label: str
-    row: int
-    col: int
-    height: int
-    width: int
+    box: Box
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Example:
     reduction: int = 1
     """Pixels of the image along a side whose mean is one pixel here. Above 1 there are no details and no error maps:
     the error of means is smaller than the mean of errors."""
-    boxes: tuple[Box, ...] = ()
+    boxes: tuple[Mark, ...] = ()
     """Drawn on the pictures besides the details, e.g. where other examples lie."""
     metres: float | None = None
     """Width of one of the image's pixels on the ground; None where nothing tells it, and scale bars count pixels."""

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from ksdiff_cli.numerics import Array
-from ksdiff_cli.report.contents import Box, Example
+from ksdiff_cli.numerics.boxes import Box
+from ksdiff_cli.report.contents import Example, Mark
 
 _MARGIN = 8  # pixels at the image's border, where every filter has made something up
 _STRIDE = 4  # pixels between two places that are tried
@@ -46,21 +47,21 @@ def relative_errors(image: Array, reference: Array, valid: Array) -> Array:
     return np.sqrt(total / max(1, used))
 
 
-def choose_details(example: Example, valid: Array, side: int) -> list[tuple[Box, str]]:
+def choose_details(example: Example, valid: Array, side: int) -> list[tuple[Mark, str]]:
     """Choose up to two windows of ``side`` pixels that do not overlap, and say why each is worth a look.
 
     With a truth: where methods differ most, and where the mean error is highest. Without: where methods differ most,
     or one method from MS.
     """
-    found: list[tuple[Box, str]] = []
+    found: list[tuple[Mark, str]] = []
     if min(valid.shape) < side + 2 * _MARGIN or not valid.any():
         return found
     for why, score in _scores(example, valid):
         # a few pixels that are far off, such as glints, must not decide alone
         score = np.minimum(score, np.percentile(score[valid], 99.5))
-        place = _best_place(np.where(valid, score, 0), valid, side, [box for box, _ in found])
+        place = _best_place(np.where(valid, score, 0), valid, side, [mark.box for mark, _ in found])
         if place is not None:
-            found.append((Box(str(len(found) + 1), *place, side, side), why))
+            found.append((Mark(str(len(found) + 1), Box(*place, place[0] + side, place[1] + side)), why))
     return found
 
 
@@ -97,8 +98,8 @@ def _best_place(score: Array, valid: Array, side: int, taken: Iterable[Box]) -> 
     for at, size in ((rows[:, None], valid.shape[0]), (cols[None], valid.shape[1])):
         free = free & (at >= _MARGIN) & (at <= size - side - _MARGIN)
     for box in taken:
-        apart_down = (rows[:, None] >= box.row + box.height) | (rows[:, None] + side <= box.row)
-        apart_across = (cols[None] >= box.col + box.width) | (cols[None] + side <= box.col)
+        apart_down = (rows[:, None] >= box.bottom) | (rows[:, None] + side <= box.top)
+        apart_across = (cols[None] >= box.right) | (cols[None] + side <= box.left)
         free = free & (apart_down | apart_across)
     if not free.any():
         return None

@@ -8,7 +8,7 @@ from importlib.resources import files
 from ksdiff_cli.metrics import ABOUT
 from ksdiff_cli.report.charts import chart, legend, marker_shapes
 from ksdiff_cli.report.colours import ERROR_COLOURS
-from ksdiff_cli.report.contents import Box, Example, Report
+from ksdiff_cli.report.contents import Example, Mark, Report
 from ksdiff_cli.report.pictures import Gallery, Picture, Strip, make_gallery, whole_limit
 from ksdiff_cli.report.scale import ScaleBar
 from ksdiff_cli.report.table import arrow, make_definitions, make_image_table, make_plain_table, make_table
@@ -150,7 +150,7 @@ def _figure(example: str, strip: Strip, picture: Picture, scale: int) -> str:
     alt = escape(f"{picture.name}: {strip.label.lower()} of {example}")
     # boxes and bars on every picture would hide what is to be compared
     first, last = (picture is strip.pictures[end] for end in (0, -1))
-    drawn = "".join(_box(box, picture) for box in strip.boxes) if first or last else ""
+    drawn = "".join(_mark(mark, picture) for mark in strip.boxes) if first or last else ""
     drawn += _scale_bar(strip.scale, picture) if first else ""
     figure = f" <span>{escape(picture.figure)}</span>" if picture.figure else ""
     # smaller than it is shown: no made-up smoothness
@@ -163,11 +163,11 @@ def _figure(example: str, strip: Strip, picture: Picture, scale: int) -> str:
     )
 
 
-def _box(box: Box, picture: Picture) -> str:
-    left, wide = (100 * x / picture.width for x in (box.col, box.width))
-    top, tall = (100 * x / picture.height for x in (box.row, box.height))
+def _mark(mark: Mark, picture: Picture) -> str:
+    left, wide = (100 * x / picture.width for x in (mark.box.left, mark.box.width))
+    top, tall = (100 * x / picture.height for x in (mark.box.top, mark.box.height))
     place = f"left:{left:.2f}%;top:{top:.2f}%;width:{wide:.2f}%;height:{tall:.2f}%"
-    return f'<i class="box" style="{place}"><b>{escape(box.label)}</b></i>'
+    return f'<i class="box" style="{place}"><b>{escape(mark.label)}</b></i>'
 
 
 def _scale_bar(bar: ScaleBar, picture: Picture) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.report.colours import (
     PERCENTILES,
     Stretch,
@@ -16,7 +17,7 @@ from ksdiff_cli.report.colours import (
     reduce,
     rgb_bands,
 )
-from ksdiff_cli.report.contents import Box, Example
+from ksdiff_cli.report.contents import Example, Mark
 from ksdiff_cli.report.details import choose_details, relative_errors, show_valid
 from ksdiff_cli.report.scale import ScaleBar, choose_bar
 
@@ -51,7 +52,7 @@ class Strip:
     """``whole``, ``detail`` or ``error``."""
     scale: ScaleBar
     """Of all its pictures, which are equally large."""
-    boxes: tuple[Box, ...] = ()
+    boxes: tuple[Mark, ...] = ()
     """Drawn on the pictures, in their pixels."""
     top: float = 0.0
     """Error shown in the last colour; error maps only."""
@@ -94,16 +95,18 @@ def make_gallery(example: Example, limit: int = _WIDEST) -> Gallery:
     layers = _layers(example, shown, valid)
     factor = -(-max(valid.shape) // limit)
     details = choose_details(example, valid, _side(example)) if example.reduction == 1 else []
-    boxes = (*example.boxes, *(box for box, _ in details))
+    boxes = (*example.boxes, *(mark for mark, _ in details))
     whole = [_picture(name, *reduce(x, valid, factor), stretch) for name, x, stretch in layers]
     means = factor * example.reduction
     scale = choose_bar(whole[0].width, means, example.metres)
-    strips = [Strip("Overview", _means(means), whole, "whole", scale, _reduce_boxes(boxes, factor))]
-    for box, why in details:
-        part = slice(box.row, box.row + box.height), slice(box.col, box.col + box.width)
+    strips = [Strip("Overview", _means(means), whole, "whole", scale, _reduce_marks(boxes, factor))]
+    for mark, why in details:
+        part = slice(mark.box.top, mark.box.bottom), slice(mark.box.left, mark.box.right)
         cut = [_picture(name, image[:, *part], valid[part], stretch) for name, image, stretch in layers]
         where = f"{why}: rows {part[0].start}–{part[0].stop - 1}, columns {part[1].start}–{part[1].stop - 1}"
-        strips.append(Strip(f"Detail {box.label}", where, cut, "detail", choose_bar(box.width, 1, example.metres)))
+        strips.append(
+            Strip(f"Detail {mark.label}", where, cut, "detail", choose_bar(mark.box.width, 1, example.metres))
+        )
     if example.truth is not None and example.reduction == 1 and valid.any():
         strips.append(_error_strip(example, example.truth, valid, factor, scale))
     return Gallery(strips, _describe(example, shown, bool(valid.all())))
@@ -158,12 +161,13 @@ def _round_up(value: float) -> float:
     return next((step * power for step in (1, 1.5, 2, 3, 4, 5, 6, 8) if step * power >= value), 10 * power)
 
 
-def _reduce_boxes(boxes: Sequence[Box], factor: int) -> tuple[Box, ...]:
-    """Bring boxes to a picture's pixels; none gets lost by becoming smaller than a pixel."""
-    return tuple(
-        Box(box.label, box.row // factor, box.col // factor, *(-(-side // factor) for side in (box.height, box.width)))
-        for box in boxes
-    )
+def _reduce_marks(marks: Sequence[Mark], factor: int) -> tuple[Mark, ...]:
+    """Bring marks to a picture's pixels; none gets lost by becoming smaller than a pixel."""
+    found = []
+    for mark in marks:
+        height, width = (-(-side // factor) for side in (mark.box.height, mark.box.width))
+        found.append(Mark(mark.label, Box(0, 0, height, width).moved(mark.box.top // factor, mark.box.left // factor)))
+    return tuple(found)
 
 
 def _means(factor: int) -> str:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import Inputs, check_place, write_text
+from ksdiff_cli.files.names import Inputs, check_place
+from ksdiff_cli.files.writing import write_text
 from ksdiff_cli.report.contents import Report
 from ksdiff_cli.report.page import make_page
 

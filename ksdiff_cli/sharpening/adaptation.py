@@ -15,7 +15,8 @@ from scipy.ndimage import gaussian_filter
 
 from ksdiff_cli.checks import check_number
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import Inputs, check_place, check_unchanged
+from ksdiff_cli.files.content import check_unchanged
+from ksdiff_cli.files.names import Inputs, check_place
 from ksdiff_cli.files.workdir import Workdir, lock_folder, open_workdir, remove_old
 from ksdiff_cli.fusers.anchors import spread_windows
 from ksdiff_cli.fusers.device import pick_device

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from rasterio.errors import RasterioError
 
 from ksdiff_cli.errors import KsdiffError, StoppedError
-from ksdiff_cli.files.names import Inputs, as_json, check_place, sidecars, write_text
+from ksdiff_cli.files.names import Inputs, check_place, sidecars
+from ksdiff_cli.files.writing import as_json, write_text
 from ksdiff_cli.output.vrt import tiles_folder
 from ksdiff_cli.output.writer import check_sidecars
 from ksdiff_cli.products import find_scenes, make_pair, names_scenes

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import contents
+from ksdiff_cli.files.content import contents
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.products.scene_files import scene_inputs
 from ksdiff_cli.progress import ProgressCallback, silent

@@ -7,13 +7,16 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rasterio
 
 from ksdiff_cli._version import __version__
 from ksdiff_cli.checks import Dtype, check_choice, check_number
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import check_unchanged
+from ksdiff_cli.files.content import check_unchanged
 from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.fusers.fidelity import FIDELITY_TAG, PAN_TAG, Look, measure_fidelity, places
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box, Tiling
 from ksdiff_cli.output.creation import check_creation, fit_codec
 from ksdiff_cli.output.pixels import check_range, choose_format
@@ -28,7 +31,6 @@ from ksdiff_cli.raster.nodata import check_declared, find_notes
 from ksdiff_cli.raster.open import BLOCK_CACHE
 from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
 from ksdiff_cli.sharpening.assembly import Assembly
-from ksdiff_cli.sharpening.fidelity import FIDELITY_TAG, PAN_TAG, measure_output, places
 from ksdiff_cli.sharpening.job import (
     Folder,
     Job,
@@ -85,7 +87,7 @@ class SharpenOptions:
     """CPU threads that GDAL reads and compresses with, beside each other; None reads with one and compresses with all.
     The output does not depend on it."""
     fidelity: bool = True
-    """Whether the output is compared with MS and PAN, see :mod:`ksdiff_cli.sharpening.fidelity`."""
+    """Whether the output is compared with MS and PAN, see :mod:`ksdiff_cli.fusers.fidelity`."""
     nodata: float | None = None
     """Value of invalid pixels; None takes what MS has, or one where it is needed."""
     mtf: Mtf = "scene"
@@ -254,7 +256,8 @@ def _make(
             make(Windows(job, pair, fuser, statistics, take, kept), missing, progress)
         seam = assembly.finish(progress)
         empty = (f"{output}: every pixel is nodata: PAN or MS holds none there",) if target.empty else ()
-        fidelity = measure_output(job, pair, statistics, assembly.look, options.mtf) if options.fidelity else None
+        look, std = _reader(job, assembly), statistics.ms_std
+        fidelity = measure_fidelity(pair, plan.region, look, std, mtf=options.mtf) if options.fidelity else None
         cameras = {CAMERAS_TAG: str(pair.camera)} if pair.camera else {}
         target.update_tags(**{SEAM_TAG: str(seam).lower()}, **(fidelity.tags() if fidelity else {}), **cameras)
         check_unchanged(folder.files)
@@ -348,6 +351,16 @@ def _found(output: Path, pair: ScenePair, plan: Plan) -> Sharpened:
             dataset.tags().get(PAN_TAG),
             dataset.tags().get(CAMERAS_TAG),
         )
+
+
+def _reader(job: Job, assembly: Assembly) -> Look:
+    """Return what reads a part of the output: its values, and where they are valid."""
+
+    def look(box: Box) -> tuple[Array, Array]:
+        image = assembly.look(box)
+        return image.astype(np.float32), job.valid(image)
+
+    return look
 
 
 def _provenance(scene: Scene, fuser: Fuser, plan: Plan) -> dict[str, str]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 from typing import Any, Self
-from uuid import uuid4
 
 import numpy as np
 import rasterio
@@ -25,8 +24,9 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import State
+from ksdiff_cli.files.content import State
 from ksdiff_cli.files.workdir import IDENTITY, Claim, Workdir, empty_folder, lock_folder, open_workdir, remove_old
+from ksdiff_cli.files.writing import SHARED, atomic_write
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import ALIGN, Box
 from ksdiff_cli.output.pixels import PixelFormat
@@ -37,7 +37,7 @@ from ksdiff_cli.sharpening.plan import GB, Plan
 BLOCK = 128
 """Side of a shard's blocks: small, because its borders are read once more with its neighbours; yet each costs time."""
 _ASSEMBLED = "assembled"
-_SHARD, _EMPTY, _GROWING = ".tif", ".empty", ".part"
+_SHARD, _EMPTY = ".tif", ".empty"
 
 
 class OpenShards:
@@ -114,17 +114,10 @@ class Job:
         """
         path = self.shard(number)
         path = path.with_suffix(_EMPTY) if values is None else path
-        # two processes that make one window must not write into one file
-        growing = path.with_name(f"{path.name}.{uuid4().hex}{_GROWING}")
         try:
-            with growing.open("wb") as file:
-                if values is not None:
-                    file.write(self._encoded(number, values))
-                file.flush()
-                os.fsync(file.fileno())
-            growing.replace(path)
+            with atomic_write(path, sync=True, shared=True) as growing:
+                growing.write_bytes(b"" if values is None else self._encoded(number, values))
         except OSError as error:
-            growing.unlink(missing_ok=True)
             raise KsdiffError(f"{path}: cannot be written ({error.strerror}); make room there") from None
 
     def load(self, box: Box, opened: OpenShards | None = None) -> Array:
@@ -326,7 +319,7 @@ def _claim(output: Path, how: str = "") -> Claim:
 
 def _remove_unfinished(output: Path) -> None:
     """Remove what killed runs left: whoever makes this output holds the lock."""
-    for growing in job_folder(output).glob(f"*{_GROWING}"):
+    for growing in job_folder(output).glob(f"*{SHARED}"):
         growing.unlink(missing_ok=True)  # a worker of a killed run may be about to finish it
     # the writers of outputs put the process's number into the names of what is not whole yet
     own, number = rf"\.{re.escape(output.name)}\.\d+", r"\.\d+"

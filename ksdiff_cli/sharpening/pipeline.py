@@ -13,9 +13,10 @@ import rasterio
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.open import BLOCK_CACHE
-from ksdiff_cli.raster.pair import ScenePair, SceneStatistics, Swath, Tile
+from ksdiff_cli.raster.pair import ScenePair, Swath, Tile
 from ksdiff_cli.sharpening.job import Job
 
 Made = Callable[[], Array]

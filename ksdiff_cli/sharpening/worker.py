@@ -23,13 +23,14 @@ from rasterio.errors import RasterioError
 
 from ksdiff_cli._version import __version__
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import find_other
+from ksdiff_cli.files.content import find_other
 from ksdiff_cli.files.workdir import IDENTITY
 from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.process import reuse_memory
 from ksdiff_cli.raster.open import BLOCK_CACHE
-from ksdiff_cli.raster.pair import Scene, SceneStatistics, open_pair
+from ksdiff_cli.raster.pair import Scene, open_pair
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.pipeline import Windows
 
@@ -135,7 +136,7 @@ class Order:
     scene: Scene
     """With absolute paths."""
     files: tuple[tuple[str, int, str], ...]
-    """The inputs' files by their content, as the client sees it; see :func:`ksdiff_cli.files.names.contents`."""
+    """The inputs' files by their content, as the client sees it; see :func:`ksdiff_cli.files.content.contents`."""
     fuser: Fuser
     """Prepared."""
     statistics: SceneStatistics

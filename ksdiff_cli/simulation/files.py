@@ -17,8 +17,9 @@ from rasterio.windows import Window
 
 from ksdiff_cli._version import __version__
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import Inputs, check_place, growing_name
+from ksdiff_cli.files.names import Inputs, check_place
 from ksdiff_cli.files.workdir import Claim
+from ksdiff_cli.files.writing import growing_name
 from ksdiff_cli.output.geotiff import put_raster
 from ksdiff_cli.output.writer import check_sidecars
 from ksdiff_cli.progress import ProgressCallback, silent

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ksdiff_cli.files.names import growing_file
 from ksdiff_cli.files.png import write_png
+from ksdiff_cli.files.writing import atomic_write
 from ksdiff_cli.training.pictures import draw_curves
 
 NAMES = ("log.jsonl", "curves.png")
@@ -39,7 +39,7 @@ class Log:
         """Drop the stage's lines after ``step``: those of an earlier run, or between the last state and a kill."""
         kept = [line for line in self.lines() if line["stage"] != self._stage or line["step"] <= step]
         if self._path.exists():
-            with growing_file(self._path) as growing:
+            with atomic_write(self._path) as growing:
                 growing.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
     def add(self, step: int, facts: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import growing_file, unwritable
+from ksdiff_cli.files.writing import atomic_write, unwritable
 from ksdiff_cli.models.checkpoint import MODELS, load_ksdiff, load_model, weights_hash
 from ksdiff_cli.models.contract import Config, FusionModel, Inputs, ModelError, Stage
 from ksdiff_cli.models.ksdiff import KSDiff
@@ -165,7 +165,7 @@ class Run:
         try:
             # whoever stops before the first validation finds no folder yet
             path.parent.mkdir(parents=True, exist_ok=True)
-            with growing_file(path, sync=True) as growing, growing.open("wb") as file:
+            with atomic_write(path, sync=True) as growing, growing.open("wb") as file:
                 torch.save(state, file)
         except (OSError, RuntimeError) as error:
             # at a full disk torch complains of its own position in the file; what the disk said is behind that

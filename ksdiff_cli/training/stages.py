@@ -9,8 +9,9 @@ from typing import Any
 
 from ksdiff_cli._version import __version__
 from ksdiff_cli.errors import KsdiffError, StoppedError
-from ksdiff_cli.files.names import Inputs, check_place, remove_growing, unwritable
+from ksdiff_cli.files.names import Inputs, check_place
 from ksdiff_cli.files.workdir import LOCK, lock_folder
+from ksdiff_cli.files.writing import remove_growing, unwritable
 from ksdiff_cli.models.checkpoint import read_header, save_model, weights_hash
 from ksdiff_cli.models.contract import ModelError, Stage
 from ksdiff_cli.patches.dataset import PatchFile

@@ -29,8 +29,9 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation.cases import make_case, open_files
 from ksdiff_cli.fusers.classical import Network, make_fuser
 from ksdiff_cli.models.contract import ModelError
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.products import make_pair
-from ksdiff_cli.raster.pair import SceneStatistics, Tile, open_pair
+from ksdiff_cli.raster.pair import Tile, open_pair
 
 BLOCK = 16
 

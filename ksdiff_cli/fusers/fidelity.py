@@ -19,8 +19,7 @@ from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.projection import place_camera
 from ksdiff_cli.raster.camera import Mtf, ms_camera
-from ksdiff_cli.raster.pair import ScenePair, SceneStatistics
-from ksdiff_cli.sharpening.job import Job
+from ksdiff_cli.raster.pair import ScenePair
 
 Look = Callable[[Box], tuple[Array, Array]]
 """A window of the output -> (bands, H, W) DN, (H, W) bool valid."""
@@ -86,29 +85,6 @@ def places(region: Box, side: int = SIDE, most: int = MOST) -> list[Box]:
     spread = spread_windows((region.height, region.width), side)
     found = [Box(row, col, row + height, col + width) for row, col, height, width in islice(spread, most)]
     return [box.moved(region.top, region.left) for box in found]
-
-
-def measure_output(
-    job: Job, pair: ScenePair, statistics: SceneStatistics, load: Callable[[Box], Array], mtf: Mtf = "scene"
-) -> Fidelity | None:
-    """Measure finished windows, as they are stored.
-
-    Args:
-        job: without missing windows.
-        pair: its inputs.
-        statistics: of the scene.
-        load: returns one of :func:`places`, encoded.
-        mtf: through whose camera.
-
-    Returns:
-        See :func:`measure_fidelity`.
-    """
-
-    def look(box: Box) -> tuple[Array, Array]:
-        image = load(box)
-        return image.astype(np.float32), job.valid(image)
-
-    return measure_fidelity(pair, job.plan.region, look, statistics.ms_std, mtf=mtf)
 
 
 def measure_fidelity(
