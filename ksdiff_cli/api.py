@@ -1,4 +1,4 @@
-"""What ksdiff offers to Python: one function a task, the same work as the command of that name, without its printing.
+"""The Python functions: one a task, the same work as the command of that name, without its printing.
 
 Imported as ``from ksdiff_cli import sharpen_scene, sharpen_array, prepare_patches, train, evaluate, measure``; nothing
 heavy is loaded before one of them is called. Every function refuses bad input with a :class:`ksdiff_cli.KsdiffError`
@@ -237,7 +237,7 @@ def sharpen_array(
         sharpness: see :func:`sharpen_scene`.
         threads: see :func:`sharpen_scene`.
         progress: told how far it is.
-        note: told what a person should know, such as a shift between PAN and MS.
+        note: called with lines for people, such as a shift between PAN and MS.
 
     Returns:
         (bands, H, W) of MS's data type, rounded half to even and clipped to it; invalid pixels hold nodata, and valid

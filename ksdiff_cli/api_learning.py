@@ -1,4 +1,4 @@
-"""What ksdiff offers to Python about learning: patches from scenes, weights from patches, methods compared on patches.
+"""The Python functions for learning: patches from scenes, weights from patches, methods compared on patches.
 
 See :mod:`ksdiff_cli.api`.
 """
@@ -185,7 +185,7 @@ def train(
         seed: of every random number.
         threads: CPU threads; None takes all cores.
         progress: told every step, with stage and loss.
-        note: told what a person should know, among it validations.
+        note: called with lines for people, among them validations.
 
     Returns:
         The checkpoints, in the order of the stages.

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from ksdiff_cli.errors import KsdiffError, did_you_mean
 
 Registration = Literal["check", "correct", "skip"]
-"""What is done about MS that lies beside PAN; see :func:`ksdiff_cli.raster.registration.guard`."""
+"""Handling of a shift between PAN and MS; see :func:`ksdiff_cli.raster.registration.check_registration`."""
 Dtype = Literal["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 """Data types that an output may be given."""
 

@@ -47,7 +47,7 @@ def _tell() -> None:
     )
 
 
-def reuse_memory() -> None:
+def keep_freed_memory() -> None:
     """Keep freed memory for the next window; only glibc is told, for the whole process.
 
     By itself glibc returns what is larger than 32 MB to the system at once (128 kB under Dask's nanny, which sets

@@ -335,7 +335,7 @@ _RATIO, _BITS, _NM = (2, 20), (1, 16), (200, 15000)
 
 
 class _ValueError(Exception):
-    """What is wrong with a value and what it should be; the file's name comes later."""
+    """A value that cannot be, with what it should be; the file's name is added later."""
 
 
 def read_sensor(path: str) -> Sensor:

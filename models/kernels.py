@@ -15,7 +15,7 @@ _POOL = 4  # the factor backbone sees the features as 4 x 4 cells, whatever the 
 _HIDDEN = 32  # intermediate features of a generator
 
 
-class WholeImage(nn.Module, ABC):
+class GlobalLayer(nn.Module, ABC):
     """A part of a network that sees an image as a whole, so that a pixel's result depends on all the others."""
 
     @abstractmethod
@@ -23,21 +23,21 @@ class WholeImage(nn.Module, ABC):
         """(N, S, C_z) latent or None, (N, channels, H, W) features -> (N, ...), what the image as a whole says."""
 
 
-class Kernels:
+class Conditioning:
     """What a network's parts take from an image as a whole: written down while it goes through, or fixed before.
 
     It goes through the network in place of z. Where it is fixed, a pixel depends on its surroundings alone, so that a
     scene may be cut anywhere.
     """
 
-    def __init__(self, z: Tensor | None = None, made: Mapping[WholeImage, Tensor] | None = None) -> None:
+    def __init__(self, z: Tensor | None = None, made: Mapping[GlobalLayer, Tensor] | None = None) -> None:
         """Take the latent that they are to be made from, (N, S, C_z) or None, or else what was ``made`` before."""
         self.z = z
         self.made = dict(made or {})
         self.fixed = made is not None
         """Whether they are all there already."""
 
-    def take(self, part: WholeImage, x: Tensor) -> Tensor:
+    def take(self, part: GlobalLayer, x: Tensor) -> Tensor:
         """Return what ``part`` saw; unless that is fixed or known, it looks at ``x`` now.
 
         A layer that a network runs several times has one kernel: the one that it made first.
@@ -47,19 +47,19 @@ class Kernels:
         return self.made[part]
 
 
-Latent = Tensor | Kernels | None
+Latent = Tensor | Conditioning | None
 """What goes through a network beside the image: z, (N, S, C_z); the kernels it made; or None, the plain network."""
 
 
-def look(part: WholeImage, z: Latent, x: Tensor) -> Tensor:
+def modulation(part: GlobalLayer, z: Latent, x: Tensor) -> Tensor:
     """Let ``part`` look at the images, or take what is fixed: (N, ...), or (1, ...) fixed for all images."""
-    out: Tensor = z.take(part, x) if isinstance(z, Kernels) else part(z, x)
+    out: Tensor = z.take(part, x) if isinstance(z, Conditioning) else part(z, x)
     return out
 
 
 def is_fixed(z: Latent) -> bool:
     """Say whether a pixel's result depends on its surroundings alone, so that an image may be worked on in pieces."""
-    return z is None or (isinstance(z, Kernels) and z.fixed)
+    return z is None or (isinstance(z, Conditioning) and z.fixed)
 
 
 class ModeHead(nn.Module):
@@ -86,7 +86,7 @@ class ModeHead(nn.Module):
         return out
 
 
-class KernelGenerator(WholeImage):
+class KernelGenerator(GlobalLayer):
     """W = G x1 U1 x2 U2 x3 U3 x4 U4 (eq. 3), one per modulated convolution, one W per sample.
 
     The core G comes from z (mean over tokens, then an MLP), the factors from the layer's input features.
@@ -138,7 +138,7 @@ class KernelGenerator(WholeImage):
         return out
 
 
-class MLPGenerator(WholeImage):
+class MLPGenerator(GlobalLayer):
     """Table 4's "w/o structure-aware": an MLP from the flattened z to every entry of W, ten times the parameters.
 
     As many intermediate features as :class:`KernelGenerator`, and like it near the identity at the start.
@@ -214,7 +214,7 @@ class ModulatedConv2d(nn.Module):
         W0 = self.base.weight
         if self.generator is None or z is None:
             return W0[None]
-        return W0 * look(self.generator, z, x)
+        return W0 * modulation(self.generator, z, x)
 
     def forward(self, x: Tensor, z: Latent) -> Tensor:
         """(N, inputs, H, W), (N, S, C_z) -> (N, outputs, H, W)."""

@@ -14,7 +14,7 @@ from .config import ModelConfig
 from .contract import Core, FusionModel, Inputs, ModelError, Stage, Statistics
 from .diffusion import Denoiser, Diffusion
 from .encoder import PLFE1, PLFE2, Entangled
-from .kernels import Kernels, Latent, WholeImage
+from .kernels import Conditioning, GlobalLayer, Latent
 from .moments import second_order
 from .observation import Observed
 
@@ -55,18 +55,15 @@ class KSDiff(FusionModel):
 
     @classmethod
     def from_header(cls, header: dict[str, Any]) -> Self:
-        """See :meth:`FusionModel.from_header`."""
         stage = header.get("stage")
         if type(stage) is not int or stage not in get_args(Stage):
             raise ModelError(f"the header's stage must be 1 or 2, not {shown(stage)}")
         return cls(ModelConfig.from_dict(header["config"]), cast(Stage, stage))
 
     def margin_at(self, ratio: float) -> int:
-        """See :meth:`FusionModel.margin_at`."""
         return self.network.margin_at(ratio)
 
     def check(self, bands: int, ratio: float) -> None:
-        """See :meth:`FusionModel.check`."""
         super().check(bands, ratio)
         if self.network.ratio not in (None, round(ratio)):
             raise ModelError(
@@ -156,12 +153,12 @@ class KSDiff(FusionModel):
 
         A ``latent`` replaces the one that would be made, as in :meth:`fuse`.
         """
-        parts = self._whole_image_parts()
+        parts = self._global_layers()
         if not parts:
             return []
         inputs = self.prepare(*self._padded(pan, ms), statistics, ratio)
         bands = len(inputs.M) // len(pan) if self.config.bands is None and not self.network.per_image else 1
-        taken = Kernels(self.latent(inputs, noise) if latent is None else self._given(latent, inputs))
+        taken = Conditioning(self.latent(inputs, noise) if latent is None else self._given(latent, inputs))
         self(inputs, taken)
         made = [taken.made[part] for part in parts]
         return [each.view(-1, bands, *each.shape[1:]).mean(0) for each in made]
@@ -198,24 +195,24 @@ class KSDiff(FusionModel):
 
         return self._fuse_by(network, pan, ms, statistics, ratio, core)
 
-    def _whole_image_parts(self) -> list[WholeImage]:
-        return [part for part in self.network.modules() if isinstance(part, WholeImage)]
+    def _global_layers(self) -> list[GlobalLayer]:
+        return [part for part in self.network.modules() if isinstance(part, GlobalLayer)]
 
     def _fuse_with(self, kernels: Sequence[Tensor], inputs: Inputs, bands: int) -> Tensor:
         """Fuse one band after the other where they share the network: all images have the same kernel then."""
-        parts = self._whole_image_parts()
+        parts = self._global_layers()
         if len(kernels) != len(parts) or any(len(kernel) != bands for kernel in kernels):
             raise ModelError(
                 f"the kernels are {len(kernels)} of {len(kernels[0]) if kernels else 0} bands, "
                 f"the network takes {len(parts)} of {bands}"
             )
         if self.network.per_image:
-            together: Tensor = self(inputs, Kernels(made=dict(zip(parts, kernels, strict=True))))
+            together: Tensor = self(inputs, Conditioning(made=dict(zip(parts, kernels, strict=True))))
             return together
         fused = torch.empty_like(inputs.wanted(inputs.M))
         for band in range(bands):
             images = slice(band, None, bands)
-            own = Kernels(made={part: kernel[band, None] for part, kernel in zip(parts, kernels, strict=True)})
+            own = Conditioning(made={part: kernel[band, None] for part, kernel in zip(parts, kernels, strict=True)})
             fused[images] = self(inputs.rows(images), own)
         return fused
 
@@ -232,7 +229,6 @@ class KSDiff(FusionModel):
         return torch.cat((inputs.P, inputs.detail), 1) if self.config.details else inputs.P
 
     def _units(self, statistics: Statistics) -> Statistics:
-        """See :meth:`FusionModel._units`."""
         peak = self.config.peak
         if peak is None:
             return statistics

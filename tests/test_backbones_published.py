@@ -10,7 +10,7 @@ from ksdiff_cli.models.backbones.hfin import SpectrumFusion
 from ksdiff_cli.models.backbones.lagnet import LAGConv2d, adaptive_conv2d
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError, Statistics
-from ksdiff_cli.models.kernels import Kernels
+from ksdiff_cli.models.kernels import Conditioning
 from ksdiff_cli.models.ksdiff import KSDiff
 
 SMALL = {"encoder_width": 8, "latent": 16, "denoiser_width": 16, "denoiser_blocks": 1}
@@ -146,7 +146,7 @@ def test_overlapping_windows_are_added_up_as_published_or_averaged(seamless):
 def test_instance_norm_standardises_an_image_or_takes_what_is_fixed():
     norm, x = InstanceNorm(3), 5 + 2 * torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(norm(x, None), F.instance_norm(x, eps=1e-5), rtol=1e-3, atol=1e-4)
-    fixed = Kernels(made={norm.statistics: norm.statistics(None, x[:1])})
+    fixed = Conditioning(made={norm.statistics: norm.statistics(None, x[:1])})
     torch.testing.assert_close(norm(x[:1, :, 4:9], fixed), norm(x[:1], None)[:, :, 4:9], rtol=1e-4, atol=1e-5)
 
 

@@ -15,7 +15,7 @@ HEAVY = {"torch", "rasterio", "h5py", "numpy", "scipy", "safetensors"}
 FILES = {"rasterio", "h5py", "safetensors"}
 # rooms by floor: each imports from its own room and from lower floors
 FLOORS = (
-    ("errors",),
+    ("_version", "errors"),
     ("checks", "process", "progress"),
     ("files", "sensors"),
     ("models", "numerics"),

@@ -14,7 +14,7 @@ from ksdiff_cli.models.config import ENCODERS, STRUCTURES, ModelConfig
 from ksdiff_cli.models.contract import Inputs, ModelError, Statistics
 from ksdiff_cli.models.diffusion import Diffusion
 from ksdiff_cli.models.encoder import GuidedStage, Standardisation
-from ksdiff_cli.models.kernels import KernelGenerator, Kernels, ModulatedConv2d, per_sample_conv2d
+from ksdiff_cli.models.kernels import Conditioning, KernelGenerator, ModulatedConv2d, per_sample_conv2d
 from ksdiff_cli.models.ksdiff import KSDiff, diffusion_loss, regression_loss
 from ksdiff_cli.models.layers import PatchStem, low_pass
 from ksdiff_cli.models.moments import second_order
@@ -141,18 +141,18 @@ def test_low_pass_is_the_same_with_and_without_gradients():
 def test_kernels_are_written_down_or_fixed():
     conv = ModulatedConv2d(6, 4, 3, ModelConfig(tokens=4, latent=16))
     z, x = torch.randn(1, 4, 16), torch.randn(1, 6, 8, 8)
-    taken = Kernels(z)
+    taken = Conditioning(z)
     with torch.no_grad():
         out = conv(x, taken)
         assert list(taken.made) == [conv.generator] and not taken.fixed
-        fixed = Kernels(made=taken.made)
+        fixed = Conditioning(made=taken.made)
         torch.testing.assert_close(conv(x, fixed), conv(x, z))
         torch.testing.assert_close(out, conv(x, z))
         other = torch.randn(3, 6, 8, 8)
         W1 = conv.base.weight * taken.made[conv.generator][0]
         torch.testing.assert_close(conv(other, fixed), F.conv2d(other, W1, conv.base.bias, padding=1))
         with pytest.raises(KeyError):
-            conv(x, Kernels(made={}))
+            conv(x, Conditioning(made={}))
 
 
 @pytest.mark.parametrize("bands", [None, 4])

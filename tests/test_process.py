@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_freed_memory_is_used_again(size: int, extra: dict[str, str]) -> None:
     code = f"""
 import resource, threading
-from ksdiff_cli.process import reuse_memory
-reuse_memory()
+from ksdiff_cli.process import keep_freed_memory
+keep_freed_memory()
 bytearray({size})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):

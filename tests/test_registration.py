@@ -19,7 +19,7 @@ from ksdiff_cli.numerics.grids import Axis, GridMap, degrade
 from ksdiff_cli.products import find_scenes
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster.pair import Scene, open_pair
-from ksdiff_cli.raster.registration import Registration, guard, measure_shift
+from ksdiff_cli.raster.registration import Registration, check_registration, measure_shift
 from ksdiff_cli.raster.registration_windows import read_windows
 from ksdiff_cli.simulation import camera
 
@@ -226,8 +226,8 @@ def test_unrelated_images_have_no_shift(side: int, sigma: float, write: Any) -> 
         edit = lambda _, old, new=ms: (1000 * new).astype(np.float32)  # noqa: E731
         scene = write(Ground(1000 * pan, np.zeros((4, 4 * side, 4 * side), np.float32)), edit=edit)
         assert not measure(scene).reliable
-        assert guard(scene, correct=False) == (scene, [])
-        same, notes = guard(scene, correct=True)
+        assert check_registration(scene, correct=False) == (scene, [])
+        same, notes = check_registration(scene, correct=True)
         assert same == scene
         assert "cannot be measured" in notes[0]
 
@@ -287,12 +287,12 @@ def test_clouds_are_not_compared(grounds: Any, write: Any, monkeypatch: pytest.M
 
 def test_a_small_shift_is_nobodys_business(grounds: Any, write: Any) -> None:
     scene = write(grounds(), (0.1, -0.2))
-    assert guard(scene, correct=False) == (scene, [])
+    assert check_registration(scene, correct=False) == (scene, [])
 
 
 def test_a_larger_shift_is_told(grounds: Any, write: Any) -> None:
     scene = write(grounds(), (0.5, -0.2))
-    same, notes = guard(scene, correct=False)
+    same, notes = check_registration(scene, correct=False)
     assert same == scene
     assert notes == ["PAN/MS shift: (+0.50, -0.20) MS pixels (rows, columns); --register corrects it"]
 
@@ -300,13 +300,13 @@ def test_a_larger_shift_is_told(grounds: Any, write: Any) -> None:
 def test_a_large_shift_is_refused(grounds: Any, write: Any) -> None:
     scene = write(grounds(), (0.8, -0.8))
     with pytest.raises(KsdiffError, match=r"ms.tif: MS lies \(\+0.80, -0.80\) .*--register"):
-        guard(scene, correct=False)
+        check_registration(scene, correct=False)
 
 
 @pytest.mark.parametrize("shift", [(0.1, 0.2), (-2.3, 5.2), (7.6, -8.1)])
 def test_register_takes_it_out(shift: tuple[float, float], grounds: Any, write: Any) -> None:
     scene = write(grounds(), shift)
-    corrected, notes = guard(scene, correct=True)
+    corrected, notes = check_registration(scene, correct=True)
     assert corrected.shift == pytest.approx(shift, abs=0.02)
     assert_found(measure(corrected), (0, 0), 0.01)
     assert notes[0].endswith("remain")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import ideal_low, mtf_reach
-from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, Thinned, modulate, no_reach, scale
+from ksdiff_cli.classical.method import Method, SceneBlock, Setup, Thinned, modulate, no_reach, scale
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.camera import Kernel
 from ksdiff_cli.numerics.grids import mtf_sigma
 from ksdiff_cli.numerics.moments import JointMoments, divide

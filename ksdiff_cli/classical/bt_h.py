@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import ideal_low, mtf_reach
-from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, modulate, no_reach, weigh
+from ksdiff_cli.classical.method import Method, SceneBlock, Setup, modulate, no_reach, weigh
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.moments import JointMoments, LowTail, divide, solve
 
 _FOUR_BANDS = np.array([0.95, 0.45, 0.40, 0.05])  # blue, green, red, near infrared

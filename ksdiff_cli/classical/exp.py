@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, no_reach
+from ksdiff_cli.classical.method import Method, SceneBlock, Setup, no_reach
+from ksdiff_cli.numerics import Array
 
 
 def gather(blocks: Iterable[SceneBlock], setup: Setup) -> None:

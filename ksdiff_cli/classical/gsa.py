@@ -13,7 +13,8 @@ from ksdiff_cli.classical.filters import (
     ms_on_ms_grid,
     to_ms_grid,
 )
-from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, no_reach, weigh
+from ksdiff_cli.classical.method import Method, SceneBlock, Setup, no_reach, weigh
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.moments import JointMoments, divide, solve
 
 

@@ -1,4 +1,4 @@
-"""What a classical method is: coefficients gathered over a whole scene, then applied to it pixel by pixel."""
+"""The interface of a classical method: coefficients gathered over a whole scene, then applied to it pixel by pixel."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _FLOOR = 0.05
 
 @dataclass(frozen=True)
 class Setup:
-    """What a method must know beside the images."""
+    """The facts that a method needs beside the images."""
 
     ratio: int
     """PAN pixels per MS pixel along a side."""
@@ -37,7 +37,7 @@ class Setup:
     gives the same numbers at any ratio; and a divisor is never below 5 % of its scene mean (see :func:`modulate`).
     """
     compensation: float = 0.0
-    """What the ground segment did to MS after its MTF, see :mod:`ksdiff_cli.numerics.camera`; 0 is nothing."""
+    """The sharpening of MS by the ground segment after its MTF, see :mod:`ksdiff_cli.numerics.camera`; 0 is nothing."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import mtf_gaussians, mtf_low, mtf_reach
-from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, Thinned, modulate, scale
+from ksdiff_cli.classical.method import Method, SceneBlock, Setup, Thinned, modulate, scale
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.moments import JointMoments, divide
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.classical.filters import down_up, low_reach
-from ksdiff_cli.classical.method import Array, Method, SceneBlock, Setup, modulate, no_reach, weigh
+from ksdiff_cli.classical.method import Method, SceneBlock, Setup, modulate, no_reach, weigh
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.moments import JointMoments, divide, solve
 
 _BETA = 0.95  # overall strength of the injection

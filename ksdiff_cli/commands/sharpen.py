@@ -180,9 +180,9 @@ def sharpen(
         raise typer.BadParameter("--workers starts processes here, --scheduler uses those elsewhere: leave one out")
     if tls and not (workers or scheduler):
         raise typer.BadParameter("--tls goes with --workers or --scheduler")
-    from ksdiff_cli.process import reuse_memory, wait_quietly
+    from ksdiff_cli.process import keep_freed_memory, wait_quietly
 
-    reuse_memory()
+    keep_freed_memory()
     wait_quietly()  # before torch is loaded
     from ksdiff_cli.fusers.classical import make_fuser
     from ksdiff_cli.products import find_scene

@@ -1,4 +1,4 @@
-"""What methods are compared on: the images of one patch file in DN, with the sensor and the way they are measured."""
+"""Test cases: the images of one patch file in DN, with the sensor and the way they are measured."""
 
 import math
 import re
@@ -23,8 +23,8 @@ from ksdiff_cli.sensors import SENSORS, Sensor, find_sensor
 Protocol = Literal["reduced", "full"]
 Scaling = Literal["image", "scene"]
 SCALINGS: dict[Scaling, str] = {"image": "each image by itself", "scene": "the scenes that the files state"}
-"""What networks standardise their input by. An image is what ``sharpen`` would see if it were the whole scene; a file's
-scenes are what it would see before the images were cut out, if the file states them, else all images together."""
+"""The statistics by which networks standardise their input: those of the image, as ``sharpen`` would take them were it
+the whole scene; or those of the scenes that the images were cut from, if the file states them, else of all together."""
 
 _DEFAULT_FILE = {"reduced": "test.h5", "full": "full.h5"}
 
@@ -54,13 +54,13 @@ class Case:
     settings: Settings
     crop: str = "full"
     scale: float = 1.0
-    """What brings the file's values to DN."""
+    """Factor from the file's values to DN."""
     notes: list[str] = field(default_factory=list)
-    """What a person must know about the file."""
+    """Notes for people about the file."""
     scaling: Scaling = "image"
     """See :data:`SCALINGS`."""
     quantity: str = "DN"
-    """What SAM is the angle of: DN, or fractions such as reflectance."""
+    """Unit of the vectors whose angle SAM is: DN, or fractions such as reflectance."""
 
     @property
     def shape(self) -> tuple[int, int]:

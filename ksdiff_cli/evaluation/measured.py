@@ -1,4 +1,4 @@
-"""What measuring one raster found, as JSON and as a report."""
+"""The measurements of one raster, as JSON and as a report."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from ksdiff_cli.report import Example, Report
 
 @dataclass
 class Measurement:
-    """What was measured, how, and on what."""
+    """The figures of one raster, with the files and settings behind them."""
 
     protocol: str
     """``reduced`` (against a reference) or ``full`` (against PAN and MS)."""
@@ -27,17 +27,17 @@ class Measurement:
     ratio: float
     """PAN pixels per MS pixel along a side."""
     settings: dict[str, Any]
-    """What else the figures depend on: crop and peak, or sensor and upsampling."""
+    """Other settings behind the figures: crop and peak, or sensor and upsampling."""
     values: dict[str, float] = field(default_factory=dict)
     """The figures by name; NaN where undefined, infinite PSNR for equal images."""
     left_out: int = 0
     """Pixels of that part left out as nodata or, at full resolution, as filtered from nodata."""
     notes: list[str] = field(default_factory=list)
-    """What a person must know to read the figures."""
+    """Notes needed to read the figures."""
     maps: list[Path] = field(default_factory=list)
     """Maps written."""
     examples: list[Example] = field(default_factory=list)
-    """What a report shows, if pictures were asked for."""
+    """Pictures for a report, if asked for."""
     sam_of: str = "DN"
     """What SAM is the angle of: DN as stored, fractions such as reflectance, or what the files declare."""
     shifts: Shifts | None = None

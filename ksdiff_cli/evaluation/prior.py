@@ -1,4 +1,4 @@
-"""What the prior is worth: networks with another image's z, the others' mean, none, or the one made from the truth."""
+"""How much the prior contributes: networks with another image's z, the others' mean, none, or the truth's."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -21,7 +21,7 @@ from ksdiff_cli.report.table import mean_of, rank, std_of
 
 @dataclass
 class MethodResult:
-    """What one method reached, image by image."""
+    """A method's values, image by image."""
 
     values: dict[str, list[float]] = field(default_factory=dict)
     """By metric; NaN where an image leaves a metric undefined."""
@@ -74,7 +74,7 @@ class Evaluation:
     """File and index in it, in the order of the values."""
     methods: dict[str, MethodResult]
     facts: dict[str, str] = field(default_factory=dict)
-    """What else the figures depend on, by name, for people."""
+    """Other settings that the figures depend on, by name, for people."""
     notes: list[str] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
     """The images kept for a report."""

@@ -38,7 +38,7 @@ _OFF_GRID = 0.05
 
 @dataclass(frozen=True)
 class Units:
-    """What brings a raster's DN to the unit in which images are compared: ``DN * scale + offset``, band by band."""
+    """Scales and offsets, band by band, that bring a raster's DN to a common unit: ``DN * scale + offset``."""
 
     scales: Array
     """(bands,)"""
@@ -82,7 +82,7 @@ class Area:
 
 
 Image = tuple[str, Sequence[Any], Sequence[BandSource]]
-"""What a person calls an image, and its bands: the open file of each, and the band."""
+"""The name of an image for people, and its bands: the open file of each, and the band."""
 
 
 def compare_units(images: Sequence[Image], pan: Image | None = None) -> tuple[list[Units | None], list[str]]:

@@ -91,12 +91,11 @@ def files_behind(names: Iterable[str | Path], look: Look = lambda name: ()) -> l
 
 
 class Inputs:
-    """What a command reads: no output takes the place of any of it, whatever names the two go by."""
+    """The files that a command reads: no output takes the place of any of it, whatever names the two go by."""
 
     def __init__(
         self, names: Iterable[str | Path] = (), look: Callable[[str], Sequence[str]] = lambda name: ()
     ) -> None:
-        """See :func:`files_behind`."""
         self.files = files_behind(names, look)
         self._known: dict[tuple[int, int], Path] = {}
         for path in self.files:

@@ -38,11 +38,9 @@ class Claim:
         self._note, self._how, self._made = note, how, False
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Forget a claim that came to nothing."""
         if kind is not None and self._made:
             self.drop()
 

@@ -1,4 +1,4 @@
-"""What the engine asks of whatever sharpens a window; what does is in :mod:`ksdiff_cli.fusers.classical`."""
+"""The interface of fusers: the methods by which the engine has windows sharpened."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ def check_pan(pair: ScenePair, statistics: SceneStatistics) -> None:
 
 
 class Fuser(ABC):
-    """One way to fuse PAN and MS, arrays in, arrays out; it knows neither files nor how a scene is cut.
+    """One way to fuse PAN and MS, arrays in, arrays out; files and the cut of a scene are the engine's business.
 
     What is not abstract does nothing, and suits a method that sees no more than the tile it is given and leaves it
     where it is.
@@ -97,9 +97,9 @@ class Fuser(ABC):
             What :meth:`start` takes, with the ``valid`` of a :class:`Tile`; or a :class:`ksdiff_cli.raster.pair.Swath`,
             whose rows :meth:`fuse` is then given some at a time, as tiles.
         """
-        return self.send(self.look(pair, seen))
+        return self.send(self.read_tile(pair, seen))
 
-    def look(self, pair: ScenePair, seen: Box) -> Tile:
+    def read_tile(self, pair: ScenePair, seen: Box) -> Tile:
         """Read a window, in any thread, as :meth:`fuse` takes it; MS may be upsampled there or not."""
         return pair.read(seen.top, seen.left, seen.height, seen.width)
 
@@ -177,5 +177,5 @@ class Fuser(ABC):
         return {}
 
     def notes(self) -> list[str]:
-        """Return what a person should know about the windows made so far."""
+        """Return notes for people about the windows made so far."""
         return []

@@ -1,4 +1,4 @@
-"""What turns a tile into sharpened bands: the KSDiff network, or a method by name."""
+"""Classical methods as fusers, and the choice of a fuser by name."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -40,7 +40,6 @@ class Upsampling(Fuser):
         return pair.read_swath(seen.top, seen.left, seen.height, seen.width)
 
     def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
-        """See :meth:`Fuser.fuse`."""
         return tile.ms_up
 
     def bytes_per_pixel(self, bands: int) -> int:
@@ -48,7 +47,6 @@ class Upsampling(Fuser):
         return 0
 
     def provenance(self) -> Mapping[str, str]:
-        """See :meth:`Fuser.provenance`."""
         return {"METHOD": "exp"}
 
 
@@ -66,18 +64,15 @@ class Classical(Fuser):
         self._seen: ThinSurvey | None = None
 
     def reach(self, ratio: int) -> int:
-        """See :meth:`Fuser.reach`."""
         return self._method.apply_reach(ratio)
 
     def watch(self, pair: ScenePair) -> Callable[[Box], None] | None:
-        """See :meth:`Fuser.watch`."""
         self._seen, thinned = None, self._method.thinned
         if thinned and pair.shape[0] * pair.shape[1] > _LARGE:
             self._seen = ThinSurvey(pair, thinned.kernels(self._setup(pair)))
         return self._seen.watch if self._seen else None
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
-        """See :meth:`Fuser.prepare`."""
         check_pan(pair, statistics)
         if self._method.divides and statistics.negative > _NEGATIVE:
             share = f"{100 * statistics.negative:.3g} %"
@@ -128,7 +123,6 @@ class Classical(Fuser):
         return 10 + 44 * bands
 
     def provenance(self) -> Mapping[str, str]:
-        """See :meth:`Fuser.provenance`."""
         return {"METHOD": self._name, **({"MTF": "scene"} if self.uses_camera else {})}
 
 

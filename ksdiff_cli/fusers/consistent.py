@@ -54,7 +54,6 @@ class Consistent(Fuser):
         self._through: MsCamera | None = None
 
     def check(self, bands: int, ratio: float) -> None:
-        """See :meth:`Fuser.check`."""
         self._fuser.check(bands, ratio)
 
     def reach(self, ratio: int) -> int:
@@ -62,11 +61,9 @@ class Consistent(Fuser):
         return self._fuser.reach(ratio) + -(-_REACH * ratio // ALIGN) * ALIGN
 
     def grid(self) -> int:
-        """See :meth:`Fuser.grid`."""
         return self._fuser.grid()
 
     def watch(self, pair: ScenePair) -> Callable[[Box], None] | None:
-        """See :meth:`Fuser.watch`."""
         return self._fuser.watch(pair)
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
@@ -86,7 +83,7 @@ class Consistent(Fuser):
 
     def read(self, pair: ScenePair, seen: Box) -> PlacedTile:
         """See :meth:`Fuser.read`: MS is read besides, as it was before it was upsampled."""
-        tile = self._fuser.look(pair, seen)
+        tile = self._fuser.read_tile(pair, seen)
         assert self._through is not None, "prepare() comes first"
         camera = place_camera(pair.grid, seen, pair.ms_shape, self._through.kernels)
         if camera.ms.empty:
@@ -122,16 +119,13 @@ class Consistent(Fuser):
         return self._fuser.device_memory(bands)
 
     def provenance(self) -> Mapping[str, str]:
-        """See :meth:`Fuser.provenance`."""
         return {**self._fuser.provenance(), "CONSISTENT": f"{STEPS} corrections"}
 
     def findings(self) -> Mapping[str, str]:
-        """See :meth:`Fuser.findings`."""
         through = {"CONSISTENT_WITH": self._through.source} if self._through else {}
         return {**self._fuser.findings(), **through}
 
     def notes(self) -> list[str]:
-        """See :meth:`Fuser.notes`."""
         return self._fuser.notes()
 
     def _measure_before(self, pair: ScenePair, statistics: SceneStatistics) -> Fidelity | None:
@@ -140,7 +134,7 @@ class Consistent(Fuser):
 
         def look(box: Box) -> tuple[Array, Array]:
             seen = box.grown(_BEFORE_MARGIN).meet(scene)
-            tile, inside = self._fuser.look(pair, seen), box.within(seen)
+            tile, inside = self._fuser.read_tile(pair, seen), box.within(seen)
             return self._fuser.fuse(tile, statistics, pair.grid.ratio)[:, *inside], tile.valid[inside]
 
         return measure_fidelity(pair, scene, look, statistics.ms_std, _BEFORE, self._mtf)

@@ -117,16 +117,13 @@ class Network(Fuser):
         self._noise, self._kernels = self._model.noise(self._seed + number), None
 
     def reach(self, ratio: int) -> int:
-        """See :meth:`Fuser.reach`."""
         return self._model.margin_at(ratio) + (ALIGN if self._sharpness else 0)
 
-    def look(self, pair: ScenePair, seen: Box) -> Tile:
-        """See :meth:`Fuser.look`."""
+    def read_tile(self, pair: ScenePair, seen: Box) -> Tile:
         read = pair.read_observed if self._model.observes else pair.read
         return read(seen.top, seen.left, seen.height, seen.width)
 
     def grid(self) -> int:
-        """See :meth:`Fuser.grid`."""
         return self._model.grid
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
@@ -141,7 +138,7 @@ class Network(Fuser):
         may_round = whole and has_bf16(self._device)
 
         def read() -> Iterator[Tile]:
-            for tile in read_anchors(pair, partial(self.look, pair)):
+            for tile in read_anchors(pair, partial(self.read_tile, pair)):
                 if may_round and len(kept) < _JUDGES:
                     kept.append(tile)
                 yield tile
@@ -263,14 +260,12 @@ class Network(Fuser):
         return self.start(self.send(tile), statistics, ratio, Box(0, 0, height, width))()
 
     def send(self, tile: Tile) -> SentTile:
-        """See :meth:`Fuser.send`."""
         if self._model.observes and isinstance(tile, ObservedTile):
             images = (tile.pan, tile.ms) if tile.belief is None else (tile.pan, tile.ms, tile.belief[None])
             return SentTile(tile.valid, self._transfer.send(*images), tile.grid)
         return SentTile(tile.valid, self._transfer.send(tile.pan, tile.ms_up))
 
     def start(self, tile: SentTile, statistics: SceneStatistics, ratio: int, core: Box) -> Callable[[], Array]:
-        """See :meth:`Fuser.start`."""
         return self._start(tile, statistics, ratio, core, self._kernels)
 
     def _start(
@@ -349,15 +344,12 @@ class Network(Fuser):
         return None if free is None else (free, (self._model.memory + 80 * bands) * 5 // 4)
 
     def provenance(self) -> Mapping[str, str]:
-        """See :meth:`Fuser.provenance`."""
         return self._provenance
 
     def findings(self) -> Mapping[str, str]:
-        """See :meth:`Fuser.findings`."""
         return {"PRECISION": "bf16" if self._model.lossy else "fp32"}
 
     def notes(self) -> list[str]:
-        """See :meth:`Fuser.notes`."""
         side = self._divider.side
         short = f"the GPU's memory is short: windows were fused in parts of {side} pixels" if side else ""
         return [note for note in (self._model.caveat, short) if note]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics.about import ABOUT, SOFTNESS, merit
-from ksdiff_cli.metrics.blocks import Array, Block, Metric, make_block
+from ksdiff_cli.metrics.blocks import Block, Metric, make_block
 from ksdiff_cli.metrics.d_lambda import DLambda, d_lambda
 from ksdiff_cli.metrics.d_rho import DRho, d_rho
 from ksdiff_cli.metrics.d_s import DS, d_s
@@ -32,6 +32,7 @@ from ksdiff_cli.metrics.sharpness import Sharpness, sharpness
 from ksdiff_cli.metrics.shifts import Shifts, find_shifts
 from ksdiff_cli.metrics.ssim import Ssim, ssim
 from ksdiff_cli.metrics.views import place_view
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import corner_aligned
 
 __all__ = [
@@ -80,7 +81,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Settings:
-    """What a metric must know beside the images."""
+    """The facts that a metric needs beside the images."""
 
     ratio: float = 4
     """PAN pixels per MS pixel along a side."""

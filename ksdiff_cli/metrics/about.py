@@ -15,7 +15,7 @@ class About:
     undefined: str
     """When it is undefined."""
     what: str
-    """What it is, in a line."""
+    """A definition in one line."""
     unit: str = ""
     rewards: str = ""
     """Of metrics without a truth: what raises it."""
@@ -33,7 +33,7 @@ class About:
 
 
 SOFTNESS = "HQNR, QNR and D_s reward softness: judge by them only beside D_rho, D_sR and the sharpness"
-"""What everybody is told who sees these figures."""
+"""The warning shown with these figures."""
 
 
 def merit(metric: str, value: float) -> float:

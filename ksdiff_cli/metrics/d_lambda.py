@@ -1,8 +1,9 @@
 """D_lambda (Khan): the spectral distortion at full resolution."""
 
-from ksdiff_cli.metrics.blocks import Array, make_block
+from ksdiff_cli.metrics.blocks import make_block
 from ksdiff_cli.metrics.full_blocks import FullBlock, FullMetric
 from ksdiff_cli.metrics.q2n import Q2n, q2n_cells
+from ksdiff_cli.numerics import Array
 
 
 class DLambda(FullMetric):

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from ksdiff_cli.metrics.blocks import Array, ratio_or_nan
+from ksdiff_cli.metrics.blocks import ratio_or_nan
 from ksdiff_cli.metrics.local_correlation import correlate_detail, reach, remove_local_mean, whole_views
 from ksdiff_cli.metrics.pan_blocks import PanBlock, PanMetric, make_pan_block, margin_for
+from ksdiff_cli.numerics import Array
 
 
 class DRho(PanMetric):

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from ksdiff_cli.metrics.blocks import Array, cells
+from ksdiff_cli.metrics.blocks import cells
 from ksdiff_cli.metrics.full_blocks import FullBlock, FullMetric, quality_cells
+from ksdiff_cli.numerics import Array
 
 
 class DS(FullMetric):

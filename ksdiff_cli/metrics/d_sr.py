@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from ksdiff_cli.metrics.blocks import Array
 from ksdiff_cli.metrics.pan_blocks import PanBlock, PanMetric, make_pan_block
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.moments import JointMoments, solve
 
 

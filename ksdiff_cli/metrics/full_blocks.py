@@ -1,4 +1,4 @@
-"""What is measured where there is no truth: the fused image against its own PAN and MS, block by block."""
+"""Blocks for metrics without a truth: the fused image against its own PAN and MS."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.metrics.blocks import CELL, Array, cells
+from ksdiff_cli.metrics.blocks import CELL, cells
 from ksdiff_cli.metrics.pan_blocks import PanBlock, make_pan_block, margin_for
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.toolbox import bicubic, interp23tap, is_power_of_two, mtf_filter
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ksdiff_cli.metrics.blocks import Array, complete_windows
+from ksdiff_cli.metrics.blocks import complete_windows
+from ksdiff_cli.numerics import Array
 
 _FLAT = 1e-12
 """A pixel this close to its window's mean, relative to it, differs by rounding only."""

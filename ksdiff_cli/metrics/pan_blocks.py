@@ -1,4 +1,4 @@
-"""What is measured of a fused image and PAN alone, on PAN's grid: pieces of both with the pixels around them."""
+"""Blocks for metrics of a fused image and PAN alone, on PAN's grid: pieces of both with the pixels around them."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.metrics.blocks import Array
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.toolbox import MTF_REACH
 
 

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from ksdiff_cli.metrics.blocks import Array, Block, Metric, measure
+from ksdiff_cli.metrics.blocks import Block, Metric, measure
+from ksdiff_cli.numerics import Array
 
 _RADIANCE = 1e-3
 """Largest value below which data are no reflectances in [0, 1]: those of the darkest water reach further."""

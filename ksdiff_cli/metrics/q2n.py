@@ -6,13 +6,14 @@ from functools import lru_cache
 import numpy as np
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.metrics.blocks import CELL, Array, Block, Metric, Span, cells, make_block, measure
+from ksdiff_cli.metrics.blocks import CELL, Block, Metric, Span, cells, make_block, measure
+from ksdiff_cli.numerics import Array
 
 _SMALLEST_SIDE = CELL // 2
 _COUNT = CELL * CELL
 _UNBIASED = _COUNT / (_COUNT - 1)
 _FLAT = 2.0**-52
-"""What the reference divides by where a cell of the reference image is constant in a band."""
+"""The divisor of the reference where a cell of the reference image is constant in a band."""
 _LEAST_PEAK = 8
 _TOP = 65535
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ksdiff_cli.metrics.blocks import CELL, Array, WindowIndex, measure
+from ksdiff_cli.metrics.blocks import CELL, WindowIndex, measure
+from ksdiff_cli.numerics import Array
 
 _COUNT = CELL * CELL
 # A variance below rounding error of the sums it is a difference of counts as zero (a constant window)
@@ -17,7 +18,6 @@ class QAvg(WindowIndex):
         super().__init__(CELL)
 
     def index(self, x: Array, y: Array) -> Array:
-        """See :class:`WindowIndex`."""
         return _index(x, y)
 
 

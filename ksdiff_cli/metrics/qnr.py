@@ -4,8 +4,9 @@ from itertools import combinations
 
 import numpy as np
 
-from ksdiff_cli.metrics.blocks import Array, cells
+from ksdiff_cli.metrics.blocks import cells
 from ksdiff_cli.metrics.full_blocks import FullBlock, FullMetric, quality_cells
+from ksdiff_cli.numerics import Array
 
 
 class PairDLambda(FullMetric):

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.metrics.blocks import Array, Span, make_block
+from ksdiff_cli.metrics.blocks import Span, make_block
 from ksdiff_cli.metrics.ergas import Ergas
 from ksdiff_cli.metrics.q2n import Q2n
 from ksdiff_cli.metrics.sam import Sam
 from ksdiff_cli.metrics.shifts import find_shifts
 from ksdiff_cli.metrics.views import place_view
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import GridMap, corner_aligned
 
 

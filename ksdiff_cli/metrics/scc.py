@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ksdiff_cli.metrics.blocks import Array, Block, Metric, measure, ratio_or_nan
+from ksdiff_cli.metrics.blocks import Block, Metric, measure, ratio_or_nan
+from ksdiff_cli.numerics import Array
 
 
 class Scc(Metric):

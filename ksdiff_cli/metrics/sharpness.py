@@ -6,8 +6,9 @@ from itertools import pairwise
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ksdiff_cli.metrics.blocks import Array, complete_windows
+from ksdiff_cli.metrics.blocks import complete_windows
 from ksdiff_cli.metrics.pan_blocks import PanBlock, make_pan_block
+from ksdiff_cli.numerics import Array
 
 _DEVIATIONS = 0.75, 1.5, 3.0
 """Of the Gaussians that part the octaves, PAN pixels: they halve the frequencies 1/4, 1/8 and 1/16 of a cycle."""

@@ -6,9 +6,9 @@ from itertools import product
 
 import numpy as np
 
-from ksdiff_cli.metrics.blocks import Array
 from ksdiff_cli.metrics.local_correlation import correlate_detail, remove_local_mean, whole_views
 from ksdiff_cli.metrics.views import Lines, look, place_lines
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import GridMap
 
 STEPS = np.arange(-4, 5) / 2
@@ -43,7 +43,7 @@ class Shifts:
         return bool((np.abs(self.shifts) == STEPS[-1]).any())
 
     def notes(self) -> list[str]:
-        """Return what a person should know about figures that depend on the shifts."""
+        """Return notes for people about figures that depend on the shifts."""
         said = []
         if self.at_the_end:
             said.append(f"MS lies {self} PAN pixels off PAN, as far as is looked for; it may be more")

@@ -3,7 +3,8 @@
 import numpy as np
 from scipy.ndimage import correlate1d
 
-from ksdiff_cli.metrics.blocks import Array, WindowIndex, measure
+from ksdiff_cli.metrics.blocks import WindowIndex, measure
+from ksdiff_cli.numerics import Array
 
 _SIDE = 11
 _SIGMA = 1.5
@@ -19,7 +20,6 @@ class Ssim(WindowIndex):
         self.peak = peak
 
     def index(self, x: Array, y: Array) -> Array:
-        """See :class:`WindowIndex`."""
         return _index(x, y, self.peak)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from ksdiff_cli.metrics.blocks import Array
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import Axis, GridMap, gaussian_reach, mtf_sigma
 
 
@@ -62,7 +62,7 @@ def place_lines(axis: Axis, size: int, first: int, stop: int, gain: float, shift
 
 @dataclass(frozen=True)
 class View:
-    """What a rectangle of MS pixels sees of the fine image."""
+    """The part of the fine image that a rectangle of MS pixels sees."""
 
     rows: slice
     """Fine rows that any of them sees."""

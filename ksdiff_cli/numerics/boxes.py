@@ -114,7 +114,6 @@ class Tiling:
         return -(-self.height // self.tile), -(-self.width // self.tile)
 
     def __len__(self) -> int:
-        """Return the number of cores."""
         rows, cols = self.shape
         return rows * cols
 

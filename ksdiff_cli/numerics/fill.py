@@ -1,4 +1,4 @@
-"""What stands in for invalid pixels, so that no filter behind the reader sees a cliff (no I/O).
+"""Filling of invalid pixels, so that no filter behind the reader sees a cliff (no I/O).
 
 A filled value depends on the scene alone, never on how it is cut: on pixels within a fixed distance and on statistics
 of the whole scene, and every sum is done in one order. It has the same bits in all windows.

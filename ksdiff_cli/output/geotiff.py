@@ -56,16 +56,13 @@ class GeoTiff:
 
     @property
     def block_shapes(self) -> Sequence[tuple[int, int]]:
-        """See :class:`RasterTarget`."""
         return [(int(height), int(width)) for height, width in self.dataset.block_shapes]
 
     @property
     def empty(self) -> bool:
-        """See :class:`RasterTarget`."""
         return self.statistics.empty
 
     def write(self, stored: Array, window: Window) -> None:
-        """See :class:`RasterTarget`."""
         self.statistics.add(stored)
         if self._pixels.masked:
             valid = self._pixels.valid(stored)
@@ -75,7 +72,6 @@ class GeoTiff:
         self.dataset.write(stored, window=window)
 
     def update_tags(self, **tags: str) -> None:
-        """See :class:`RasterTarget`."""
         self.dataset.update_tags(**tags)
 
 

@@ -1,4 +1,4 @@
-"""What an output says about itself: PAN's geometry, MS's bands."""
+"""An output's metadata: PAN's geometry, MS's bands."""
 
 from collections.abc import Mapping
 from copy import copy

@@ -100,7 +100,7 @@ def write_vrt(path: Path, files: Sequence[Path]) -> None:
 
 @dataclass(frozen=True)
 class _Description:
-    """What all files of a mosaic must share, and what the mosaic takes from the first of them."""
+    """Properties that all files of a mosaic must share, and those that it takes from the first."""
 
     name: str
     profile: dict[str, Any]
@@ -343,11 +343,9 @@ class TiledRaster:
         self._done: list[Piece] = []
 
     def __enter__(self) -> "TiledRaster":
-        """Return itself."""
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        """Finish or drop the tiles that are still open."""
         for place, tile in list(self._open.items()):
             if error is None:
                 self._finish(place, tile)
@@ -357,11 +355,9 @@ class TiledRaster:
 
     @property
     def empty(self) -> bool:
-        """See :class:`~ksdiff_cli.output.geotiff.RasterTarget`."""
         return self.statistics.empty and all(tile.target.empty for tile in self._open.values())
 
     def write(self, stored: Array, window: Window) -> None:
-        """See :class:`~ksdiff_cli.output.geotiff.RasterTarget`."""
         top, left = int(window.row_off), int(window.col_off)
         bottom, right = top + stored.shape[1], left + stored.shape[2]
         for row in range(top // self._side * self._side, bottom, self._side):
@@ -372,7 +368,6 @@ class TiledRaster:
                 self._write_part(part, (row, col), rows.start - row, cols.start - col)
 
     def update_tags(self, **tags: str) -> None:
-        """See :class:`~ksdiff_cli.output.geotiff.RasterTarget`."""
         self.tags |= tags
 
     def pieces(self, folder: str) -> list[Piece]:

@@ -116,7 +116,6 @@ class PatchFile:
             raise
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return int(self._arrays["pan"].shape[0])
 
     def close(self) -> None:

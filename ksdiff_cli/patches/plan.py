@@ -21,7 +21,7 @@ from ksdiff_cli.products import find_scenes
 from ksdiff_cli.products.scene_files import identify_scene, scene_inputs
 from ksdiff_cli.raster.nodata import check_declared, declare, find_notes
 from ksdiff_cli.raster.pair import Scene, open_pair
-from ksdiff_cli.raster.registration import guard
+from ksdiff_cli.raster.registration import check_registration
 from ksdiff_cli.sensors import Sensor
 
 _OFF = 0.05  # share by which the true ratio may differ from that of patches at full resolution
@@ -136,7 +136,7 @@ def plan_patches(options: PatchOptions) -> list[Plan]:
 
 
 def _plan_scene(scene: Scene, options: PatchOptions) -> Plan:
-    scene, found = guard(scene, correct=options.register) if options.check_registration else (scene, [])
+    scene, found = check_registration(scene, correct=options.register) if options.check_registration else (scene, [])
 
     @contextmanager
     def reopen() -> Iterator[Sequence[Source]]:

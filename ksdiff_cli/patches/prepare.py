@@ -52,7 +52,6 @@ class StepCounter:
         self.interrupted = False
 
     def __enter__(self) -> "StepCounter":
-        """Take over Ctrl-C."""
         self._handler = signal.getsignal(signal.SIGINT)
         # only the usual handler, and only where Python allows it: an embedding program's own is left alone
         self._ours = self._handler is signal.default_int_handler and current_thread() is main_thread()
@@ -61,7 +60,6 @@ class StepCounter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give Ctrl-C back."""
         if self._ours:
             signal.signal(signal.SIGINT, self._handler)
 
@@ -74,7 +72,6 @@ class StepCounter:
             raise KeyboardInterrupt
 
     def __call__(self, steps: int = 1) -> None:
-        """Count steps done, unless Ctrl-C was pressed."""
         self.check()
         self.done += steps
         self.progress(self.done, self.total, self.note)

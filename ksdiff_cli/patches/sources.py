@@ -153,7 +153,6 @@ class PairSource:
         )
 
     def read(self, row: int, col: int, height: int, width: int) -> ReducedWindow:
-        """See :class:`Source`."""
         spans = [
             (max(0, start - self.reach), min(size, start + count + self.reach))
             for start, count, size in zip((row, col), (height, width), self.shape, strict=True)

@@ -31,7 +31,7 @@ class Workspace:
     claim: Claim
     """On the output, see :class:`ksdiff_cli.files.workdir.Claim`."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know about an earlier run found here."""
+    """Notes for people about an earlier run found here."""
 
     def part(self, part: Part) -> Path:
         """Return where a part is, or will be."""

@@ -146,13 +146,11 @@ class ListedFolder(Folder):
 
     @cached_property
     def files(self) -> list[str]:
-        """See :class:`Folder`."""
         found = (name for name, inner in self._tree.items() if not isinstance(inner, dict))
         return sorted(name for name in found if not name.startswith("."))
 
     @cached_property
     def folders(self) -> list[Folder]:
-        """See :class:`Folder`."""
         found = (name for name, inner in self._tree.items() if isinstance(inner, dict))
         return [self.below(name) for name in sorted(found) if not name.startswith((".", "__MACOSX"))]
 
@@ -164,11 +162,9 @@ class ListedFolder(Folder):
         return self._of(f"{self.path}/{inner}", PurePosixPath(inner).name, place if isinstance(place, dict) else {})
 
     def at(self, name: str) -> str:
-        """See :class:`Folder`."""
         return f"{self.path}/{name}"
 
     def read_text(self, name: str) -> str:
-        """See :class:`Folder`."""
         text = self._tree.get(name)
         if not isinstance(text, str):
             raise KsdiffError(f"{self.at(name)}: is too large for a metadata file; unpack the archive and look at it")

@@ -1,4 +1,4 @@
-"""What means "no data" in a scene: what a person says of it, and values that look like it though nobody says so.
+"""The values that mean "no data" in a scene: given by a person, or found though nobody declares them.
 
 Fill that nobody declares is data to every method: it spoils statistics, and with them pixels far from it. It is looked
 for in some small windows spread over an image: to read it all would cost as much as to sharpen it.
@@ -155,7 +155,7 @@ def find_fill(datasets: Sequence[Any], sources: Sequence[BandSource]) -> Fill | 
 
 
 class _Sample:
-    """What some windows of an image hold."""
+    """The values in some windows of an image."""
 
     def __init__(self, dtype: str) -> None:
         """Begin with nothing."""

@@ -89,7 +89,7 @@ class Scene:
     ms: tuple[BandSource, ...]
     sensor: Sensor
     quality: QualityBand | None = None
-    """What the product says about its pixels, if it does."""
+    """The product's quality band, if it has one."""
     shift: tuple[float, float] = (0.0, 0.0)
     """MS rows and columns by which MS shows the ground further down and right than its georeference says."""
     warp: bool = False
@@ -198,12 +198,12 @@ class ScenePair:
     quality: Any = None
     """The open dataset of the scene's quality band, if it has one, pixel on pixel on MS."""
     warped: tuple[Any, ...] = ()
-    """What is read in place of ``ms`` where MS had to be warped: one dataset per band, all on one grid along PAN's."""
+    """The datasets read in place of ``ms`` where MS had to be warped, one per band, all on one grid along PAN's."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know about how the two images were laid on each other."""
+    """Notes for people on how the two images were laid on each other."""
     fill: SceneStatistics | None = None
-    """What :meth:`read` fills holes with far from data. Set by :meth:`statistics`, which the first window with a hole
-    calls otherwise; give it to other pairs of the same scene."""
+    """The statistics by which :meth:`read` fills holes far from data. Set by :meth:`statistics`, which the first window
+    with a hole calls otherwise; give it to other pairs of the same scene."""
     camera: SceneCamera | None = None
     """What :func:`ksdiff_cli.raster.camera.find_camera` found."""
 

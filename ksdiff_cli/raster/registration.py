@@ -77,7 +77,7 @@ class _Vote:
 _UNKNOWN = Registration(math.nan, math.nan, 0, 0.0, reliable=False)
 
 
-def guard(scene: Scene, *, correct: bool, progress: ProgressCallback = silent) -> tuple[Scene, list[str]]:
+def check_registration(scene: Scene, *, correct: bool, progress: ProgressCallback = silent) -> tuple[Scene, list[str]]:
     """Measure a scene's shift before work begins: tell of it, refuse it, or correct it.
 
     Args:

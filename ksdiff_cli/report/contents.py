@@ -1,4 +1,4 @@
-"""What a report is made of: the figures of every method and image, and a few images to look at."""
+"""The contents of a report: the figures of every method and image, and a few images to look at."""
 
 from dataclasses import dataclass, field
 
@@ -33,7 +33,7 @@ class Example:
     bands: tuple[int, int, int] | None = None
     """Bands shown as red, green and blue, from 0; three times the same is grey. None: see :func:`rgb_bands`."""
     note: str = ""
-    """What else a person must know, e.g. which columns of which file."""
+    """A note for people, e.g. which columns of which file."""
     reduction: int = 1
     """Pixels of the image along a side whose mean is one pixel here. Above 1 there are no details and no error maps:
     the error of means is smaller than the mean of errors."""
@@ -79,7 +79,7 @@ class Report:
     command: str
     """The command line that made it."""
     facts: dict[str, str]
-    """What the figures depend on, in order: crop, sensor, geometry, data files, versions, device …"""
+    """The settings behind the figures, in order: crop, sensor, geometry, data files, versions, device …"""
     images: list[str]
     """Names of the images, in order."""
     values: dict[str, dict[str, list[float]]]
@@ -88,9 +88,9 @@ class Report:
     """Method -> seconds of each image; may be empty."""
     examples: list[Example]
     notes: list[str]
-    """What a person must know to read the figures."""
+    """Notes needed to read the figures."""
     about_images: list[str] = field(default_factory=list)
-    """What else is known of each image, in order; may be empty."""
+    """Further facts about each image, in order; may be empty."""
     differences: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """Method -> metric -> how it differs from the best other method, in lines; may be empty."""
     draws: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -33,7 +33,7 @@ class Picture:
     """One picture of a row."""
 
     name: str
-    """What it shows: PAN, a method …"""
+    """Title: PAN, a method …"""
     png: bytes
     width: int
     height: int

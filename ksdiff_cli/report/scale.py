@@ -13,7 +13,7 @@ class ScaleBar:
     pixels: float
     """Of the picture, as it is before a viewer enlarges it."""
     text: str
-    """What it stands for, e.g. ``50 m``."""
+    """The length that it stands for, e.g. ``50 m``."""
 
 
 def choose_bar(width: int, step: float, metres: float | None, unit: str = "px") -> ScaleBar:

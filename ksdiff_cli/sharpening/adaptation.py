@@ -65,12 +65,12 @@ class Adaptation:
 
 @dataclass(frozen=True)
 class Adapted:
-    """What came of it."""
+    """Whether the new weights were used, in one line."""
 
     checkpoint: Path
     """The weights to sharpen with: fine-tuned ones, or the given ones where fine-tuning did not help."""
     notes: tuple[str, ...]
-    """What a person should know: the figures on the held-out part."""
+    """Notes for people: the figures on the held-out part."""
 
 
 def adapt(

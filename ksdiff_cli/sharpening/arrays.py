@@ -25,7 +25,7 @@ from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.nodata import find_notes
 from ksdiff_cli.raster.open import BLOCK_CACHE
 from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair, open_pair
-from ksdiff_cli.raster.registration import guard
+from ksdiff_cli.raster.registration import check_registration
 from ksdiff_cli.sensors import Sensor
 from ksdiff_cli.sharpening.engine import SharpenOptions, plan_scene
 from ksdiff_cli.sharpening.job import Job
@@ -141,7 +141,6 @@ class Canvas(Job):
     """(bands, H, W), encoded; nodata where no window has been stored."""
 
     def store(self, number: int, values: Array | None) -> None:
-        """See :meth:`Job.store`."""
         if values is not None:
             self.out[:, *self.plan.part(number).within(self.plan.region)] = values
 
@@ -238,7 +237,7 @@ def fuse_images(
         fuser: what sharpens a window.
         options: see :class:`ArrayOptions`.
         progress: told how far it is.
-        note: told what a person should know.
+        note: called with lines for people.
 
     Returns:
         The result on PAN's grid over the common area, of MS's data type.
@@ -265,7 +264,7 @@ def _fuse(
 ) -> Image:
     """Do with an opened scene what :func:`ksdiff_cli.sharpening.engine.sharpen_scene` does, but for the files."""
     if options.registration != "skip":
-        scene, notes = guard(scene, correct=options.registration == "correct", progress=progress)
+        scene, notes = check_registration(scene, correct=options.registration == "correct", progress=progress)
         for line in notes:
             note(line)
     with open_pair(scene) as pair:

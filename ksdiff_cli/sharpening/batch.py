@@ -51,7 +51,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a scene."""
+    """The outcome of one scene."""
 
     name: str
     output: str
@@ -69,7 +69,7 @@ Sharpen = Callable[[Scene, Path, ProgressCallback], Any]
 
 
 class BatchInputs:
-    """What all scenes of a batch read: the output of one may not take the place of another one's input."""
+    """The inputs of all scenes of a batch: the output of one may not take the place of another one's input."""
 
     def __init__(self, sources: Sequence[Source], more: Sequence[str] = ()) -> None:
         """Look at what the list names, and into lists of tiles; into products only if an output goes there.

@@ -113,7 +113,7 @@ class SharpenOptions:
 
 @dataclass(frozen=True)
 class Sharpened:
-    """What was made."""
+    """The finished output and the facts about it."""
 
     output: Path
     shape: tuple[int, int]
@@ -122,7 +122,7 @@ class Sharpened:
     dtype: str
     nodata: float | None
     notes: tuple[str, ...]
-    """What a person should know about how PAN and MS were laid on each other, and about earlier runs."""
+    """Notes for people on how PAN and MS were laid on each other, and on earlier runs."""
     tile: int
     """Side of the windows, PAN pixels."""
     windows: int

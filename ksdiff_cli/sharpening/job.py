@@ -59,11 +59,9 @@ class OpenShards:
         return self._datasets[path]
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close all."""
         while self._datasets:
             self._datasets.popitem()[1].close()
 
@@ -225,7 +223,7 @@ class Folder:
     finished: bool = False
     """Whether that output has its name, too."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know about an earlier run found here."""
+    """Notes for people about an earlier run found here."""
     files: Sequence[State] = ()
     """The scene's, as they were when the work began."""
 

@@ -20,7 +20,7 @@ from ksdiff_cli.raster.pair import ScenePair, Swath, Tile
 from ksdiff_cli.sharpening.job import Job
 
 Made = Callable[[], Array]
-"""What waits for a window's pixels and encodes them."""
+"""Takes a window's pixels when they are ready, and encodes them."""
 Given = TypeVar("Given")
 Read = TypeVar("Read")
 

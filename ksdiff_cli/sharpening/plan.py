@@ -19,7 +19,7 @@ _READ_BYTES = 24  # a PAN pixel while it is read: PAN itself, and one band on it
 
 @dataclass(frozen=True)
 class DeviceNeed:
-    """What a method asks of a GPU's memory, and what that has."""
+    """A method's need of GPU memory, and the memory there is."""
 
     free: int
     """Bytes at hand."""
@@ -29,7 +29,7 @@ class DeviceNeed:
 
 @dataclass(frozen=True)
 class Need:
-    """What a scene's pixels and a method ask of memory."""
+    """The memory that a scene's pixels and a method need."""
 
     bands: int
     """MS bands."""
@@ -42,9 +42,9 @@ class Need:
     base: int
     """Bytes of the process before the first window: Python, libraries, weights."""
     device: DeviceNeed | None = None
-    """What is asked of a GPU; None without one."""
+    """The need of GPU memory; None without a GPU."""
     grid: int = ALIGN
-    """What is read for a window starts at multiples of this."""
+    """Windows are read from multiples of this."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Plan:
     memory: int
     """Bytes that the process takes by the model."""
     grid: int = ALIGN
-    """What is read starts at multiples of this, counted from the scene's first pixel."""
+    """Windows are read from multiples of this, counted from the scene's first pixel."""
 
     @cached_property
     def numbers(self) -> list[int]:

@@ -33,7 +33,7 @@ _SIDE, _RATIO = 64, 4  # of the image on which draws are tried: pixels, and PAN 
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """What is asked for."""
+    """The window to make."""
 
     output: Path
     """GeoTIFF to write, float32, DN; on the grid and with the nodata and scale of the sharpened one, without offset."""
@@ -68,7 +68,6 @@ class Spread(Fuser):
         self.uses_camera = any(fuser.uses_camera for fuser in fusers)
 
     def check(self, bands: int, ratio: float) -> None:
-        """See :meth:`Fuser.check`."""
         self._fusers[0].check(bands, ratio)
 
     def check_draws(self, bands: int) -> None:
@@ -96,16 +95,13 @@ class Spread(Fuser):
             )
 
     def reach(self, ratio: int) -> int:
-        """See :meth:`Fuser.reach`."""
         return max(fuser.reach(ratio) for fuser in self._fusers)
 
     def grid(self) -> int:
-        """See :meth:`Fuser.grid`."""
         return max(fuser.grid() for fuser in self._fusers)
 
-    def look(self, pair: ScenePair, seen: Box) -> Tile:
-        """See :meth:`Fuser.look`."""
-        return self._fusers[0].look(pair, seen)
+    def read_tile(self, pair: ScenePair, seen: Box) -> Tile:
+        return self._fusers[0].read_tile(pair, seen)
 
     def prepare(self, pair: ScenePair, statistics: SceneStatistics, progress: ProgressCallback = silent) -> None:
         """See :meth:`Fuser.prepare`: every draw gets a scene's kernels of its own."""
@@ -130,7 +126,6 @@ class Spread(Fuser):
         return self._fusers[0].bytes_per_pixel(bands) + 20 * bands
 
     def provenance(self) -> Mapping[str, str]:
-        """See :meth:`Fuser.provenance`."""
         count = len(self._fusers)
         shows = {"SHOWS": f"standard deviation of the results of {count} draws of z_T, DN"}
         return {**self._fusers[0].provenance(), "DRAWS": str(count), **shows}

@@ -1,4 +1,4 @@
-"""What a worker does: it makes one window of a job after another, and knows of it what lies in the job's folder."""
+"""The work of a Dask worker: it makes one window of a job after another, from what lies in the job's folder."""
 
 import hashlib
 import io
@@ -28,7 +28,7 @@ from ksdiff_cli.files.workdir import IDENTITY
 from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.moments import SceneStatistics
-from ksdiff_cli.process import reuse_memory
+from ksdiff_cli.process import keep_freed_memory
 from ksdiff_cli.raster.open import BLOCK_CACHE
 from ksdiff_cli.raster.pair import Scene, open_pair
 from ksdiff_cli.sharpening.job import Job
@@ -105,7 +105,6 @@ class SharedJob(Job):
     """Digest of the job's facts, see :func:`digest_facts`."""
 
     def store(self, number: int, values: Array | None) -> None:
-        """See :meth:`Job.store`."""
         self.check()
         super().store(number, values)
 
@@ -181,7 +180,7 @@ def make_window(order: str, digest: str, device: str, number: int) -> None:
     name, failure = "?", ""
     try:
         with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE):
-            station = _find_station(order, digest, device)
+            station = _find_runner(order, digest, device)
             name = station.job.shard(number).stem
             if station.job.has(number):
                 return  # Dask asks again for what a worker that is gone had made
@@ -217,7 +216,7 @@ def worker_name() -> str:
     return f"{address} ({socket.gethostname()})"
 
 
-class _Station:
+class TaskRunner:
     """A job as one worker has it open; its threads take turns, so that one reads while another one fuses."""
 
     def __init__(self, order: Order) -> None:
@@ -227,7 +226,7 @@ class _Station:
             theirs, ours = (", ".join(map(" ".join, found)) for found in (order.versions, versions()))
             raise KsdiffError(f"has {ours}, but the client {theirs}; install the same versions everywhere")
         order.job.check()
-        reuse_memory()
+        keep_freed_memory()
         if order.threads and dict(order.versions)["torch"] != "none":
             import torch
 
@@ -255,14 +254,14 @@ class _Station:
             self._open.close()
 
 
-_stations: OrderedDict[str, _Station] = OrderedDict()
+_runners: OrderedDict[str, TaskRunner] = OrderedDict()
 _finding = threading.Lock()
 
 
-def _find_station(order: str, digest: str, device: str) -> _Station:
+def _find_runner(order: str, digest: str, device: str) -> TaskRunner:
     """Return the job as it is open here; the order, weights among it, is read once."""
     with _finding:
-        if digest not in _stations:
+        if digest not in _runners:
             try:
                 parcel = Path(order).read_bytes()
             except OSError as error:
@@ -272,11 +271,11 @@ def _find_station(order: str, digest: str, device: str) -> _Station:
                 ) from None
             if hashlib.sha256(parcel).hexdigest() != digest:
                 raise KsdiffError(f"{order}: is another file than the client's; share one folder")
-            _stations[digest] = _Station(unpack(parcel, partial(_own_device, device)))
-            while len(_stations) > _KEPT:
-                _stations.popitem(last=False)[1].close()
-        _stations.move_to_end(digest)
-        return _stations[digest]
+            _runners[digest] = TaskRunner(unpack(parcel, partial(_own_device, device)))
+            while len(_runners) > _KEPT:
+                _runners.popitem(last=False)[1].close()
+        _runners.move_to_end(digest)
+        return _runners[digest]
 
 
 def _own_device(device: str) -> str:

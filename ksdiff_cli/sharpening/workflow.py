@@ -17,7 +17,7 @@ from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.crop import find_crop
 from ksdiff_cli.raster.nodata import declare
 from ksdiff_cli.raster.pair import Scene
-from ksdiff_cli.raster.registration import guard
+from ksdiff_cli.raster.registration import check_registration
 from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, is_claimed, remove_rest, sharpen_scene
 from ksdiff_cli.sharpening.job import forget
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Workflow:
-    """What is done with each scene."""
+    """The work on each scene."""
 
     fuser: Fuser
     options: SharpenOptions = field(default_factory=SharpenOptions)
@@ -38,7 +38,7 @@ class Workflow:
     warp: bool = False
     """Whether MS in another CRS, or rotated against PAN, is brought onto PAN's axes."""
     registration: Registration = "check"
-    """What is done about MS that lies beside PAN; see :func:`ksdiff_cli.raster.registration.guard`."""
+    """Handling of a shift between PAN and MS; see :func:`ksdiff_cli.raster.registration.check_registration`."""
     window: tuple[int, int, int, int] | None = None
     """(row, column, height, width), the part to make in PAN pixels."""
     bounds: tuple[float, float, float, float] | None = None
@@ -54,7 +54,7 @@ class Workflow:
     uncertainty: Uncertainty | None = None
     """The raster of uncertainty that is made besides."""
     nodata: tuple[Nodata, Nodata] = (None, None)
-    """What means "no data" in PAN and in MS."""
+    """The values that mean "no data" in PAN and in MS."""
     reads: Sequence[str] = ()
     """Names of the files that are read besides the scene: weights, a sensor's, a list of scenes."""
 
@@ -113,7 +113,7 @@ class Workflow:
         self._check(output, inputs)
         notes: Sequence[str] = ()
         if self.registration != "skip":
-            scene, notes = guard(scene, correct=self.registration == "correct", progress=progress)
+            scene, notes = check_registration(scene, correct=self.registration == "correct", progress=progress)
         fuser, checkpoint = self.fuser, None
         if self.adaptation:
             from ksdiff_cli.sharpening.adaptation import adapt

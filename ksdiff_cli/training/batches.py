@@ -52,7 +52,6 @@ class TrainingBatches:
         self._odds = counts / counts.sum()
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield batches 0, 1, 2 … without end."""
         number = 0
         while True:
             yield self.batch(number)
@@ -118,11 +117,9 @@ class Ahead:
         return self._waiting.pop(number).result()
 
     def __enter__(self) -> "Ahead":
-        """Return itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Forget what was not asked for."""
         self._pool.shutdown(cancel_futures=True)

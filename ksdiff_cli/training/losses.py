@@ -40,7 +40,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a stage minimises."""
+    """The loss that a stage minimises."""
 
     target: KSDiff | None
     """The frozen stage 1 whose PLFE1 makes z_0; None in stage 1 itself, and where stage 2 is fine-tuned without it."""

@@ -1,4 +1,4 @@
-"""What a training run is made of."""
+"""The options of a training run."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ RATE, FINE_RATE = 1e-3, 2e-4
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What a run is made of; with the data and the seed it determines the weights."""
+    """The options of a run; with the data and the seed they determine the weights."""
 
     data: tuple[Path, ...]
     """Folders with train.h5 and valid.h5, folders of such folders, or training files (PanCollection's train_*.h5)."""

@@ -21,12 +21,12 @@ NETWORK, TRAINING = "network", "training"
 PEAK_OF_DATA = "data"
 """A ``peak`` that stands for the largest value that the data's sensor has."""
 _GIVEN = {"bands", "data", "run", "init", "fine_tune", "device", "seed", "config"}
-"""What is no setting: the data decide it, or an option of its own."""
+"""Fields that the data or options of their own decide, hence no settings."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run's configuration holds beside its defaults."""
+    """The values of a run's configuration that differ from the defaults."""
 
     network: Values = field(default_factory=dict)
     """Fields of the network's configuration."""

@@ -118,7 +118,7 @@ def train_stage(
         options: the run.
         stage: 1 (PLFE1 + network, eq. 4) or 2 (PLFE2 + denoiser + network, eq. 10); 1 for pixel diffusion.
         progress: told every step, with the live loss.
-        note: told what a person should know.
+        note: called with lines for people.
         team: the processes that train together; one of them writes.
         again: how a person whose run was stopped has it go on, as the end of a sentence.
 

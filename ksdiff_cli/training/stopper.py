@@ -13,7 +13,6 @@ class Stopper:
     asked = False
 
     def __enter__(self) -> "Stopper":
-        """Listen; only a program's main thread can."""
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -22,7 +21,6 @@ class Stopper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Listen no more."""
         for number, before in self._before.items():
             signal.signal(number, before or signal.SIG_DFL)
 

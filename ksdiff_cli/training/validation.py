@@ -1,4 +1,4 @@
-"""What a run says of itself: the loss on unseen patches, whether the prior is alive, pictures."""
+"""Validation: the loss on unseen patches, whether the prior is alive, pictures."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

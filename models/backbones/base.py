@@ -55,7 +55,7 @@ class Backbone(nn.Module, ABC):
         Args:
             inputs: standardised, sides multiples of :attr:`multiple`.
             z: (R, S, C_z) latent, the kernels made before, or None for the plain network. Layers get it as it is; what
-                else looks at the image as a whole does so by :func:`~ksdiff_cli.models.kernels.look`.
+                else looks at the image as a whole does so by :func:`~ksdiff_cli.models.kernels.modulation`.
 
         Returns:
             (R, group, h, w) residual on the standardised upsampled MS, of ``inputs.core`` alone.

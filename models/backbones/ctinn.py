@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ..config import ModelConfig
 from ..contract import Inputs
-from ..kernels import Latent, ModulatedConv2d, WholeImage, look
+from ..kernels import GlobalLayer, Latent, ModulatedConv2d, modulation
 from .base import Backbone, start_small
 
 _FEATURES, _STEPS = 16, 3  # as published
@@ -73,7 +73,7 @@ class FlowStep(nn.Module):
         return torch.cat((y1, x2 * scale + self.G(y1, z)), 1)
 
 
-class Statistics(WholeImage):
+class Statistics(GlobalLayer):
     """Every channel's mean and mean square, from which instance norm follows.
 
     Their averages over a scene's anchors are those of all their pixels together.
@@ -97,7 +97,7 @@ class InstanceNorm(nn.Module):
 
     def forward(self, x: Tensor, z: Latent) -> Tensor:
         """(R, channels, H, W) -> the same shape."""
-        mean, square = look(self.statistics, z, x).unbind(1)
+        mean, square = modulation(self.statistics, z, x).unbind(1)
         gain = self.weight * torch.rsqrt((square - mean.square()).clamp(min=0) + _SMALLEST)
         out: Tensor = x * gain[..., None, None] + (self.bias - mean * gain)[..., None, None]
         return out
@@ -156,7 +156,7 @@ class Attention(nn.Module):
         return out
 
 
-class WholeAttention(WholeImage):
+class WholeAttention(GlobalLayer):
     """The same of the image as a whole."""
 
     def __init__(self, features: int) -> None:
@@ -184,7 +184,7 @@ class Refinement(nn.Module):
     def forward(self, x: Tensor, z: Latent) -> Tensor:
         """(R, features, H, W) -> (R, group, H, W)."""
         x = self.enter(x, z)
-        seen = look(self.attention, z, x) if isinstance(self.attention, WholeImage) else self.attention(x)
+        seen = modulation(self.attention, z, x) if isinstance(self.attention, GlobalLayer) else self.attention(x)
         out: Tensor = self.leave(x + seen[..., None, None], z)
         return out
 
@@ -285,7 +285,6 @@ class CTINN(Backbone):
         self.refine = Refinement(features, config, whole=True)
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
-        """See :meth:`Backbone.forward`."""
         pan, ms = self.pan(inputs.P), self.ms(inputs.ms)
         entered = torch.cat((self.local(torch.cat((ms, pan), 1), z), self.transfer(ms, pan)), 1)
         x = entered

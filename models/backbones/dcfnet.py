@@ -166,7 +166,6 @@ class DCFNet(Pieced):
         start_small(self.leave)
 
     def piece(self, inputs: Inputs, z: Latent) -> Tensor:
-        """See :meth:`Pieced.piece`."""
         ms = sample_cells(inputs.ms, 4)
         x = self.bottlenecks(self.stem(torch.cat((inputs.P, inputs.ms), 1)))
         half = self.enter_half(x)

@@ -24,6 +24,5 @@ class DiCNN(Backbone):
         start_small(self.last)
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
-        """See :meth:`Backbone.forward`."""
         h = F.relu(self.first(stack(inputs.P, inputs.ms), z))
         return inputs.wanted(self.last(F.relu(self.second(h, z)), z))

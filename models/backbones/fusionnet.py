@@ -44,7 +44,6 @@ class FusionNet(Backbone):
         start_small(self.last)
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
-        """See :meth:`Backbone.forward`."""
         h = F.relu(self.first(stack(inputs.P - inputs.ms), z))
         for block in self.blocks:
             h = block(h, z)

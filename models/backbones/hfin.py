@@ -226,7 +226,6 @@ class HFIN(Pieced):
         self.refine = Refinement(width, config, whole=False)
 
     def piece(self, inputs: Inputs, z: Latent) -> Tensor:
-        """See :meth:`Pieced.piece`."""
         near = wide = self.ms(inputs.ms)
         pan = self.pan(inputs.P)
         for block in self.blocks:

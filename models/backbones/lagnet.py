@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 from ..config import ModelConfig
 from ..contract import Inputs
-from ..kernels import Latent, ModulatedConv2d, WholeImage, look
+from ..kernels import GlobalLayer, Latent, ModulatedConv2d, modulation
 from .base import Backbone, start_small
 
 _WIDTH, _BLOCKS, _SIDE = 32, 5, 3  # as published
 
 
-class Harmonic(WholeImage):
+class Harmonic(GlobalLayer):
     """The bias made from the features' global mean: linear, ReLU, linear."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -60,7 +60,7 @@ class LAGConv2d(nn.Module):
         y = adaptive_conv2d(x, self.local(x), weight)
         bias = self.shared.base.bias
         assert bias is not None
-        bias = look(self.harmonic, z, x) + bias  # the last layer's own bias is the convolution's
+        bias = modulation(self.harmonic, z, x) + bias  # the last layer's own bias is the convolution's
         out: Tensor = y + bias[..., None, None]
         return out
 
@@ -158,7 +158,6 @@ class LAGNet(Backbone):
         nn.init.normal_(last.weight, std=0.01)
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
-        """See :meth:`Backbone.forward`."""
         h = F.relu(self.first(torch.cat((inputs.P, inputs.ms), 1), z))
         for block in self.blocks:
             h = block(h, z)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ..config import ModelConfig
 from ..contract import Inputs
-from ..kernels import Kernels, Latent, ModulatedConv2d
+from ..kernels import Conditioning, Latent, ModulatedConv2d
 from .base import sample_cells
 from .pieced import Pieced
 
@@ -222,9 +222,8 @@ class MMNet(Pieced):
         self.stage = Stage(config.ms_inputs, config)
 
     def piece(self, inputs: Inputs, z: Latent) -> Tensor:
-        """See :meth:`Pieced.piece`."""
         if isinstance(z, Tensor):
-            z = Kernels(z)  # the stages have one kernel, as they have one convolution
+            z = Conditioning(z)  # the stages have one kernel, as they have one convolution
         ms = inputs.ms
         L = sample_cells(ms, _RATIO)
         H, SH, memories = self.first(ms, L, inputs.P, z)

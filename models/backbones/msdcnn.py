@@ -49,7 +49,6 @@ class MSDCNN(Backbone):
         start_small(self.deep_last)
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
-        """See :meth:`Backbone.forward`."""
         x = stack(inputs.P, inputs.ms)
         shallow = F.relu(self.shallow_second(F.relu(self.shallow_first(x, z)), z))
         deep = self.deep_wide(F.relu(self.deep_first(x, z)), z)

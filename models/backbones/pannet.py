@@ -47,7 +47,6 @@ class PanNet(Backbone):
         start_small(self.last)
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
-        """See :meth:`Backbone.forward`."""
         ms = self.up(high_pass(sample_cells(inputs.ms, _RATIO)))
         h = F.relu(self.first(stack(ms, high_pass(inputs.P)), z))
         for block in self.blocks:

@@ -105,7 +105,6 @@ class PanNeXtU(Backbone):
             last.bias.zero_()
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
-        """See :meth:`Backbone.forward`."""
         # PAN's low-pass minus MS: where it is zero, PAN's detail is the band's detail
         x = stack(inputs.detail, inputs.P - inputs.detail - inputs.M[:, :1], inputs.ms)
         full = F.pixel_shuffle(self.head(self.norm(self._through(self.stem(x), z)), z), self.patch)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..contract import Core, Inputs
-from ..kernels import Kernels, Latent, WholeImage, is_fixed
+from ..kernels import Conditioning, GlobalLayer, Latent, is_fixed
 from .base import Backbone
 
 _AT_ONCE = 8 * 64 * 64  # pixels of the pieces that are worked on at once, without gradients
@@ -47,7 +47,6 @@ class Pieced(Backbone):
         """Predict the residual of all pixels, (R, group, H, W); see :meth:`Backbone.forward`."""
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
-        """See :meth:`Backbone.forward`."""
         size = inputs.P.shape[2], inputs.P.shape[3]
         rows, cols = (_starts(length, self.tile) for length in size)
         places = list(product(rows, cols))
@@ -79,21 +78,21 @@ class Pieced(Backbone):
             made = self.piece(self._cut(inputs, some), _repeat(z, len(some)))
             yield some, made.view(len(some), *inputs.M.shape[:2], *made.shape[2:])
 
-    def _shared(self, inputs: Inputs, z: Latent, places: list[Place]) -> Kernels:
+    def _shared(self, inputs: Inputs, z: Latent, places: list[Place]) -> Conditioning:
         """Return what the pieces of an image share, a row an image; write it down where that is wanted."""
-        rows, sums = len(inputs.M), dict[WholeImage, Tensor]()
-        latent = z.z if isinstance(z, Kernels) else z
-        assert not isinstance(latent, Kernels)
+        rows, sums = len(inputs.M), dict[GlobalLayer, Tensor]()
+        latent = z.z if isinstance(z, Conditioning) else z
+        assert not isinstance(latent, Conditioning)
         for some in self._groups(places):
-            taken = Kernels(None if latent is None else latent.repeat(len(some), 1, 1))
+            taken = Conditioning(None if latent is None else latent.repeat(len(some), 1, 1))
             self.piece(self._cut(inputs, some), taken)
             for part, made in taken.made.items():
                 seen = made.view(len(some), rows, *made.shape[1:]).sum(0)
                 sums[part] = sums[part] + seen if part in sums else seen
         shared = {part: each / len(places) for part, each in sums.items()}
-        if isinstance(z, Kernels):
+        if isinstance(z, Conditioning):
             z.made.update(shared)
-        return Kernels(latent, shared)
+        return Conditioning(latent, shared)
 
     def _groups(self, places: list[Place]) -> Iterator[list[Place]]:
         """Yield places of pieces that are worked on at once: all of them where gradients are wanted."""
@@ -131,9 +130,9 @@ def _fading(image: Tensor) -> Tensor:
 
 def _repeat(z: Latent, times: int) -> Latent:
     """Give every piece what its image has; one row serves all images."""
-    if not isinstance(z, Kernels):
+    if not isinstance(z, Conditioning):
         return z
     made = {
         part: each if len(each) == 1 else each.repeat(times, *[1] * (each.dim() - 1)) for part, each in z.made.items()
     }
-    return Kernels(z.z, made)
+    return Conditioning(z.z, made)

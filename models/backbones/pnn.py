@@ -28,6 +28,5 @@ class PNN(Backbone):
         start_small(self.last)
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
-        """See :meth:`Backbone.forward`."""
         h = F.relu(self.first(stack(inputs.P, inputs.ms), z))
         return inputs.wanted(self.last(F.relu(self.second(h, z)), z))

@@ -100,7 +100,6 @@ class PixelDiffusion(FusionModel):
 
     @classmethod
     def from_header(cls, header: dict[str, Any]) -> Self:
-        """See :meth:`FusionModel.from_header`."""
         return cls(PixelConfig.from_dict(header["config"]))
 
     def noise(self, seed: int = 0) -> Tensor:

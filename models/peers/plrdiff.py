@@ -168,7 +168,6 @@ class PLRDiff(PixelDiffusion):
 
     @classmethod
     def from_header(cls, header: dict[str, Any]) -> Self:
-        """See :meth:`FusionModel.from_header`."""
         return cls(PLRConfig.from_dict(header["config"]))
 
     def check(self, bands: int, ratio: float) -> None:

@@ -18,7 +18,7 @@ from rasterio.windows import Window
 from ksdiff_cli.products import make_pair
 from ksdiff_cli.raster.open import BLOCK_CACHE
 from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
-from ksdiff_cli.raster.registration import guard
+from ksdiff_cli.raster.registration import check_registration
 
 TILE, MARGIN, PASSES = 1024, 64, 3
 
@@ -61,7 +61,7 @@ def measure(scene: Scene) -> str:
             "plain": cpu(lambda: plain(pair, MARGIN)),
             "statistics": cpu(pair.statistics),
             "plain without margins": cpu(lambda: plain(pair, 0)),
-            "registration guard": cpu(lambda: guard(scene, correct=False)),
+            "registration guard": cpu(lambda: check_registration(scene, correct=False)),
         }
         size = f"{pair.shape[1]} x {pair.shape[0]} x {pair.bands}"
     return f"{size}; " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in figures.items())

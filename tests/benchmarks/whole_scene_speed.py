@@ -322,9 +322,9 @@ def main():
         return
     if options.alone:
         if options.alone != "fusionnet":
-            from ksdiff_cli.process import reuse_memory, wait_quietly
+            from ksdiff_cli.process import keep_freed_memory, wait_quietly
 
-            reuse_memory()
+            keep_freed_memory()
             wait_quietly()
         print(json.dumps(run_network(options, options.alone)))
         return
