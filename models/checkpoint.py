@@ -59,6 +59,8 @@ def save_model(model: FusionModel, path: Path, *, sensor: Mapping[str, Any], tra
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o666 & ~umask)  # safetensors' files are for their owner alone
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())  # a run's resume state goes once its weights are here
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: the weights cannot be written ({error})") from None

@@ -71,7 +71,7 @@ for task in json.loads(sys.argv[1]):  # one process for each, all from one that 
 KILLS: dict[str, tuple[tuple[Any, ...], int]] = {
     # where, and how many windows are fused when the same command is given again
     "before the first window": (("ksdiff_cli.sharpening.pipeline", "Windows", "read", 1, "before"), 18),
-    "a shard is written but has no name": (("os", "", "fsync", 7, "after"), 14),
+    "a shard is written but has no name": (("os", "", "fsync", 13, "after"), 14),
     "a shard has just got its name": (("pathlib", "Path", "replace", 9, "after"), 12),
     "all shards are there": (("ksdiff_cli.sharpening.assembly", "", "read_ahead", 1, "before"), 0),
     "in the middle of the output": (("ksdiff_cli.sharpening.assembly", "Seams", "add", 2, "after"), 0),

@@ -38,7 +38,7 @@ def atomic_write(
     *,
     sync: bool = False,
     shared: bool = False,
-    put: Callable[[Path, Path], object] = Path.replace,
+    put: Callable[[Path, Path], object] | None = None,
 ) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; what is there when the block ends well becomes ``path``.
 
@@ -50,7 +50,7 @@ def atomic_write(
         path: the file to be; its folder exists.
         sync: wait until the disk has it before it gets its name: for what a power cut may not take.
         shared: processes, perhaps of several machines, may write the same content at once, and any of them may be last.
-        put: gives the finished file its name.
+        put: gives the finished file its name; None renames it.
 
     Raises:
         OSError: it cannot be written, or somebody else wrote to ``path`` meanwhile; as it comes, for those who then
@@ -66,11 +66,27 @@ def atomic_write(
                 os.fsync(file.fileno())
         if not shared:
             check_still(path, before)
-        put(growing, path)
+        if put is None:
+            growing.replace(path)
+        else:
+            put(growing, path)
+        if sync:
+            _sync_folder(path.parent)
     except BaseException:
         with suppress(OSError):
             growing.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the disk has a folder's names, where the system can."""
+    if sys.platform != "win32":
+        with suppress(OSError):
+            file = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
 
 
 def check_still(path: Path, before: list[int] | None) -> None:

@@ -126,7 +126,7 @@ def atomic_raster(output: Path) -> Iterator[Path]:
     """
     partial = growing_name(output)
     try:
-        with explained(output, partial), atomic_write(output, put=put_raster):
+        with explained(output, partial), atomic_write(output, sync=True, put=put_raster):
             yield partial
     finally:
         beside = [partial.with_name(partial.stem + end) for end in BESIDE]

@@ -64,7 +64,7 @@ class _Sink(io.FileIO):
 @contextmanager
 def _new_file(target: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
     """Open a new HDF5 file that appears under its name when the block ends well; also yield what checks the disk."""
-    with atomic_write(target) as growing, _Sink(growing, "w+") as sink:
+    with atomic_write(target, sync=True) as growing, _Sink(growing, "w+") as sink:
         with h5py.File(sink, "w") as file:
             yield file, sink.check
         sink.check()

@@ -33,7 +33,7 @@ _SIDE, _RATIO = 64, 4  # of the image on which draws are tried: pixels, and PAN 
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """The window to make."""
+    """The raster of standard deviations to make, and the draws behind it."""
 
     output: Path
     """GeoTIFF to write, float32, DN; on the grid and with the nodata and scale of the sharpened one, without offset."""
