@@ -6,13 +6,16 @@ See :mod:`ksdiff_cli.api`.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
-from ksdiff_cli.checks import Nodata, Registration, check_choice, check_number, check_seed, read_nodata
+from ksdiff_cli.checks import check_choice, check_number, check_seed
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.options import keywords
+from ksdiff_cli.options.patches import PatchOptions
 from ksdiff_cli.process import usable_threads
 from ksdiff_cli.progress import ProgressCallback, silent
 
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig
     from ksdiff_cli.patches.dataset import PatchFile
     from ksdiff_cli.patches.prepare import Prepared
-    from ksdiff_cli.patches.sources import Geometry
     from ksdiff_cli.sensors import Sensor
     from ksdiff_cli.training.options import Precision, Recipe
     from ksdiff_cli.training.presets import Preset
@@ -43,44 +45,15 @@ def _drop(line: str) -> None:
     """Take a note and drop it."""
 
 
-def prepare_patches(
-    *scenes: Name,
-    output: Name = "patches",
-    patch: int = 64,
-    sensor: str | None = None,
-    src_nodata: Nodata | tuple[Nodata, Nodata] = None,
-    ratio: int | None = None,
-    pan_mtf: float | None = None,
-    geometry: "Geometry" = "area",
-    max_cloud: float = 5.0,
-    max_saturated: float = 5.0,
-    warp: bool = False,
-    registration: Registration = "check",
-    seed: int = 0,
-    overwrite: bool = False,
-    resume: bool = True,
-    progress: ProgressCallback = silent,
-) -> "Prepared":
+@keywords(PatchOptions)
+def prepare_patches(*scenes: Name, options: PatchOptions, progress: ProgressCallback = silent) -> "Prepared":
     """Make training, validation, test and full-resolution patches from scenes by Wald's protocol.
 
     The command is ``ksdiff prepare-data``.
 
     Args:
         scenes: folders with a PAN/MS pair or a product, folders of such folders, or HDF5 files of gt and pan tiles.
-        output: folder for train.h5, valid.h5, test.h5, full.h5 and quicklook.png.
-        patch: side of a training patch in MS pixels, at least 8.
-        sensor: a sensor's name or file, for all scenes; None takes what products say.
-        src_nodata: see :func:`ksdiff_cli.sharpen_scene`.
-        ratio: degrade by this instead of the scene's own ratio.
-        pan_mtf: MTF of the reduced PAN at its Nyquist frequency, (0, 1); None takes the sensor's.
-        geometry: where reduced pixels sit: by area as on the ground, or on pixels 4k+2 as in PanCollection.
-        max_cloud: largest share of cloud and shadow in a patch, percent.
-        max_saturated: largest share of saturated pixels in a patch, percent.
-        warp: see :func:`ksdiff_cli.sharpen_scene`.
-        registration: see :func:`ksdiff_cli.sharpen_scene`.
-        seed: of the split.
-        overwrite: replace an earlier set of patches.
-        resume: go on where a killed run of the same call stopped.
+        options: how.
         progress: told how far it is.
 
     Returns:
@@ -91,26 +64,8 @@ def prepare_patches(
             out of its range.
     """
     from ksdiff_cli.patches import prepare
-    from ksdiff_cli.patches.plan import PatchOptions
 
-    check_choice("registration", registration, Registration)
-    options = PatchOptions(
-        tuple(map(Path, scenes)),
-        Path(output),
-        patch=patch,
-        sensor=sensor,
-        ratio=ratio,
-        pan_mtf=pan_mtf,
-        geometry=geometry,
-        max_cloud=max_cloud,
-        max_saturated=max_saturated,
-        warp=warp,
-        register=registration == "correct",
-        check_registration=registration != "skip",
-        nodata=read_nodata(src_nodata),
-        seed=seed,
-    )
-    return prepare.prepare_patches(options, overwrite=overwrite, resume=resume, progress=progress)
+    return prepare.prepare_patches(replace(options, scenes=tuple(map(Path, scenes))), progress)
 
 
 def _weights(name: Name | None) -> Path | None:
@@ -195,8 +150,6 @@ def train(
             one that works there now, or a value out of its range.
         ModelError: weights or a configuration that cannot be used.
     """
-    from dataclasses import replace
-
     import torch
 
     from ksdiff_cli.files.names import Inputs

@@ -13,6 +13,20 @@ Registration = Literal["check", "correct", "skip"]
 Dtype = Literal["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
 """Data types that an output may be given."""
 
+Format = Literal["GTiff", "COG", "VRT"]
+"""Of an output: GeoTIFF, cloud optimized GeoTIFF (with overviews), or a virtual raster with a folder of GeoTIFFs."""
+Mtf = Literal["scene", "sensor"]
+"""Whose MTF counts: the camera found in the scene, or the sensor's table."""
+MethodName = Literal[
+    "ksdiff", "exp", "brovey", "gsa", "bdsd-pc", "mtf-glp-fs", "bt-h", "mtf-glp-hpm-r", "awlp", "pracs"
+]
+"""What sharpens: the network, or a classical method by name (exp: interpolation only). Here, as listing them must load
+no method; a test compares it with the registry."""
+Geometry = Literal["area", "toolbox"]
+"""Where reduced pixels sit: by pixel areas, as on the ground, or on pixels 4k+2, as in PanCollection's files."""
+CropName = Literal["full", "cut21", "cut30"]
+"""Which part of an image is measured: all, or without a border of 21 or 30 pixels, as the literature has it."""
+
 Nodata = float | Literal["none"] | None
 """What means "no data" in an image: a value, in place of what its file declares; "none": no value does, though the file
 declares one; None: what the file declares."""

@@ -8,9 +8,10 @@ from typing import Any
 from conftest import PairFiles
 from rasterio.windows import Window
 
+from ksdiff_cli.checks import Format
 from ksdiff_cli.output.creation import BLOCK
 from ksdiff_cli.output.pixels import choose_format
-from ksdiff_cli.output.writer import Format, check_output, new_raster
+from ksdiff_cli.output.writer import check_output, new_raster
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.products.scene_files import scene_inputs
 from ksdiff_cli.raster.crop import Crop, crop_pair

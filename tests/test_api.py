@@ -245,7 +245,7 @@ def test_nothing_given() -> None:
 def test_commands_offer_what_the_api_takes() -> None:
     from inspect import signature
 
-    from ksdiff_cli.checks import Dtype
+    from ksdiff_cli.checks import Dtype, Format, Geometry
     from ksdiff_cli.commands.evaluate import evaluate
     from ksdiff_cli.commands.prepare_data import prepare_data
     from ksdiff_cli.commands.sharpen import sharpen
@@ -253,8 +253,6 @@ def test_commands_offer_what_the_api_takes() -> None:
     from ksdiff_cli.evaluation.cases import Protocol
     from ksdiff_cli.evaluation.prior import Prior
     from ksdiff_cli.metrics import CropName
-    from ksdiff_cli.output.writer import Format
-    from ksdiff_cli.patches.sources import Geometry
     from ksdiff_cli.training.options import Precision, Recipe
 
     for command, name, choices in (

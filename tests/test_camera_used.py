@@ -20,10 +20,11 @@ from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.camera import camera_kernel
 from ksdiff_cli.numerics.grids import corner_aligned
 from ksdiff_cli.numerics.projection import place_camera
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster.camera import find_camera, ms_camera
 from ksdiff_cli.raster.pair import open_pair
-from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, sharpen_scene
+from ksdiff_cli.sharpening.engine import Sharpened, sharpen_scene
 
 Array = Any
 GAIN, COMPENSATION = 0.3, 0.8

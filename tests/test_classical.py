@@ -18,11 +18,12 @@ from ksdiff_cli.fusers.classical import Classical, Upsampling, make_fuser
 from ksdiff_cli.metrics import ergas, measure_reduced
 from ksdiff_cli.numerics.moments import JointMoments, LowTail, solve
 from ksdiff_cli.numerics.toolbox import decimate, interp23tap, mtf_filter
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster.pair import open_pair
 from ksdiff_cli.sensors import SENSORS, find_sensor
-from ksdiff_cli.sharpening.engine import SharpenOptions, sharpen_scene
+from ksdiff_cli.sharpening.engine import sharpen_scene
 
 REFERENCE = {
     "exp": "exp",

@@ -21,10 +21,11 @@ from ksdiff_cli.numerics.camera import camera_kernel
 from ksdiff_cli.numerics.grids import Axis, GridMap, corner_aligned, degrade, upsample
 from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.numerics.projection import place_camera
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster.pair import Tile, open_pair
 from ksdiff_cli.sensors import SENSORS
-from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, sharpen_scene
+from ksdiff_cli.sharpening.engine import Sharpened, sharpen_scene
 from ksdiff_cli.sharpening.uncertainty import Spread
 from ksdiff_cli.simulation.camera import simulate_arrays
 

@@ -29,12 +29,13 @@ from ksdiff_cli.files.content import contents, find_other
 from ksdiff_cli.files.workdir import lock_folder
 from ksdiff_cli.fusers.classical import Classical, Network, Upsampling, make_fuser
 from ksdiff_cli.fusers.consistent import Consistent
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.products.mosaic import ImageTile, join_tiles
 from ksdiff_cli.progress import silent
 from ksdiff_cli.sharpening import distributed, worker
 from ksdiff_cli.sharpening.distributed import Workers, open_workers
-from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, job_folder, sharpen_scene
+from ksdiff_cli.sharpening.engine import Sharpened, job_folder, sharpen_scene
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.worker import pack, unpack
 
@@ -179,7 +180,8 @@ def test_the_same_command_goes_on_after_the_client_was_killed(files: PairFiles, 
     script = (
         "import sys\nfrom pathlib import Path\nfrom distributed_maker import Slow\n"
         "from ksdiff_cli.products import make_pair\n"
-        "from ksdiff_cli.sharpening.engine import SharpenOptions, sharpen_scene\n"
+        "from ksdiff_cli.options.sharpening import SharpenOptions\n"
+        "from ksdiff_cli.sharpening.engine import sharpen_scene\n"
         "from ksdiff_cli.sharpening.distributed import Workers, open_workers\n"
         "pan, ms, out, scheduler = sys.argv[1:]\n"
         "with open_workers(scheduler=scheduler) as workers:\n"

@@ -17,9 +17,10 @@ from scipy.ndimage import minimum_filter
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers.classical import Upsampling
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster.pair import Scene, open_pair
-from ksdiff_cli.sharpening.engine import SharpenOptions, sharpen_scene
+from ksdiff_cli.sharpening.engine import sharpen_scene
 
 Array = Any
 

@@ -18,6 +18,7 @@ FLOORS = (
     ("_version", "errors"),
     ("checks", "process", "progress"),
     ("files", "sensors"),
+    ("options",),
     ("models", "numerics"),
     ("raster", "metrics", "weights"),
     ("products", "output", "report", "classical"),
@@ -166,6 +167,8 @@ def test_commands_import_their_tools_when_called(name: str) -> None:
         "commands",
         "errors",
         "files",
+        "options",
+        "sensors",
         "progress",
         "",
     }

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics.grids import corner_aligned, degrade, upsample
+from ksdiff_cli.options.patches import PatchOptions
 from ksdiff_cli.patches.area import reach
 from ksdiff_cli.patches.layout import SPLITS, common_side, lay_regions, windows
-from ksdiff_cli.patches.plan import PatchOptions
 from ksdiff_cli.patches.prepare import prepare_patches
 from ksdiff_cli.patches.sources import PairSource
 from ksdiff_cli.raster.pair import BandSource, Scene, open_pair
@@ -233,11 +233,11 @@ def test_an_existing_output_is_kept_unless_told(tmp_path) -> None:
     with pytest.raises(KsdiffError, match="--overwrite"):
         prepare(folder, output, seed=5)
     assert (output / "train.h5").read_bytes() == before
-    prepare_patches(PatchOptions((folder,), output, patch=16, seed=5), overwrite=True)
+    prepare_patches(PatchOptions((folder,), output, patch=16, seed=5, overwrite=True))
     assert (output / "train.h5").read_bytes() != before
     (output / "thesis.txt").write_text("years of work")
     with pytest.raises(KsdiffError, match=r"thesis\.txt"):
-        prepare_patches(PatchOptions((folder,), output, patch=16), overwrite=True)
+        prepare_patches(PatchOptions((folder,), output, patch=16, overwrite=True))
     assert (output / "thesis.txt").exists()
 
 

@@ -11,7 +11,7 @@ from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics.toolbox import decimate, interp23tap, mtf_filter
-from ksdiff_cli.patches.plan import PatchOptions
+from ksdiff_cli.options.patches import PatchOptions
 from ksdiff_cli.patches.prepare import prepare_patches
 from ksdiff_cli.sensors import find_sensor
 from ksdiff_cli.simulation.files import simulate_scene

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.workdir import Workdir
+from ksdiff_cli.options.patches import PatchOptions
 from ksdiff_cli.patches import parts
-from ksdiff_cli.patches.plan import PatchOptions
 from ksdiff_cli.patches.prepare import prepare_patches
 from ksdiff_cli.patches.workspace import workspace_folder
 
@@ -121,7 +122,7 @@ def die_with_the_older_set_moved(options: PatchOptions) -> None:
         die()
 
     Path.rename = deadly
-    prepare_patches(options, overwrite=True)
+    prepare_patches(replace(options, overwrite=True))
 
 
 def meet_a_full_disk(options: PatchOptions, size: int) -> None:
@@ -165,7 +166,7 @@ def test_killed_around_every_rename_it_still_ends_with_the_same_bytes(options, e
         assert deaths < 200, "no progress"
     assert deaths > 4
     if status:  # killed after the last rename: the output is whole, the rest only rubbish
-        prepare_patches(options, overwrite=True)
+        prepare_patches(replace(options, overwrite=True))
     assert contents(options.output) == expected
     assert visible(tmp_path) == ["patches"]
 
@@ -206,9 +207,9 @@ def test_killed_while_replacing_an_older_set_leaves_one_of_the_two_whole(options
     prepare_patches(older)
     assert in_child(die_with_the_older_set_moved, options) == -signal.SIGKILL
     with pytest.raises(KeyboardInterrupt):  # which puts the older one back first, whatever comes then
-        prepare_patches(options, overwrite=True, progress=lambda *_: signal.raise_signal(signal.SIGINT))
+        prepare_patches(replace(options, overwrite=True), progress=lambda *_: signal.raise_signal(signal.SIGINT))
     assert contents(options.output)["train.h5"] != expected["train.h5"]
-    prepare_patches(options, overwrite=True)
+    prepare_patches(replace(options, overwrite=True))
     assert contents(options.output) == expected
     assert visible(tmp_path) == ["patches"]
 
@@ -242,16 +243,16 @@ def test_other_options_or_scenes_start_anew(options, expected, tmp_path) -> None
     assert any("discarded" in note for note in done.notes)
     assert contents(options.output) == expected
     with pytest.raises(KeyboardInterrupt):
-        prepare_patches(options, overwrite=True, progress=interrupt_at(10))
+        prepare_patches(replace(options, overwrite=True), progress=interrupt_at(10))
     os.utime(options.scenes[0] / "ms.tif", ns=(1, 1))
-    done = prepare_patches(options, overwrite=True)
+    done = prepare_patches(replace(options, overwrite=True))
     assert any("discarded" in note for note in done.notes)
 
 
 def test_no_resume_starts_anew(options) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare_patches(options, progress=interrupt_at(10))
-    done = prepare_patches(options, resume=False)
+    done = prepare_patches(replace(options, resume=False))
     assert not any("took up" in note for note in done.notes)
 
 

@@ -12,9 +12,9 @@ from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics.canvas import draw_text, text_size
+from ksdiff_cli.options.patches import PatchOptions
 from ksdiff_cli.patches import plan, quicklook
 from ksdiff_cli.patches.masks import Rule, at_top, largest_dn
-from ksdiff_cli.patches.plan import PatchOptions
 from ksdiff_cli.patches.prepare import prepare_patches
 from ksdiff_cli.raster.pair import QualityBand
 from ksdiff_cli.sensors import find_sensor

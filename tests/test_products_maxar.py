@@ -10,7 +10,8 @@ import rasterio
 from products_maker import EIGHT, FOUR
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.patches.plan import PatchOptions, plan_patches
+from ksdiff_cli.options.patches import PatchOptions
+from ksdiff_cli.patches.plan import plan_patches
 from ksdiff_cli.products import find_scenes
 from ksdiff_cli.sensors import SENSORS
 

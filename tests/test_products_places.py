@@ -17,7 +17,8 @@ from products_maker import C2
 from rasterio.shutil import copy
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.patches.plan import PatchOptions, plan_patches
+from ksdiff_cli.options.patches import PatchOptions
+from ksdiff_cli.patches.plan import plan_patches
 from ksdiff_cli.products import find_scenes
 
 ARCHIVES = ("scene.tar", "scene.tar.gz", "scene.tgz", "scene.zip")

@@ -13,8 +13,8 @@ from rasterio.errors import RasterioError
 from rasterio.transform import Affine
 
 from ksdiff_cli import KsdiffError, sharpen_scene
+from ksdiff_cli.checks import Format
 from ksdiff_cli.output.vrt import write_vrt
-from ksdiff_cli.output.writer import Format
 from ksdiff_cli.simulation.files import simulate_arrays
 
 Array = NDArray[Any]

@@ -21,13 +21,14 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine
 from rasterio.warp import transform_bounds
 
+from ksdiff_cli.checks import Format
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import Inputs
 from ksdiff_cli.output import creation
 from ksdiff_cli.output.pixels import PixelFormat, choose_format
 from ksdiff_cli.output.statistics import BandStatistics
 from ksdiff_cli.output.vrt import write_vrt
-from ksdiff_cli.output.writer import Format, check_output, space_needed
+from ksdiff_cli.output.writer import check_output, space_needed
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster.crop import crop_to, find_crop
 from ksdiff_cli.raster.pair import open_pair

@@ -13,10 +13,11 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.classical import Network, Upsampling, make_fuser
 from ksdiff_cli.numerics.moments import SceneStatistics
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.output.writer import new_raster
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster.pair import Tile
-from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, sharpen_scene
+from ksdiff_cli.sharpening.engine import Sharpened, sharpen_scene
 
 Array = Any
 

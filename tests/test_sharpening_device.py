@@ -19,9 +19,10 @@ from ksdiff_cli.fusers.classical import Network
 from ksdiff_cli.fusers.device import DeviceTransfer, free_memory, has_bf16
 from ksdiff_cli.fusers.divided import Divider
 from ksdiff_cli.numerics.boxes import Box, Tiling
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster.pair import open_pair
-from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, job_folder, sharpen_scene
+from ksdiff_cli.sharpening.engine import Sharpened, job_folder, sharpen_scene
 from ksdiff_cli.sharpening.plan import DeviceNeed, Need, device_needed, make_plan
 from ksdiff_cli.sharpening.worker import pack, unpack
 

@@ -12,9 +12,10 @@ from scipy.ndimage import gaussian_filter
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers.classical import Upsampling
 from ksdiff_cli.numerics.boxes import Box, Tiling
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.sharpening.assembly import Seams
-from ksdiff_cli.sharpening.engine import SharpenOptions, sharpen_scene
+from ksdiff_cli.sharpening.engine import sharpen_scene
 from ksdiff_cli.sharpening.pipeline import make_windows, read_ahead
 from ksdiff_cli.sharpening.plan import GB, MOST_AHEAD, Need, make_plan, memory_needed
 

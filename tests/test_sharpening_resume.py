@@ -20,11 +20,12 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.workdir import lock_folder
 from ksdiff_cli.fusers.classical import Upsampling
 from ksdiff_cli.numerics.moments import SceneStatistics
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.output import geotiff, vrt
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster.pair import Tile
 from ksdiff_cli.sharpening import assembly
-from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, job_folder, sharpen_scene
+from ksdiff_cli.sharpening.engine import Sharpened, job_folder, sharpen_scene
 
 Array = Any
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,7 +37,8 @@ from pathlib import Path
 import ksdiff_cli.sharpening.engine
 from ksdiff_cli.fusers.classical import Upsampling
 from ksdiff_cli.products import make_pair
-from ksdiff_cli.sharpening.engine import SharpenOptions, sharpen_scene
+from ksdiff_cli.options.sharpening import SharpenOptions
+from ksdiff_cli.sharpening.engine import sharpen_scene
 
 ksdiff_cli.sharpening.engine.QUICK = 0
 

@@ -4,6 +4,7 @@ Each is two steps: ``gather`` draws coefficients from a whole scene, block by bl
 it. A new method is one file and one line below.
 """
 
+from ksdiff_cli.checks import Geometry
 from ksdiff_cli.classical import (
     awlp,
     bdsd_pc,
@@ -15,7 +16,7 @@ from ksdiff_cli.classical import (
     mtf_glp_hpm_r,
     pracs,
 )
-from ksdiff_cli.classical.method import Geometry, Method, SceneBlock, Setup, fuse, make_block, make_setup
+from ksdiff_cli.classical.method import Method, SceneBlock, Setup, fuse, make_block, make_setup
 
 __all__ = ["METHODS", "Geometry", "Method", "SceneBlock", "Setup", "fuse", "make_block", "make_setup"]
 

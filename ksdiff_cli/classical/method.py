@@ -2,18 +2,17 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from ksdiff_cli.checks import Geometry
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.camera import Kernel, SceneCamera
 from ksdiff_cli.numerics.moments import JointMoments, divide
 from ksdiff_cli.numerics.toolbox import is_power_of_two
 from ksdiff_cli.sensors import Sensor, find_sensor
-
-Geometry = Literal["area", "toolbox"]
 
 _FLOOR = 0.05
 

@@ -1,41 +1,63 @@
-"""Options that several commands share: one spelling, one help text, and the panels of ``--help``."""
+"""From options to the command line: their fields become Typer's parameters."""
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
-from ksdiff_cli import checks
-from ksdiff_cli.checks import LARGEST_SEED
+from ksdiff_cli.checks import MethodName
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.options import (
+    ALIGNMENT,
+    CLUSTER,
+    CUTTING,
+    INPUTS,
+    MEASURING,
+    METHOD,
+    NETWORK,
+    OUTPUT,
+    PATCHES,
+    RUNNING,
+    SCENE,
+    TRAINING,
+    Option,
+    Options,
+    default_of,
+    options_of,
+)
+from ksdiff_cli.options.measuring import MeasureOptions
+from ksdiff_cli.options.shared import (
+    HasDevice,
+    HasOverwrite,
+    HasSeed,
+    HasSensor,
+    HasSrcNodata,
+    HasThreads,
+    read_src_nodata,
+)
 
-INPUTS = "Inputs"
-OUTPUT = "Output"
-SCENE = "Scene"
-PATCHES = "Patches"
-MEASURING = "Measuring"
-METHOD = "Method"
-ALIGNMENT = "PAN against MS"
-CUTTING = "Cutting and memory"
-CLUSTER = "Many scenes, many processes"
-TRAINING = "Training"
-NETWORK = "Network"
-RUNNING = "Running"
-"""Panels of ``--help``, the same names in every command."""
-
-# Typed by hand so that `--help` imports no method; a test compares it with the registry.
-MethodName = Literal[
-    "ksdiff", "exp", "brovey", "gsa", "bdsd-pc", "mtf-glp-fs", "bt-h", "mtf-glp-hpm-r", "awlp", "pracs"
+__all__ = [
+    "ALIGNMENT",
+    "CLUSTER",
+    "CUTTING",
+    "INPUTS",
+    "MEASURING",
+    "METHOD",
+    "NETWORK",
+    "OUTPUT",
+    "PATCHES",
+    "RUNNING",
+    "SCENE",
+    "TRAINING",
+    "argument",
+    "complete_method",
+    "option",
+    "takes",
 ]
-"""What sharpens: the network, or a classical method by name (exp: interpolation only)."""
-
-
-def complete_sensor(incomplete: str) -> list[str]:
-    """Return the sensors whose short names begin as typed, for the shell; in small letters if so typed."""
-    from ksdiff_cli.sensors import SENSORS
-
-    names = [name.lower() if incomplete.islower() else name for name in SENSORS]
-    return [name for name in names if name.startswith(incomplete)]
 
 
 def complete_method(incomplete: str) -> list[str]:
@@ -48,203 +70,130 @@ def option(panel: str, *names: str, help: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
-def read_nodata(given: str | None) -> Any:
-    """Return what ``--src-nodata`` says of PAN and of MS, see :func:`ksdiff_cli.checks.read_nodata`.
-
-    Raises:
-        typer.BadParameter: it says nothing that is understood.
-    """
-    try:
-        return checks.read_nodata(given, "--src-nodata")
-    except KsdiffError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
 def argument(*, help: str, metavar: str, **more: Any) -> Any:
     """Return an argument; see ``typer.Argument`` for the rest."""
     return typer.Argument(help=help, metavar=metavar, show_default=False, **more)
 
 
+def typed(kind: type[Options], name: str) -> Any:
+    """Return a field of options as Typer's annotation, for commands that have no options object of their own."""
+    each, one = options_of(kind)[name]
+    return Annotated[one.typed or each, _typer_option(name, each, one)]
+
+
+def takes(kind: type[Options]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of a class: in place of its parameter ``options`` it gets one for each field.
+
+    Values that cannot be are bad usage: one line, exit code 2.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def command(**given: Any) -> None:
+            try:
+                options = kind(**{name: value for name, value in _chosen(kind, given) if value is not None})
+            except KsdiffError as error:
+                raise typer.BadParameter(_spelled(kind, str(error))) from None
+            function(options=options, **given)
+
+        parameters = []
+        for one in inspect.signature(function).parameters.values():
+            parameters += _parameters(kind) if one.name == "options" else [_keyword(one)]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        del command.__wrapped__  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def read_nodata(text: str | None) -> Any:
+    """Return what ``--src-nodata`` says of PAN and of MS.
+
+    Raises:
+        typer.BadParameter: it says nothing that is understood.
+    """
+    try:
+        return (None, None) if text is None else read_src_nodata(text)
+    except KsdiffError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _keyword(one: inspect.Parameter) -> inspect.Parameter:
+    return one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+
+
+def _parameters(kind: type[Options]) -> list[inspect.Parameter]:
+    found: list[tuple[str, Any, Any]] = []
+    for name, (each, one) in options_of(kind).items():
+        for flag, (_, help) in one.flags.items():
+            found.append((_parameter(flag), Annotated[bool, option(one.panel, flag, help=help)], False))
+        if not one.flags:
+            default = default_of(kind, name)
+            # a flag that says no is not given by default; what is typed in another form has no default of that form
+            shown = None if one.typed else False if default is True else default
+            found.append((name, Annotated[one.typed or each, _typer_option(name, each, one)], shown))
+    return [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, annotation, default in found
+    ]
+
+
+def _parameter(flag: str) -> str:
+    return flag.strip("-").replace("-", "_")
+
+
+def _names(name: str, one: Option) -> tuple[str, ...]:
+    return one.names or (f"--{name.replace('_', '-')}",)
+
+
+def _typer_option(name: str, each: Any, one: Option) -> Any:
+    more = dict(one.more)
+    kinds = {part for part in get_args(each) if part is not NoneType} if _is_union(each) else {each}
+    if kinds <= {int, float}:
+        more |= {"min": None if one.above else one.min, "max": one.max}
+    return option(one.panel, *_names(name, one), help=one.help, metavar=one.metavar, **more)
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType)
+
+
+def _chosen(kind: type[Options], given: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Take what was typed for the options out of ``given``; None for what was not."""
+    found: list[tuple[str, Any]] = []
+    for name, (_, one) in options_of(kind).items():
+        if one.flags:
+            set_flags = [flag for flag in one.flags if given.pop(_parameter(flag))]
+            if len(set_flags) > 1:
+                raise KsdiffError(f"{set_flags[0]} and {set_flags[1]} exclude each other: leave one out")
+            found.append((name, one.flags[set_flags[0]][0] if set_flags else None))
+            continue
+        value = given.pop(name)
+        if default_of(kind, name) is True:
+            value = not value
+        found.append((name, one.read(value) if one.read and value else None if one.read else value))
+    return found
+
+
+def _spelled(kind: type[Options], text: str) -> str:
+    """Return a message in which a field that it begins with, or names behind that, is called as on the command line."""
+    first, _, rest = text.partition(" ")
+    if first not in options_of(kind):
+        return text
+    rest = rest.replace("goes with method ", "goes with --method ")
+    return f"{_names(first, options_of(kind)[first][1])[0]} {rest}"
+
+
+Seed = typed(HasSeed, "seed")
+Device = typed(HasDevice, "device")
+Threads = typed(HasThreads, "threads")
+SensorName = typed(HasSensor, "sensor")
+SrcNodata = typed(HasSrcNodata, "src_nodata")
+ReportFile = typed(MeasureOptions, "report")
+Overwrite = typed(HasOverwrite, "overwrite")
 Quiet = Annotated[bool, option(RUNNING, "--quiet", "-q", help="No progress and no notes on stderr.")]
 Json = Annotated[bool, option(OUTPUT, "--json", help="Print one JSON object on stdout instead of a table.")]
-Overwrite = Annotated[
-    bool, option(OUTPUT, "--overwrite", help="Replace an existing output. Default: refuse, and leave it as it is.")
-]
-SrcNodata = Annotated[
-    str | None,
-    option(
-        INPUTS,
-        "--src-nodata",
-        metavar="VALUE | PAN,MS",
-        help="Value of pixels without data in PAN and MS, in place of what the files declare: 0, nan, or 0,-9999 for "
-        "PAN and MS; none: all are data; file: as it declares. Default: file.",
-    ),
-]
-DstNodata = Annotated[
-    float | None,
-    option(
-        OUTPUT,
-        "--dst-nodata",
-        metavar="VALUE",
-        help="Value of pixels without data in the output. Default: that of MS, else of PAN, else 0 where it is needed.",
-    ),
-]
-Device = Annotated[
-    str,
-    option(RUNNING, "--device", help="Where a network runs: auto, cpu, cuda or cuda:N. auto takes a GPU if there is."),
-]
-Seed = Annotated[
-    int,
-    option(
-        RUNNING,
-        "--seed",
-        min=0,
-        max=LARGEST_SEED,
-        help="Seed of every random number; the same seed gives the same bytes.",
-    ),
-]
-Threads = Annotated[
-    int | None,
-    option(RUNNING, "--threads", min=1, metavar="N", help="CPU threads, of each process. Default: all cores."),
-]
-SensorName = Annotated[
-    str | None,
-    option(
-        INPUTS,
-        "--sensor",
-        metavar="NAME | FILE.toml",
-        autocompletion=complete_sensor,
-        help="Sensor by name (WV3, worldview-3, LC08 …; all: ksdiff info sensors) or a sensor file: gives bands, bit "
-        "depth and MTF gains. Default: what the product or file says, else generic gains.",
-    ),
-]
-Register = Annotated[
-    bool,
-    option(ALIGNMENT, "--register", help="Correct the shift between PAN and MS that their georeference leaves."),
-]
-NoRegistrationCheck = Annotated[
-    bool,
-    option(
-        ALIGNMENT,
-        "--no-registration-check",
-        help="Do not measure that shift. Default: it is measured, and over 1 MS pixel is refused.",
-    ),
-]
-Warp = Annotated[
-    bool,
-    option(
-        ALIGNMENT,
-        "--warp",
-        help="Warp MS to PAN's grid where its CRS differs or it is rotated against PAN. Default: refuse such MS.",
-    ),
-]
-Checkpoint = Annotated[
-    Path | None,
-    option(
-        METHOD,
-        "--checkpoint",
-        metavar="FILE",
-        help="Weights of ksdiff to use (.safetensors). Default: those shipped with the package.",
-    ),
-]
-ReportFile = Annotated[
-    Path | None,
-    option(
-        OUTPUT,
-        "--report",
-        metavar="OUT.html",
-        help="Write a page with tables, pictures and error maps. Default: no page.",
-    ),
-]
-Format = Annotated[
-    Literal["GTiff", "COG", "VRT"],
-    option(
-        OUTPUT,
-        "--format",
-        "-f",
-        case_sensitive=False,
-        help="GTiff; COG: cloud optimized, the only one with overviews; VRT: out.vrt and its tiles in out_tiles/.",
-    ),
-]
-Window = Annotated[
-    str | None,
-    option(
-        OUTPUT,
-        "--window",
-        metavar="ROW,COL,HEIGHT,WIDTH",
-        help="Make only this part, in pixels of the whole output, from 0. Default: all of it.",
-    ),
-]
-Bbox = Annotated[
-    str | None,
-    option(
-        OUTPUT,
-        "--bbox",
-        metavar="XMIN,YMIN,XMAX,YMAX",
-        help="Make only the pixels that this box touches, in the units of PAN's CRS. Default: all of them.",
-    ),
-]
-BboxCrs = Annotated[
-    str,
-    option(
-        OUTPUT,
-        "--bbox-crs",
-        metavar="CRS",
-        show_default=False,
-        help="CRS of --bbox, e.g. EPSG:4326 for longitude and latitude in degrees. Default: PAN's.",
-    ),
-]
-Quicklook = Annotated[
-    Path | None,
-    option(
-        OUTPUT,
-        "--quicklook",
-        metavar="OUT.png",
-        help="Draw PAN, MS and the result beside each other. Default: no picture.",
-    ),
-]
-Sharpness = Annotated[
-    float | None,
-    option(
-        METHOD,
-        "--sharpness",
-        min=-1,
-        max=2,
-        help="How much sharper than PAN the network's result is to be, as the share of what a blur of PAN by .9 pixels "
-        "takes away; less than 0 is softer. Default: 0, as sharp as PAN.",
-    ),
-]
-Consistent = Annotated[
-    bool,
-    option(
-        METHOD,
-        "--consistent",
-        help="Correct the result until it shows, seen through the MS camera, the MS that went in. The camera is found "
-        "in the scene (see --mtf); PAN and MS must lie on each other. Default: leave it as the method made it.",
-    ),
-]
-Mtf = Annotated[
-    Literal["scene", "sensor"] | None,
-    option(
-        METHOD,
-        "--mtf",
-        help="How sharp MS is believed to be: scene, as found in the scene where it tells; sensor, as the sensor's "
-        "table says (--sensor). Default: scene for --consistent and spectral fidelity, sensor for MTF methods.",
-    ),
-]
-UncertaintyFile = Annotated[
-    Path | None,
-    option(
-        OUTPUT,
-        "--uncertainty",
-        metavar="OUT_STD.tif",
-        help="Write the standard deviation of --draws results too, DN, float32: it says where errors are large, but is "
-        "far smaller itself. Takes that many times as long. Default: no such file.",
-    ),
-]
-Draws = Annotated[
-    int, option(METHOD, "--draws", metavar="N", min=2, max=64, help="Draws of z_T for --uncertainty, 2 to 64.")
-]
 Workers = Annotated[
     int | None,
     option(

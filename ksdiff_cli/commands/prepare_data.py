@@ -1,106 +1,32 @@
 """ksdiff prepare-data: scenes in, patches for training and testing out."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from ksdiff_cli.commands import options
+from ksdiff_cli.commands import options as typed
 from ksdiff_cli.commands.console import note, print_json, progress, stdout
+from ksdiff_cli.options.patches import PatchOptions
 
 if TYPE_CHECKING:
     from ksdiff_cli.patches.prepare import Forecast, Prepared
 
 
+@typed.takes(PatchOptions)
 def prepare_data(
     scenes: Annotated[
         list[Path],
-        options.argument(
+        typed.argument(
             metavar="SCENE…",
             help="Folder with a PAN/MS pair or a product, folder of such folders, or .h5 file of gt and pan tiles.",
         ),
     ],
-    output: Annotated[
-        Path,
-        options.option(
-            options.OUTPUT,
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Folder for train.h5, valid.h5, test.h5, full.h5 and quicklook.png.",
-        ),
-    ] = Path("patches"),
-    patch: Annotated[
-        int,
-        options.option(options.PATCHES, "--patch", min=8, help="Side of a training patch in MS pixels."),
-    ] = 64,
-    ratio: Annotated[
-        int | None,
-        options.option(
-            options.PATCHES,
-            "--ratio",
-            min=2,
-            help="Degrade by this, PAN pixels per MS pixel. Default: the scene's own ratio (.h5 tiles: 4).",
-        ),
-    ] = None,
-    pan_mtf: Annotated[
-        float | None,
-        options.option(
-            options.PATCHES,
-            "--pan-mtf",
-            min=0.01,
-            max=0.99,
-            help="MTF of the reduced PAN at Nyquist, a share. Default: the sensor's.",
-        ),
-    ] = None,
-    geometry: Annotated[
-        Literal["area", "toolbox"],
-        options.option(
-            options.PATCHES,
-            "--geometry",
-            help="Reduced pixels by area, as on the ground, or on 4k+2, as in PanCollection.",
-        ),
-    ] = "area",
-    max_cloud: Annotated[
-        float,
-        options.option(
-            options.PATCHES,
-            "--max-cloud",
-            min=0,
-            max=100,
-            metavar="PERCENT",
-            help="Leave out patches with more cloud or shadow than this share, in percent.",
-        ),
-    ] = 5.0,
-    max_saturated: Annotated[
-        float,
-        options.option(
-            options.PATCHES,
-            "--max-saturated",
-            min=0,
-            max=100,
-            metavar="PERCENT",
-            help="Leave out patches with more saturated pixels than this share, in percent.",
-        ),
-    ] = 5.0,
-    sensor: options.SensorName = None,
-    src_nodata: options.SrcNodata = None,
-    warp: options.Warp = False,
-    register: options.Register = False,
-    no_registration_check: options.NoRegistrationCheck = False,
-    seed: options.Seed = 0,
+    options: PatchOptions,
     dry_run: Annotated[
-        bool, options.option(options.OUTPUT, "--dry-run", help="Say what would be made, and make nothing.")
+        bool, typed.option(typed.OUTPUT, "--dry-run", help="Say what would be made, and make nothing.")
     ] = False,
-    no_resume: Annotated[
-        bool,
-        options.option(
-            options.OUTPUT, "--no-resume", help="Start anew. Default: go on where an interrupted run stopped."
-        ),
-    ] = False,
-    overwrite: options.Overwrite = False,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
+    quiet: typed.Quiet = False,
+    as_json: typed.Json = False,
 ) -> None:
     """Make training, validation and test patches from scenes by Wald's protocol.
 
@@ -108,38 +34,19 @@ def prepare_data(
 
     Example: ksdiff prepare-data scene/ --dry-run
     """
-    if register and no_registration_check:
-        raise typer.BadParameter("--register measures the shift: leave out --no-registration-check")
-
-    from ksdiff_cli.patches.plan import PatchOptions
     from ksdiff_cli.patches.prepare import forecast_patches, prepare_patches
     from ksdiff_cli.patches.workspace import workspace_folder
 
-    chosen = PatchOptions(
-        tuple(scenes),
-        output,
-        patch=patch,
-        sensor=sensor,
-        ratio=ratio,
-        pan_mtf=pan_mtf,
-        geometry=geometry,
-        max_cloud=max_cloud,
-        max_saturated=max_saturated,
-        warp=warp,
-        register=register,
-        check_registration=not no_registration_check,
-        nodata=options.read_nodata(src_nodata),
-        seed=seed,
-    )
+    options = replace(options, scenes=tuple(scenes))
     if dry_run:
-        _print_forecast(forecast_patches(chosen, overwrite=overwrite), output, quiet=quiet, as_json=as_json)
+        _print_forecast(forecast_patches(options), options.output, quiet=quiet, as_json=as_json)
         return
     try:
         with progress("prepare-data", quiet=quiet) as report:
-            done = prepare_patches(chosen, overwrite=overwrite, resume=not no_resume, progress=report)
+            done = prepare_patches(options, report)
     except KeyboardInterrupt:
-        if workspace_folder(output).exists():
-            note(f"interrupted: the same command goes on from here ({workspace_folder(output)})", quiet=quiet)
+        if (left := workspace_folder(options.output)).exists():
+            note(f"interrupted: the same command goes on from here ({left})", quiet=quiet)
         raise
     _print_result(done, quiet=quiet, as_json=as_json)
 

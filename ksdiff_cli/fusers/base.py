@@ -14,7 +14,7 @@ from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.pair import ScenePair, Tile
 
 if TYPE_CHECKING:
-    from ksdiff_cli.classical import Geometry
+    from ksdiff_cli.checks import Geometry
     from ksdiff_cli.sensors import Sensor
 
 

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ksdiff_cli.classical import METHODS, Geometry, SceneBlock, Setup, fuse, make_setup
+from ksdiff_cli.checks import Geometry, Mtf
+from ksdiff_cli.classical import METHODS, SceneBlock, Setup, fuse, make_setup
 from ksdiff_cli.classical.thinned import ThinSurvey
 from ksdiff_cli.errors import KsdiffError, did_you_mean
 from ksdiff_cli.fusers.base import Fuser, check_pan
@@ -17,7 +18,7 @@ from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.process import usable_threads
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.camera import Mtf, find_camera
+from ksdiff_cli.raster.camera import find_camera
 from ksdiff_cli.raster.nodata import hint_fill
 from ksdiff_cli.raster.pair import ScenePair, Swath, Tile
 from ksdiff_cli.sensors import Sensor

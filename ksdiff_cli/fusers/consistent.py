@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ksdiff_cli.checks import Mtf
 from ksdiff_cli.fusers.anchors import spread_windows
 from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.fidelity import Fidelity, measure_fidelity
@@ -18,7 +19,7 @@ from ksdiff_cli.numerics.boxes import ALIGN, Box
 from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.numerics.projection import Camera, place_camera, sum_up
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.camera import MsCamera, Mtf, find_camera, ms_camera
+from ksdiff_cli.raster.camera import MsCamera, find_camera, ms_camera
 from ksdiff_cli.raster.pair import ScenePair, Tile
 
 STEPS = 3

@@ -13,12 +13,13 @@ from itertools import islice
 
 import numpy as np
 
+from ksdiff_cli.checks import Mtf
 from ksdiff_cli.fusers.anchors import spread_windows
 from ksdiff_cli.metrics.d_sr import Explained
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.projection import place_camera
-from ksdiff_cli.raster.camera import Mtf, ms_camera
+from ksdiff_cli.raster.camera import ms_camera
 from ksdiff_cli.raster.pair import ScenePair
 
 Look = Callable[[Box], tuple[Array, Array]]

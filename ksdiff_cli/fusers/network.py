@@ -28,7 +28,7 @@ from ksdiff_cli.raster.pair import ObservedTile, ScenePair, Tile
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ksdiff_cli.classical import Geometry
+    from ksdiff_cli.checks import Geometry
     from ksdiff_cli.models.contract import Statistics
     from ksdiff_cli.models.observation import Observed
     from ksdiff_cli.sensors import Sensor

@@ -1,11 +1,11 @@
 """Which part of an image is measured: the crop protocols in use in the literature."""
 
-from typing import Literal, get_args
+from typing import get_args
 
+from ksdiff_cli.checks import CropName
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics import Array
 
-CropName = Literal["full", "cut21", "cut30"]
 CROPS: tuple[CropName, ...] = get_args(CropName)
 _CUT: dict[str, int] = {"full": 0, "cut21": 21, "cut30": 30}
 

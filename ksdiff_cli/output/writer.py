@@ -4,8 +4,8 @@ from collections.abc import Container, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
+from ksdiff_cli.checks import Format
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import BESIDE, SIDECARS, Inputs, check_free, check_location, check_place
 from ksdiff_cli.output.geotiff import RasterTarget, new_cog, new_geotiff
@@ -15,9 +15,6 @@ from ksdiff_cli.raster.pair import ScenePair
 
 _WRITES = {"TFW": ".tfw", "WORLDFILE": ".wld", "RPB": ".RPB", "RPCTXT": "_RPC.TXT", "PROFILE": ".RPB"}
 """Which file beside an output a creation option may have GDAL write."""
-
-Format = Literal["GTiff", "COG", "VRT"]
-"""Of an output: GeoTIFF, cloud optimized GeoTIFF (with overviews), or a virtual raster with a folder of GeoTIFFs."""
 
 
 def check_output(

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ksdiff_cli.checks import Nodata, check_choice, check_number, check_seed
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.content import identify
 from ksdiff_cli.files.names import Inputs
 from ksdiff_cli.numerics.boxes import Box
+from ksdiff_cli.options.patches import PatchOptions
 from ksdiff_cli.patches.layout import SPLITS, Regions, Split, check_patch, lay_regions
-from ksdiff_cli.patches.masks import Rule
-from ksdiff_cli.patches.sources import Geometry, PairSource, Source, TileSource, open_tiles
+from ksdiff_cli.patches.sources import PairSource, Source, TileSource, open_tiles
 from ksdiff_cli.patches.toolbox import check_toolbox
 from ksdiff_cli.products import find_scenes
 from ksdiff_cli.products.scene_files import identify_scene, scene_inputs
@@ -26,57 +25,6 @@ from ksdiff_cli.sensors import Sensor
 
 _OFF = 0.05  # share by which the true ratio may differ from that of patches at full resolution
 _TILES_RATIO = 4  # of PanCollection's sensors
-
-
-@dataclass(frozen=True)
-class PatchOptions:
-    """What a set of patches is made of; the same options give the same bytes."""
-
-    scenes: tuple[Path | Scene, ...]
-    """Folders with scenes, scenes found before, or HDF5 files of tiles with gt and pan at equal resolution."""
-    output: Path
-    """Folder for train.h5, valid.h5, test.h5 and full.h5."""
-    patch: int = 64
-    """Side of a training patch in MS pixels."""
-    sensor: str | None = None
-    """Short name that stands for every scene; ``None`` takes what products say."""
-    ratio: int | None = None
-    """Ratio to degrade by; ``None`` takes the scene's own, and 4 for tiles, whose PAN is at the MS scale already."""
-    pan_mtf: float | None = None
-    """MTF of the reduced PAN at its Nyquist frequency, (0, 1); ``None`` takes the sensor's. Sharper PAN occurs too."""
-    geometry: Geometry = "area"
-    """Where reduced pixels sit: by pixel areas as on the ground, or on pixels 4k+2 as in PanCollection's files."""
-    max_cloud: float = 5.0
-    """Largest share of cloud and cloud shadow in a window, percent; more and it is left out."""
-    max_saturated: float = 5.0
-    """Largest share of saturated pixels in a window, percent."""
-    warp: bool = False
-    """Whether MS in another CRS than PAN, or rotated against it, is warped to PAN's grid; else it is refused."""
-    register: bool = False
-    """Whether the shift between PAN and MS is corrected."""
-    check_registration: bool = True
-    """Whether that shift is measured, and refused if it is large."""
-    nodata: tuple[Nodata, Nodata] = (None, None)
-    """What means "no data" in PAN and in MS of the scenes in folders."""
-    seed: int = 0
-    """Of the split; see :func:`ksdiff_cli.checks.check_seed`."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be; which sides of a patch go with a scene, its ratio tells."""
-        if not self.scenes:
-            raise KsdiffError("no scene: name folders with scenes, or HDF5 files of tiles")
-        check_number("patch", self.patch, 8, whole=True)
-        check_number("ratio", self.ratio, 2, whole=True, optional=True)
-        check_number("pan_mtf", self.pan_mtf, 0.01, 0.99, optional=True)
-        check_choice("geometry", self.geometry, Geometry)
-        check_number("max_cloud", self.max_cloud, 0, 100)
-        check_number("max_saturated", self.max_saturated, 0, 100)
-        check_seed(self.seed)
-
-    @property
-    def rule(self) -> Rule:
-        """Which windows are kept."""
-        return Rule(self.max_cloud, self.max_saturated)
 
 
 @dataclass
@@ -114,6 +62,7 @@ def plan_patches(options: PatchOptions) -> list[Plan]:
     Raises:
         KsdiffError: see :func:`prepare_patches`.
     """
+    options.check_scenes()
     plans: list[Plan] = []
     for path in options.scenes:
         if isinstance(path, Scene):
@@ -136,7 +85,9 @@ def plan_patches(options: PatchOptions) -> list[Plan]:
 
 
 def _plan_scene(scene: Scene, options: PatchOptions) -> Plan:
-    scene, found = check_registration(scene, correct=options.register) if options.check_registration else (scene, [])
+    found: Sequence[str] = ()
+    if options.registration != "skip":
+        scene, found = check_registration(scene, correct=options.registration == "correct")
 
     @contextmanager
     def reopen() -> Iterator[Sequence[Source]]:

@@ -24,11 +24,12 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.content import check_unchanged
 from ksdiff_cli.files.names import Inputs
 from ksdiff_cli.numerics.moments import SceneStatistics
+from ksdiff_cli.options.patches import PatchOptions
 from ksdiff_cli.patches.cutting import cut_full, cut_windows
 from ksdiff_cli.patches.layout import SPLITS
-from ksdiff_cli.patches.masks import REASONS
+from ksdiff_cli.patches.masks import REASONS, Rule
 from ksdiff_cli.patches.parts import FILES, Cut, FileName, Part, choose_cut, lay_parts
-from ksdiff_cli.patches.plan import PatchOptions, Plan, plan_patches
+from ksdiff_cli.patches.plan import Plan, plan_patches
 from ksdiff_cli.patches.quicklook import QUICKLOOK, draw_quicklook
 from ksdiff_cli.patches.sources import NothingFitError, PairSource, Source, reduced_statistics, statistics_blocks
 from ksdiff_cli.patches.workspace import Workspace, is_published, open_workspace, workspace_folder
@@ -77,6 +78,10 @@ class StepCounter:
         self.progress(self.done, self.total, self.note)
 
 
+_NOT_OF_BYTES = ("output", "scenes", "overwrite", "resume")
+"""Options that the files' bytes do not depend on; scenes count by their content."""
+
+
 @dataclass
 class Prepared:
     """What came out."""
@@ -94,15 +99,11 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
 
 
-def prepare_patches(
-    options: PatchOptions, *, overwrite: bool = False, resume: bool = True, progress: ProgressCallback = silent
-) -> Prepared:
+def prepare_patches(options: PatchOptions, progress: ProgressCallback = silent) -> Prepared:
     """Make train, valid, test and full-resolution files from scenes.
 
     Args:
         options: the scenes and how to cut them.
-        overwrite: replace an earlier set of patches.
-        resume: go on where an interrupted run of the same command stopped.
         progress: told after every block of work.
 
     Returns:
@@ -112,20 +113,20 @@ def prepare_patches(
         KsdiffError: no scene found, scenes that do not go into one file, too small a scene, only nodata, an output
             that exists, or that another process is making.
     """
-    check_output(options.output, overwrite or is_published(options.output))
+    check_output(options.output, options.overwrite or is_published(options.output))
     plans = plan_patches(options)
     output, reads = options.output.resolve(), [options.sensor] if options.sensor else []
     inputs = Inputs([*(path for plan in plans for path in plan.inputs.files), *reads])
     made_of = _made_of(options, plans)
-    check_output(options.output, overwrite or is_published(options.output, made_of), inputs)
+    check_output(options.output, options.overwrite or is_published(options.output, made_of), inputs)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with (
             rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE),
-            open_workspace(options.output, made_of, resume=resume) as workspace,
+            open_workspace(options.output, made_of, resume=options.resume) as workspace,
         ):
             # another process may have ended meanwhile
-            check_output(options.output, overwrite or workspace.out == output, inputs)
+            check_output(options.output, options.overwrite or workspace.out == output, inputs)
             prepared = _make(options, plans, workspace, progress)
             for plan in plans:
                 check_unchanged(plan.identity["files"])
@@ -224,7 +225,7 @@ def _make_part(
         if part.steps:
             counter(part.steps)
         return
-    side, stride, rule = cut.sides[part.file], cut.strides[part.file], options.rule
+    side, stride, rule = cut.sides[part.file], cut.strides[part.file], Rule(options.max_cloud, options.max_saturated)
     with new_part(workspace.part(part)) as writer:
         for number, rect in part.blocks:
             source = sources[number]
@@ -284,7 +285,7 @@ def _check_counts(prepared: Prepared, options: PatchOptions) -> None:
 
 def _made_of(options: PatchOptions, plans: list[Plan]) -> dict[str, Any]:
     """Return all that the files' bytes depend on."""
-    chosen = {name: value for name, value in asdict(options).items() if name not in ("output", "scenes")}
+    chosen = {name: value for name, value in asdict(options).items() if name not in _NOT_OF_BYTES}
     scenes = [plan.identity for plan in plans]
     return {"options": chosen, "scenes": scenes, "attributes": _attributes(options, plans)}
 
@@ -306,7 +307,7 @@ def _attributes(options: PatchOptions, plans: list[Plan]) -> dict[str, Any]:
         "scenes": [plan.name for plan in plans],
         "ksdiff_version": __version__,
         "seed": options.seed,
-        "rule": str(options.rule),
+        "rule": str(Rule(options.max_cloud, options.max_saturated)),
         "max_cloud": options.max_cloud,
         "max_saturated": options.max_saturated,
     }
@@ -345,13 +346,13 @@ class Forecast:
     notes: list[str]
 
 
-def forecast_patches(options: PatchOptions, *, overwrite: bool = False) -> Forecast:
+def forecast_patches(options: PatchOptions) -> Forecast:
     """Say what :func:`prepare.prepare_patches` would make.
 
     Raises:
         KsdiffError: as there, as far as it can be known without looking at pixels.
     """
-    check_output(options.output, overwrite)
+    check_output(options.output, options.overwrite)
     plans = plan_patches(options)
     cut = choose_cut(plans, options.patch)
     parts = lay_parts(plans, cut)

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from ksdiff_cli.checks import Geometry
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.hdf5 import find_array, open_h5, read_attributes, reading
 from ksdiff_cli.numerics import Array
@@ -17,7 +18,6 @@ from ksdiff_cli.patches.masks import at_top, largest_dn
 from ksdiff_cli.raster.pair import ScenePair
 from ksdiff_cli.sensors import Sensor, find_sensor
 
-Geometry = Literal["area", "toolbox"]
 GEOMETRIES: dict[Geometry, "Wald"] = {"area": area, "toolbox": toolbox}
 """Where reduced pixels sit: by pixel areas, as on the ground, or on pixels 4k+2, as in PanCollection's files."""
 

@@ -2,17 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
+from ksdiff_cli.checks import Mtf
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics.camera import Kernel, SceneCamera, View, camera_kernel, fit_camera, view_boxes
 from ksdiff_cli.numerics.sharpness import resharpen
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.pair import ScenePair
 from ksdiff_cli.sensors import Sensor, find_sensor
-
-Mtf = Literal["scene", "sensor"]
-"""Whose MTF counts: the camera found in the scene, or the sensor's table."""
 
 
 @dataclass(frozen=True)

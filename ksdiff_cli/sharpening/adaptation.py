@@ -25,9 +25,9 @@ from ksdiff_cli.models.checkpoint import load_model, read_header, save_model, we
 from ksdiff_cli.models.contract import FusionModel, Stage
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import corner_aligned, degrade
+from ksdiff_cli.options.patches import PatchOptions
 from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.patches.layout import lay_regions
-from ksdiff_cli.patches.plan import PatchOptions
 from ksdiff_cli.patches.prepare import prepare_patches
 from ksdiff_cli.patches.sources import NothingFitError, PairSource
 from ksdiff_cli.products.scene_files import identify_content, identify_scene, scene_inputs
@@ -119,7 +119,7 @@ def adapt(
     with open_workdir(work, json.dumps([facts, known], sort_keys=True, default=str), busy) as folder:
         try:
             prepare = PatchOptions(
-                (scene,), work / "patches", patch, pan_mtf=pan_mtf, check_registration=False, seed=chosen.seed
+                (scene,), work / "patches", patch, pan_mtf=pan_mtf, registration="skip", seed=chosen.seed
             )
             if not prepare.output.exists():
                 _prepare(prepare, progress)

@@ -16,18 +16,19 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
-from ksdiff_cli.checks import Registration, check_choice, check_number
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.fusers.classical import make_fuser
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.options.sharpening import ArrayOptions, SharpenOptions
 from ksdiff_cli.output.pixels import choose_format
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.nodata import find_notes
 from ksdiff_cli.raster.open import BLOCK_CACHE
 from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair, open_pair
 from ksdiff_cli.raster.registration import check_registration
-from ksdiff_cli.sensors import Sensor
-from ksdiff_cli.sharpening.engine import SharpenOptions, plan_scene
+from ksdiff_cli.sensors import Sensor, find_sensor
+from ksdiff_cli.sharpening.engine import plan_scene
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.pipeline import Windows, make_windows
 
@@ -116,23 +117,6 @@ def write_labelled(made: Image, like: Any) -> Any:
     return result.rio.write_transform(transform)
 
 
-@dataclass(frozen=True)
-class ArrayOptions:
-    """How arrays are sharpened; see :func:`ksdiff_cli.sharpen_array`."""
-
-    sensor: Sensor
-    ratio: float | None = None
-    registration: Registration = "check"
-    tile: int | None = None
-    memory: float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be of any arrays."""
-        check_number("ratio", self.ratio, 1, optional=True)
-        check_choice("registration", self.registration, Registration)
-        SharpenOptions(self.tile, self.memory)  # which refuses theirs
-
-
 @dataclass
 class Canvas(Job):
     """A job whose windows go into an array, not into files."""
@@ -150,12 +134,15 @@ def sharpen_arrays(
     ms: Any,
     valid: Any,
     nodata: Any,
-    fuser: Fuser,
     options: ArrayOptions,
     progress: ProgressCallback = silent,
     note: Callable[[str], None] = lambda line: None,
 ) -> Any:
     """Sharpen NumPy arrays or xarray DataArrays; see :func:`ksdiff_cli.sharpen_array`."""
+    known = options.sensor if isinstance(options.sensor, Sensor) else find_sensor(options.sensor)
+    options = replace(options, sensor=known)
+    sharpness = options.sharpness or 0.0
+    fuser = make_fuser(options.method, options.checkpoint, options.device, options.seed, options.threads, sharpness)
     labelled = is_labelled(pan), is_labelled(ms)
     if labelled[0] != labelled[1]:
         raise KsdiffError("PAN and MS must be of one kind: give two arrays, or two DataArrays")
@@ -250,6 +237,7 @@ def fuse_images(
     try:
         with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), _as_file(pan) as first, _as_file(ms) as last:
             bands = tuple(BandSource(last, band, alpha_is_data=True) for band in range(1, len(ms.values) + 1))
+            assert isinstance(options.sensor, Sensor), "sharpen_arrays() finds it by its name"
             scene = Scene("arrays", BandSource(first), bands, options.sensor)
             try:
                 return _fuse(scene, fuser, options, progress, note)
@@ -270,7 +258,7 @@ def _fuse(
     with open_pair(scene) as pair:
         _check_ratio(pair, options.ratio)
         fuser.check(pair.bands, pair.true_ratio)
-        plan = plan_scene(pair, Path(), fuser, SharpenOptions(options.tile, options.memory, resume=False))
+        plan = plan_scene(pair, Path(), fuser, SharpenOptions(tile=options.tile, memory=options.memory, resume=False))
         statistics = pair.statistics(progress)
         pixels = choose_format(pair, statistics)
         out = np.full((pair.bands, *pair.shape), 0 if pixels.nodata is None else pixels.nodata, pixels.dtype)

@@ -2,8 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from numbers import Real
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,22 @@ import numpy as np
 import rasterio
 
 from ksdiff_cli._version import __version__
-from ksdiff_cli.checks import Dtype, check_choice, check_number
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.content import check_unchanged
 from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.fidelity import FIDELITY_TAG, PAN_TAG, Look, measure_fidelity, places
 from ksdiff_cli.numerics import Array
-from ksdiff_cli.numerics.boxes import Box, Tiling
+from ksdiff_cli.numerics.boxes import Box
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.output.creation import check_creation, fit_codec
 from ksdiff_cli.output.pixels import check_range, choose_format
 from ksdiff_cli.output.vrt import settle_tiles
-from ksdiff_cli.output.writer import Format, check_output, new_raster, space_needed
+from ksdiff_cli.output.writer import check_output, new_raster, space_needed
 from ksdiff_cli.process import usable_threads
 from ksdiff_cli.products.scene_files import identify_scene, scene_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.camera import Mtf, find_camera
-from ksdiff_cli.raster.crop import Crop, crop_pair, crop_to
+from ksdiff_cli.raster.camera import find_camera
+from ksdiff_cli.raster.crop import crop_pair, crop_to
 from ksdiff_cli.raster.nodata import check_declared, find_notes
 from ksdiff_cli.raster.open import BLOCK_CACHE
 from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
@@ -46,7 +45,6 @@ from ksdiff_cli.sharpening.pipeline import Maker, Windows, make_windows
 from ksdiff_cli.sharpening.plan import GB, DeviceNeed, Need, Plan, make_plan
 
 __all__ = [
-    "SharpenOptions",
     "Sharpened",
     "how",
     "is_claimed",
@@ -60,55 +58,6 @@ _BASE, _BASE_TORCH = 200_000_000, 500_000_000  # bytes of the process before the
 SEAM_TAG, CAMERAS_TAG = "KSDIFF_SEAM_SCORE", "KSDIFF_CAMERAS"
 QUICK = 2 * GB
 """Bytes of an output without compression up to which methods that are no networks keep no windows on the way."""
-
-
-@dataclass(frozen=True)
-class SharpenOptions:
-    """How a scene is cut and how the output is stored."""
-
-    tile: int | None = None
-    """Side of a window, in PAN pixels, a multiple of 16; None takes 1280, or less where memory asks for it. Another
-    side may change a pixel by rounding."""
-    memory: float | None = None
-    """GB that the whole process may take; None takes 2. Pixels depend on it as far as they depend on ``tile``."""
-    resume: bool = True
-    """Whether the windows that a killed run finished are kept; what is made anew in less than a minute keeps none."""
-    dtype: Dtype | None = None
-    """Data type of the output; None takes that of MS."""
-    format: Format = "GTiff"
-    """Format of the output."""
-    creation: Mapping[str, str] = field(default_factory=dict)
-    """GDAL creation options that replace the defaults."""
-    overwrite: bool = False
-    """Whether an existing output is replaced."""
-    window: Crop | None = None
-    """The part to make, in pixels of the whole output; None makes all of it."""
-    threads: int | None = None
-    """CPU threads that GDAL reads and compresses with, beside each other; None reads with one and compresses with all.
-    The output does not depend on it."""
-    fidelity: bool = True
-    """Whether the output is compared with MS and PAN, see :mod:`ksdiff_cli.fusers.fidelity`."""
-    nodata: float | None = None
-    """Value of invalid pixels; None takes what MS has, or one where it is needed."""
-    mtf: Mtf = "scene"
-    """Through whose camera it is compared."""
-    besides: Mapping[Path, str] = field(default_factory=dict)
-    """Other files that the command makes of this output, and what they depend on; a killed command knows them for its
-    own until :func:`ksdiff_cli.sharpening.job.forget` is called, which then ends the work."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be; that memory suffices, only the scene tells."""
-        check_number("tile", self.tile, 0, whole=True, optional=True)
-        if self.tile is not None:
-            Tiling(1, 1, int(self.tile))
-        check_number("memory", self.memory, 0, above=True, optional=True)
-        check_number("threads", self.threads, 1, whole=True, optional=True)
-        check_choice("format", self.format, Format)
-        check_choice("mtf", self.mtf, Mtf)
-        if self.dtype is not None:
-            check_choice("dtype", self.dtype, Dtype)
-        if self.nodata is not None and (isinstance(self.nodata, bool) or not isinstance(self.nodata, Real)):
-            raise KsdiffError(f"nodata {self.nodata!r}: give a number, or nan")
 
 
 @dataclass(frozen=True)
@@ -190,11 +139,11 @@ def sharpen_scene(
     with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE, **threads), open_pair(scene) as pair:
         check_declared(pair)
         fuser.check(pair.bands, pair.true_ratio)
-        pixels = replace(choose_format(pair, None, options.dtype, options.nodata), differences=differences)
+        pixels = replace(choose_format(pair, None, options.dtype, options.dst_nodata), differences=differences)
         creation = options.format == "COG", options.creation
         check_creation(*creation, pixels, pair.bands)
         codec = fit_codec(*creation, pixels, pair.bands, holes=False)
-        if options.nodata is not None and codec.lossy:
+        if options.dst_nodata is not None and codec.lossy:
             raise KsdiffError(
                 "--dst-nodata: the codec of --co is lossy, so no value can stand for nodata; leave it out"
             )
@@ -228,7 +177,7 @@ def _make(
 ) -> Sharpened:
     """Survey the scene, make the windows that are missing, put them together as they come."""
     statistics = pair.statistics(progress, fuser.watch(pair))
-    pixels = replace(choose_format(pair, statistics, options.dtype, options.nodata), differences=differences)
+    pixels = replace(choose_format(pair, statistics, options.dtype, options.dst_nodata), differences=differences)
     if options.dtype:
         check_range(pixels, statistics)
     given = {one.fill for one in (pair.scene.pan, *pair.scene.ms) if not one.declared and one.fill is not None}
@@ -257,7 +206,7 @@ def _make(
         seam = assembly.finish(progress)
         empty = (f"{output}: every pixel is nodata: PAN or MS holds none there",) if target.empty else ()
         look, std = _reader(job, assembly), statistics.ms_std
-        fidelity = measure_fidelity(pair, plan.region, look, std, mtf=options.mtf) if options.fidelity else None
+        fidelity = measure_fidelity(pair, plan.region, look, std, mtf=options.seen_by) if options.fidelity else None
         cameras = {CAMERAS_TAG: str(pair.camera)} if pair.camera else {}
         target.update_tags(**{SEAM_TAG: str(seam).lower()}, **(fidelity.tags() if fidelity else {}), **cameras)
         check_unchanged(folder.files)
@@ -319,7 +268,7 @@ def _facts(
         # windows of a CPU and of a GPU, which may round otherwise, are not mixed
         "method": dict(fuser.provenance()) | ({"DEVICE": "cuda"} if _device(fuser, pair) else {}),
         "dtype": options.dtype,
-        "nodata": options.nodata,
+        "nodata": options.dst_nodata,
         "cut": plan.facts,
         "camera": repr(find_camera(pair)) if fuser.uses_camera else None,
     }
@@ -328,7 +277,7 @@ def _facts(
 def how(options: SharpenOptions) -> str:
     """Say what the output, and what is made of it, depend on besides its windows."""
     others = sorted((str(path.absolute()), depends) for path, depends in options.besides.items())
-    return repr((options.format, sorted(options.creation.items()), options.mtf, others))
+    return repr((options.format, sorted(options.creation.items()), options.seen_by, others))
 
 
 def _found(output: Path, pair: ScenePair, plan: Plan) -> Sharpened:

@@ -19,10 +19,11 @@ from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.grids import corner_aligned
 from ksdiff_cli.numerics.moments import SceneStatistics
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.output.writer import check_output
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.pair import ObservedTile, Scene, ScenePair, Tile
-from ksdiff_cli.sharpening.engine import Sharpened, SharpenOptions, how, is_claimed, job_folder, sharpen_scene
+from ksdiff_cli.sharpening.engine import Sharpened, how, is_claimed, job_folder, sharpen_scene
 from ksdiff_cli.sharpening.job import owns
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
 

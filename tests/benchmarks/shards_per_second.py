@@ -19,9 +19,10 @@ import rasterio
 from rasterio.transform import Affine
 
 from ksdiff_cli.fusers.classical import Upsampling
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products import make_pair
 from ksdiff_cli.sharpening.distributed import open_workers
-from ksdiff_cli.sharpening.engine import SharpenOptions, sharpen_scene
+from ksdiff_cli.sharpening.engine import sharpen_scene
 from ksdiff_cli.sharpening.pipeline import make_windows
 
 TILE = 64

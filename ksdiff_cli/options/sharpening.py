@@ -1,0 +1,232 @@
+"""Options of sharpening a scene, and of sharpening arrays."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from ksdiff_cli.checks import Dtype, Format, Mtf, check_four
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.options import CUTTING, INPUTS, METHOD, OUTPUT, Option
+from ksdiff_cli.options.shared import (
+    HasCut,
+    HasDevice,
+    HasMethod,
+    HasOverwrite,
+    HasRegistration,
+    HasSeed,
+    HasSensor,
+    HasSrcNodata,
+    HasThreads,
+    HasWarp,
+)
+from ksdiff_cli.sensors import Sensor
+
+Window = tuple[int, int, int, int]
+Bounds = tuple[float, float, float, float]
+
+
+def read_bands(values: list[str]) -> list[int | str]:
+    """Return band numbers and names from texts of some of them, by commas.
+
+    Raises:
+        KsdiffError: one is empty.
+    """
+    bands = [band.strip() for value in values for band in value.split(",")]
+    if not all(bands):
+        raise KsdiffError(f"-b takes band numbers or names such as 3,2,1 or red,green, not {','.join(values)!r}")
+    return [int(band) if re.fullmatch("-?[0-9]{1,9}", band) else band for band in bands]
+
+
+def read_creation(values: list[str]) -> dict[str, str]:
+    """Return GDAL creation options from NAME=VALUE texts.
+
+    Raises:
+        KsdiffError: one is none.
+    """
+    for value in values:
+        if "=" not in value:
+            raise KsdiffError(f"--co takes NAME=VALUE, not {value}")
+    return {name: rest for name, _, rest in (value.partition("=") for value in values)}
+
+
+def _four(option: str, kind: Callable[[str], Any], what: str) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            first, second, third, fourth = (kind(number) for number in text.split(","))
+        except ValueError:
+            raise KsdiffError(f"{option} takes four {what}, not {text}") from None
+        return first, second, third, fourth
+
+    return read
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayOptions(HasSeed, HasDevice, HasThreads, HasCut, HasRegistration, HasMethod):
+    """How arrays are sharpened; see :func:`ksdiff_cli.sharpen_array`."""
+
+    sensor: Annotated[
+        str | Sensor | None, Option(INPUTS, "A sensor, its name, or its file. Default: the generic one.")
+    ] = None
+    ratio: Annotated[
+        float | None,
+        Option(
+            INPUTS,
+            "PAN pixels per MS pixel along a side, to be checked. Default: what sizes or georeference say.",
+            min=1,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharpenOptions(
+    HasOverwrite, HasSeed, HasDevice, HasThreads, HasRegistration, HasCut, HasWarp, HasSrcNodata, HasSensor, HasMethod
+):
+    """How a scene is sharpened and how the output is stored."""
+
+    adapt: Annotated[
+        float | None,
+        Option(
+            METHOD,
+            "Fine-tune the network on the scene itself first, so many minutes; the weights are kept beside the "
+            "output. Default: do not.",
+            metavar="MINUTES",
+            min=0.01,
+        ),
+    ] = None
+    consistent: Annotated[
+        bool,
+        Option(
+            METHOD,
+            "Correct the result until it shows, seen through the MS camera, the MS that went in. The camera is found "
+            "in the scene (see --mtf); PAN and MS must lie on each other. Default: leave it as the method made it.",
+        ),
+    ] = False
+    mtf: Annotated[
+        Mtf | None,
+        Option(
+            METHOD,
+            "How sharp MS is believed to be: scene, as found in the scene where it tells; sensor, as the sensor's "
+            "table says (--sensor). Default: scene for --consistent and spectral fidelity, sensor for MTF methods.",
+        ),
+    ] = None
+    uncertainty: Annotated[
+        Path | None,
+        Option(
+            OUTPUT,
+            "Write the standard deviation of --draws results too, DN, float32: it says where errors are large, but is "
+            "far smaller itself. Takes that many times as long. Default: no such file.",
+            metavar="OUT_STD.tif",
+        ),
+    ] = None
+    draws: Annotated[int, Option(METHOD, "Draws of z_T for --uncertainty, 2 to 64.", metavar="N", min=2, max=64)] = 8
+    bands: Annotated[
+        Sequence[int | str],
+        Option(
+            INPUTS,
+            "MS bands to sharpen, by number from 1 or by name, in this order: -b 3,2,1 or -b red -b green. "
+            "Default: all.",
+            names=("--bidx", "-b"),
+            metavar="BAND,…",
+            typed=list[str] | None,
+            read=read_bands,
+        ),
+    ] = ()
+    resume: Annotated[
+        bool,
+        Option(CUTTING, "Discard what an interrupted run left. Default: go on with it.", names=("--no-resume",)),
+    ] = True
+    dtype: Annotated[
+        Dtype | None,
+        Option(OUTPUT, "Data type of the output, rounded and clipped. Default: that of MS.", names=("--dtype", "-t")),
+    ] = None
+    creation: Annotated[
+        Mapping[str, str],
+        Option(
+            OUTPUT,
+            "GDAL creation option, such as COMPRESS=LZW; may be repeated. Default: tiled, lossless compression.",
+            names=("--co",),
+            metavar="NAME=VALUE",
+            typed=list[str] | None,
+            read=read_creation,
+        ),
+    ] = field(default_factory=dict)
+    dst_nodata: Annotated[
+        float | None,
+        Option(
+            OUTPUT,
+            "Value of pixels without data in the output. Default: that of MS, else of PAN, else 0 where it is needed.",
+            metavar="VALUE",
+        ),
+    ] = None
+    format: Annotated[
+        Format,
+        Option(
+            OUTPUT,
+            "GTiff; COG: cloud optimized, the only one with overviews; VRT: out.vrt and its tiles in out_tiles/.",
+            names=("--format", "-f"),
+            more={"case_sensitive": False},
+        ),
+    ] = "GTiff"
+    window: Annotated[
+        Window | None,
+        Option(
+            OUTPUT,
+            "Make only this part, in pixels of the whole output, from 0. Default: all of it.",
+            metavar="ROW,COL,HEIGHT,WIDTH",
+            typed=str | None,
+            read=_four("--window", int, "whole numbers row,col,height,width"),
+        ),
+    ] = None
+    bounds: Annotated[
+        Bounds | None,
+        Option(
+            OUTPUT,
+            "Make only the pixels that this box touches, in the units of PAN's CRS. Default: all of them.",
+            names=("--bbox",),
+            metavar="XMIN,YMIN,XMAX,YMAX",
+            typed=str | None,
+            read=_four("--bbox", float, "numbers xmin,ymin,xmax,ymax"),
+        ),
+    ] = None
+    bounds_crs: Annotated[
+        str,
+        Option(
+            OUTPUT,
+            "CRS of --bbox, e.g. EPSG:4326 for longitude and latitude in degrees. Default: PAN's.",
+            names=("--bbox-crs",),
+            metavar="CRS",
+            more={"show_default": False},
+        ),
+    ] = ""
+    quicklook: Annotated[
+        Path | None,
+        Option(OUTPUT, "Draw PAN, MS and the result beside each other. Default: no picture.", metavar="OUT.png"),
+    ] = None
+    fidelity: bool = True
+    """Whether the output is compared with MS and PAN, see :mod:`ksdiff_cli.fusers.fidelity`."""
+    besides: Mapping[Path, str] = field(default_factory=dict)
+    """Other files that the command makes of this output, and what they depend on; a killed command knows them for its
+    own until :func:`ksdiff_cli.sharpening.job.forget` is called, which then ends the work."""
+
+    @property
+    def networks_only(self) -> tuple[str, ...]:
+        return ("checkpoint", "adapt", "uncertainty", "sharpness")
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and not isinstance(self.dtype, str):  # NumPy's types and what is called as they are
+            object.__setattr__(self, "dtype", str(getattr(self.dtype, "__name__", self.dtype)))
+        super().__post_init__()
+        if self.window is not None:
+            check_four("window", self.window, "row, column, height, width", whole=True)
+        if self.bounds is not None:
+            check_four("bounds", self.bounds, "xmin, ymin, xmax, ymax")
+        if self.dst_nodata is not None and (isinstance(self.dst_nodata, bool) or not isinstance(self.dst_nodata, Real)):
+            raise KsdiffError(f"dst_nodata {self.dst_nodata!r}: give a number, or nan")
+
+    @property
+    def seen_by(self) -> Literal["scene", "sensor"]:
+        """Whose camera the output is compared with MS through."""
+        return self.mtf or "scene"
