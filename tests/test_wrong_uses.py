@@ -171,12 +171,12 @@ exp("a type too coarse", "-t uint16", "float32", ms="share.tif", more=("-t", "ui
 exp("an unknown format", "did you mean cog?", more=("-f", "cogg"), code=2)
 exp("a quicklook of unknown kind", "look.gif", ".png", more=("--quicklook", "@look.gif"))
 # parts, windows, machine
-exp("--tile 7", "--tile 7", "multiple of 16", more=("--tile", "7"))
+exp("--tile 7", "--tile 7", "multiple of 16", more=("--tile", "7"), code=2)
 exp("--tile x", "--tile", "integer", more=("--tile", "x"), code=2)
-exp("--tile 0", "--tile 0", "multiple of 16", more=("--tile", "0"))
-exp("--tile 32", "--tile 32", "at least 64", more=("--tile", "32"))
-exp("--memory nan", "memory nan", "number above 0", more=("--memory", "nan"))
-exp("--memory inf", "memory inf", "number above 0", more=("--memory", "inf"))
+exp("--tile 0", "--tile 0", "multiple of 16", more=("--tile", "0"), code=2)
+exp("--tile 32", "--tile 32", "at least 64", more=("--tile", "32"), code=2)
+exp("--memory nan", "memory nan", "number above 0", more=("--memory", "nan"), code=2)
+exp("--memory inf", "memory inf", "number above 0", more=("--memory", "inf"), code=2)
 exp("--memory too small", "--memory 0.01", "or more", more=("--memory", "0.01"))
 exp("--bbox outside", "--bbox", more=("--bbox", "0,0,1,1"))
 exp("--bbox of three", "--bbox takes four numbers", more=("--bbox", "0,0,1"), code=2)
@@ -215,7 +215,7 @@ exp("fine-tuning of a classical method", "--adapt goes with", more=("--method", 
 exp("the uncertainty of a classical method", "--uncertainty goes with", "gsa", more=(
     "--method", "gsa", "--uncertainty", "@std.tif",
 ), code=2)  # fmt: skip
-exp("fine-tuning without end", "adapt inf", more=("--method", "ksdiff", "--adapt", "inf"))
+exp("fine-tuning without end", "adapt inf", more=("--method", "ksdiff", "--adapt", "inf"), code=2)
 # evaluate
 add(
     "evaluate: no gt",
@@ -247,7 +247,7 @@ add("metrics: ratio below 1", lambda p: ("metrics", p / "ms.tif", "--reference",
     "--ratio", "greater than or equal to 1", code=2)  # fmt: skip
 add("metrics: ratio inf", lambda p: (
     "metrics", p / "ms.tif", "--reference", p / "ms.tif", "--ratio", "inf", "--json",
-), "ratio inf", "at least 1")  # fmt: skip
+), "ratio inf", "at least 1", code=2)  # fmt: skip
 add("metrics: ratio nan", lambda p: (
     "metrics", p / "ms.tif", "--reference", p / "ms.tif", "--ratio", "nan", "--json",
 ), "--ratio", "equal to 1", code=2)  # fmt: skip

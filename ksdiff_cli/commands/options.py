@@ -101,7 +101,7 @@ def takes(kind: type[Options]) -> Callable[[Callable[..., None]], Callable[..., 
             parameters += _parameters(kind) if one.name == "options" else [_keyword(one)]
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {one.name: one.annotation for one in parameters}
-        del command.__wrapped__  # type: ignore[attr-defined]
+        del command.__wrapped__
         return command
 
     return decorate
@@ -172,7 +172,9 @@ def _chosen(kind: type[Options], given: dict[str, Any]) -> list[tuple[str, Any]]
         value = given.pop(name)
         if default_of(kind, name) is True:
             value = not value
-        found.append((name, one.read(value) if one.read and value else None if one.read else value))
+        if one.read is not None:
+            value = None if value in (None, []) else one.read(value)
+        found.append((name, value))
     return found
 
 

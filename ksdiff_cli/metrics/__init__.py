@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ksdiff_cli.checks import CropName
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics.about import ABOUT, SOFTNESS, merit
 from ksdiff_cli.metrics.blocks import Block, Metric, make_block
@@ -20,7 +21,7 @@ from ksdiff_cli.metrics.d_sr import DSR, d_sr, rqnr
 from ksdiff_cli.metrics.ergas import Ergas, ergas
 from ksdiff_cli.metrics.full_blocks import FullBlock, FullMetric, make_full_block
 from ksdiff_cli.metrics.hqnr import hqnr
-from ksdiff_cli.metrics.protocol import CROPS, CropName, crop, crop_slices
+from ksdiff_cli.metrics.protocol import CROPS, crop, crop_slices
 from ksdiff_cli.metrics.psnr import Psnr, guess_peak, psnr
 from ksdiff_cli.metrics.q2n import Q2n, q2n, q2n_map
 from ksdiff_cli.metrics.q_avg import QAvg, q_avg

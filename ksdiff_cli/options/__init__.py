@@ -8,7 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, wraps
+from functools import wraps
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -86,7 +86,6 @@ class Options:
                 check_number(name, value, least, most, whole=float not in kinds, above=option.above)
 
 
-@cache
 def options_of(kind: type[Options]) -> dict[str, tuple[Any, Option]]:
     """Return the options among a dataclass's fields, in order: name -> type and option."""
     hints = get_type_hints(kind, include_extras=True)
@@ -111,11 +110,12 @@ def keywords(kind: type[Options]) -> Callable[[Callable[..., Returned]], Callabl
 
     Signature and docstring say so.
     """
+    known = set(options_of(kind))
 
     def decorate(function: Callable[..., Returned]) -> Callable[..., Returned]:
         @wraps(function)
         def call(*arguments: Any, options: Any = None, **given: Any) -> Returned:
-            chosen = {name: given.pop(name) for name in list(given) if name in options_of(kind)}
+            chosen = {name: given.pop(name) for name in known & set(given)}
             options = kind(**chosen) if options is None else replace(options, **chosen)
             return function(*arguments, options=options, **given)
 
