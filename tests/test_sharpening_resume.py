@@ -379,7 +379,7 @@ def test_what_a_run_leaves_that_is_killed_anywhere_goes(
 
 def test_interrupting_tells_how_to_go_on(files: PairFiles, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fuser = Counting(8, KeyboardInterrupt())
-    monkeypatch.setattr("ksdiff_cli.fusers.classical.make_fuser", lambda *arguments, **more: fuser)
+    monkeypatch.setattr("ksdiff_cli.sharpening.workflow.make_fuser", lambda *arguments, **more: fuser)
     command = ("sharpen", files.pan, files.ms, "-o", files.folder / "out.tif", "--tile", 64)
     stopped = run(*command, "--no-registration-check")
     assert stopped.exit_code == 130
