@@ -58,8 +58,8 @@ class Trainer:
         self.odds /= self.odds.sum()
         values = {
             "backbone": "unrolled",
-            "width": 48,
-            "band_width": 32,
+            "width": 32,
+            "band_width": 16,
             "trunk_blocks": 2,
             "band_blocks": 1,
             "prior": args.stage != "plain",
