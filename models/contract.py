@@ -347,6 +347,8 @@ class FusionModel(nn.Module, ABC):
         statistics: Statistics,
         ratio: int,
         gt: Tensor | None = None,
+        *,
+        upsampled: bool = True,
     ) -> Inputs:
         """Standardise a batch and, for a network shared by all bands, turn bands into entries.
 
@@ -356,6 +358,8 @@ class FusionModel(nn.Module, ABC):
             statistics: of the scenes the images come from.
             ratio: PAN pixels per MS pixel along a side.
             gt: (N, C, H, W) DN, when known.
+            upsampled: False leaves upsampled MS out, (N * C, 1, 0, 0), where MS is given as it was delivered: a network
+                that observes needs it only for its encoders.
         """
         statistics = self._units(statistics)
         if isinstance(ms, Observed):
@@ -364,7 +368,7 @@ class FusionModel(nn.Module, ABC):
         ms_std = _spread(statistics.ms_std, statistics.ms_mean)
         G = None if gt is None else (gt - statistics.ms_mean[..., None, None]) / ms_std
         if isinstance(ms, Observed):
-            return _observe(P, ms, statistics, G)
+            return _observe(P, ms, statistics, G, upsampled)
         M = (ms - statistics.ms_mean[..., None, None]).div_(ms_std)
         detail = P - low_pass(P, ratio)
         if self.config.bands is not None:
@@ -387,33 +391,35 @@ class FusionModel(nn.Module, ABC):
         statistics: Statistics,
         ratio: int,
         core: Core | None = None,
+        upsampled: bool = True,
     ) -> Tensor:
         """Pad, standardise, run ``network`` (Inputs -> (R, group, h, w) standardised, the core), and undo both."""
         core = core or (slice(0, pan.shape[-2]), slice(0, pan.shape[-1]))
         pan, ms = self._padded(pan, ms)
-        inputs = replace(self.prepare(pan, ms, statistics, ratio), core=core)
+        inputs = replace(self.prepare(pan, ms, statistics, ratio, upsampled=upsampled), core=core)
         with self._rounding(pan.device.type):
             fused = network(inputs)
         bands = (ms.ms if isinstance(ms, Observed) else ms).shape[1]
         fused = fused.reshape(len(pan), bands, *fused.shape[-2:])
         statistics = self._units(statistics)
         ms_std = _spread(statistics.ms_std, statistics.ms_mean, constant=0)
-        return fused.mul(ms_std).add_(statistics.ms_mean[..., None, None])
+        return torch.addcmul(statistics.ms_mean[..., None, None], fused, ms_std)
 
 
-def _observe(P: Tensor, observed: Observed, statistics: Statistics, G: Tensor | None) -> Inputs:
+def _observe(P: Tensor, observed: Observed, statistics: Statistics, G: Tensor | None, upsampled: bool) -> Inputs:
     """Make the inputs of a network that observes: one entry a band, which see all that their image has."""
     cameras = statistics.cameras
     if cameras is None:
         raise ModelError("a network that observes needs the scene's cameras")
     seen = _standardise(observed, cameras, statistics)
-    M = spread(seen.observed.ms, seen.observed, (P.shape[-2], P.shape[-1]))
+    ms, size = seen.observed.ms, (P.shape[-2], P.shape[-1])
     # what the mix of the bands lacks, in place of PAN's own detail
-    detail = P - seen.offset - mix(seen.weights, M)
-    (images, bands), size = M.shape[:2], M.shape[2:]
-    image = torch.arange(images, device=M.device).repeat_interleave(bands)
+    detail = P - seen.offset - spread(mix(seen.weights, ms), seen.observed, size)
+    M = spread(ms, seen.observed, size) if upsampled else ms.new_empty(*ms.shape[:2], 0, 0)
+    images, bands = ms.shape[:2]
+    image = torch.arange(images, device=ms.device).repeat_interleave(bands)
     G = None if G is None else G.reshape(-1, 1, *size)
-    return Inputs(P, detail, M.reshape(-1, 1, *size), M[:, :0], G, image, None, seen)
+    return Inputs(P, detail, M.flatten(0, 1)[:, None], M[:, :0], G, image, None, seen)
 
 
 def _standardise(observed: Observed, cameras: Cameras, statistics: Statistics) -> Observation:

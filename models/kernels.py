@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import ModelConfig
+from .layers import draw_normal
 
 _POOL = 4  # the factor backbone sees the features as 4 x 4 cells, whatever the image's size
 _HIDDEN = 32  # intermediate features of a generator
@@ -71,11 +72,11 @@ class ModeHead(nn.Module):
     def __init__(self, rank: int, size: int, channels: int) -> None:
         """Make a head for U^(n) of shape (rank, size)."""
         super().__init__()
-        self.query = nn.Parameter(torch.randn(rank, channels) / math.sqrt(channels))
+        self.query = nn.Parameter(draw_normal(torch.empty(rank, channels), 1 / math.sqrt(channels)))
         self.project = nn.Linear(channels, size, bias=False)
-        nn.init.normal_(self.project.weight, std=0.1 / math.sqrt(channels))
+        draw_normal(self.project.weight, 0.1 / math.sqrt(channels))
         # Row 0 is all ones and carries the identity; the other rows are directions in which z can bend the kernel.
-        base = torch.randn(rank, size).sign()
+        base = draw_normal(torch.empty(rank, size)).sign()
         base[0] = 1
         self.base = nn.Parameter(base)
 
@@ -113,7 +114,7 @@ class KernelGenerator(GlobalLayer):
         self.core = nn.Sequential(nn.Linear(latent, hidden), nn.GELU(), nn.Linear(hidden, math.prod(self.rank)))
         last = self.core[2]
         assert isinstance(last, nn.Linear)
-        nn.init.normal_(last.weight, std=0.3 / math.sqrt(hidden * math.prod(self.rank)))
+        draw_normal(last.weight, 0.3 / math.sqrt(hidden * math.prod(self.rank)))
         with torch.no_grad():
             last.bias.zero_()
             last.bias[0] = 1  # G[0,0,0,0]: the product of the all-ones rows
@@ -158,7 +159,7 @@ class MLPGenerator(GlobalLayer):
         self.mlp = nn.Sequential(nn.Linear(tokens * latent, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, math.prod(shape)))
         last = self.mlp[2]
         assert isinstance(last, nn.Linear)
-        nn.init.normal_(last.weight, std=0.3 / math.sqrt(_HIDDEN))
+        draw_normal(last.weight, 0.3 / math.sqrt(_HIDDEN))
         nn.init.ones_(last.bias)
 
     def forward(self, z: Tensor | None, x: Tensor) -> Tensor:

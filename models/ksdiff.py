@@ -136,8 +136,8 @@ class KSDiff(FusionModel):
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         """Fuse: (R, group, h, w) of the core in standardised units, from sides that are multiples of ``multiple``."""
-        residual: Tensor = self.network(inputs if self.network.per_image else inputs.apart(), z)
-        return inputs.wanted(inputs.M) + residual
+        out: Tensor = self.network(inputs if self.network.per_image else inputs.apart(), z)
+        return out if self.network.complete else inputs.wanted(inputs.M) + out
 
     @torch.no_grad()
     def kernels(
@@ -193,7 +193,8 @@ class KSDiff(FusionModel):
             out: Tensor = self(inputs, z)
             return out
 
-        return self._fuse_by(network, pan, ms, statistics, ratio, core)
+        encodes = kernels is None and self.config.prior
+        return self._fuse_by(network, pan, ms, statistics, ratio, core, encodes or not self.network.complete)
 
     def _global_layers(self) -> list[GlobalLayer]:
         return [part for part in self.network.modules() if isinstance(part, GlobalLayer)]

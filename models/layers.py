@@ -37,6 +37,12 @@ class PatchStem(nn.Module):
         return out
 
 
+def draw_normal(tensor: Tensor, std: float = 1.0) -> Tensor:
+    """Fill with normal numbers, in place; not on the meta device, where torch would load its compiler for it."""
+    with torch.no_grad():
+        return tensor if tensor.is_meta else tensor.normal_(std=std)
+
+
 def by_pieces(x: Tensor) -> bool:
     """Whether work is done piece by piece: on a CPU, without gradients, so that it stays in the cache."""
     return x.device.type == "cpu" and not torch.is_grad_enabled()

@@ -7,7 +7,7 @@ The matrices are made on the CPU, the same ones for every device, and go to a GP
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -82,6 +82,14 @@ class Observed:
     def ratio(self) -> float:
         """PAN pixels per MS pixel along a side."""
         return 1 / math.sqrt(abs(self.rows.scale * self.cols.scale))
+
+    def shifted(self, top: int, left: int) -> "Observed":
+        """Return the same MS on a grid whose first pixel is PAN pixel (top, left) of this one."""
+        rows, cols = (
+            AxisMap(axis.scale, axis.scale * first + axis.offset)
+            for axis, first in ((self.rows, top), (self.cols, left))
+        )
+        return replace(self, rows=rows, cols=cols)
 
     def cut(self, rows: slice, cols: slice) -> "Observed":
         """Return what lies on a part of the PAN grid: the MS pixels whose centres do."""
@@ -165,25 +173,29 @@ def _sample(x: Tensor, axis: int, place: AxisMap, count: int, sigma: Tensor) -> 
     return _apply(matrices, spans, x, axis)
 
 
-def spread(image: Tensor, observed: Observed, shape: tuple[int, int]) -> Tensor:
+def spread(
+    image: Tensor, observed: Observed, shape: tuple[int, int], pool: int = 1, onto: Tensor | None = None
+) -> Tensor:
     """Bring an image of the MS grid onto the PAN grid: bicubic (Keys 1981, a = -1/2), borders replicated.
 
     Args:
         image: (N, C, h, w).
         observed: tells where the MS pixels lie.
         shape: (H, W).
+        pool: return the means of squares of so many pixels, a divisor of both sides, without making the pixels.
+        onto: (N, C, H, W), contiguous: add it; in place where no gradient is asked for.
 
     Returns:
-        (N, C, H, W).
+        (N, C, H / pool, W / pool).
     """
     x = image
-    for axis, place in ((2, observed.rows), (3, observed.cols)):
-        x = _interpolate(x, axis, place, shape[axis - 2])
+    for axis, place in ((3, observed.cols), (2, observed.rows)):  # rows last: what they make lies in one piece
+        x = _interpolate(x, axis, place, shape[axis - 2], pool, onto if axis == 2 else None)
     return x
 
 
-def _interpolate(x: Tensor, axis: int, place: AxisMap, count: int) -> Tensor:
-    size, step = x.shape[axis], max(1, round(_BLOCK / abs(place.scale)))
+def _interpolate(x: Tensor, axis: int, place: AxisMap, count: int, pool: int, onto: Tensor | None) -> Tensor:
+    size, step = x.shape[axis], max(1, round(_BLOCK / abs(place.scale) / pool)) * pool
     spans, matrices = [], []
     for first in range(0, count, step):
         at = place.scale * torch.arange(first, min(first + step, count), dtype=torch.float64) + place.offset
@@ -195,21 +207,50 @@ def _interpolate(x: Tensor, axis: int, place: AxisMap, count: int) -> Tensor:
         low, high = int(inside.min()), int(inside.max()) + 1
         matrix = torch.zeros(len(at), high - low, dtype=torch.float64).scatter_add_(1, inside - low, weights)
         spans.append((low, high))
-        matrices.append(matrix[None])
-    return _apply(matrices, spans, x, axis)
+        matrices.append(matrix.unflatten(0, (-1, pool)).mean(1)[None])
+    return _apply(matrices, spans, x, axis, onto)
 
 
-def _apply(matrices: Sequence[Tensor], spans: Sequence[tuple[int, int]], x: Tensor, axis: int) -> Tensor:
-    """Apply matrices, (1 or N, n, m) each, to the ``spans`` of axis 2 or 3 of (N, C, ·, ·), and join what they make."""
+def _apply(
+    matrices: Sequence[Tensor], spans: Sequence[tuple[int, int]], x: Tensor, axis: int, onto: Tensor | None = None
+) -> Tensor:
+    """Apply matrices, (1 or N, n, m) each, to the ``spans`` of axis 2 or 3 of (N, C, ·, ·), and join what they make.
+
+    Where ``onto`` is given, which only matrices that all images share are for, it is added to.
+    """
     together = torch.cat([matrix.flatten() for matrix in matrices]).to(x.dtype)
     if x.is_cuda:  # from pinned memory nobody waits for a copy
         together = together.pin_memory().to(x.device, non_blocking=True)
+    own = [
+        each.view_as(like) for each, like in zip(together.split([m.numel() for m in matrices]), matrices, strict=True)
+    ]
+    if not torch.is_grad_enabled():
+        return _apply_in_place(own, spans, x, axis, onto)
     found = []
-    sizes = [matrix.numel() for matrix in matrices]
-    for own, like, (low, high) in zip(torch.split(together, sizes), matrices, spans, strict=True):
-        matrix, part = own.view_as(like)[:, None], x.narrow(axis, low, high - low)
-        found.append(matrix @ part if axis == 2 else part @ matrix.transpose(-1, -2))
-    return found[0] if len(found) == 1 else torch.cat(found, axis)
+    for matrix, (low, high) in zip(own, spans, strict=True):
+        part = x.narrow(axis, low, high - low)
+        found.append(matrix[:, None] @ part if axis == 2 else part @ matrix[:, None].transpose(-1, -2))
+    made = found[0] if len(found) == 1 else torch.cat(found, axis)
+    return made if onto is None else made + onto
+
+
+def _apply_in_place(
+    matrices: Sequence[Tensor], spans: Sequence[tuple[int, int]], x: Tensor, axis: int, onto: Tensor | None
+) -> Tensor:
+    """Do as :func:`_apply` without passes that only copy: every product is written where it belongs."""
+    shape = list(x.shape)
+    shape[axis] = sum(matrix.shape[1] for matrix in matrices)
+    made, first = x.new_empty(shape) if onto is None else onto, 0
+    for matrix, (low, high) in zip(matrices, spans, strict=True):
+        count = matrix.shape[1]
+        place, part = (
+            each.flatten(0, 1) for each in (made.narrow(axis, first, count), x.narrow(axis, low, high - low))
+        )
+        every = matrix[:, None].expand(-1, len(part) // len(matrix), -1, -1).flatten(0, 1)
+        pair = (every, part) if axis == 2 else (part, every.transpose(1, 2))
+        place.baddbmm_(*pair, beta=0 if onto is None else 1)
+        first += count
+    return made
 
 
 def mix(weights: Tensor, bands: Tensor) -> Tensor:

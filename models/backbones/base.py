@@ -20,6 +20,8 @@ class Backbone(nn.Module, ABC):
     """Whether one latent and one set of kernels serve all bands of an image, which it takes at once."""
     observes: ClassVar[bool] = False
     """Whether it asks for MS as it was delivered, and for the scene's cameras."""
+    complete: ClassVar[bool] = False
+    """Whether :meth:`forward` returns the sharpened bands themselves."""
     least_ratio: float = 1.9
     """See :attr:`FusionModel.least_ratio`."""
     multiple: int = 1
@@ -58,7 +60,8 @@ class Backbone(nn.Module, ABC):
                 else looks at the image as a whole does so by :func:`~ksdiff_cli.models.kernels.modulation`.
 
         Returns:
-            (R, group, h, w) residual on the standardised upsampled MS, of ``inputs.core`` alone.
+            (R, group, h, w) residual on the standardised upsampled MS, of ``inputs.core`` alone; or its sum with MS,
+            see :attr:`complete`.
         """
 
 

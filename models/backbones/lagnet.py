@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from ..config import ModelConfig
 from ..contract import Inputs
 from ..kernels import GlobalLayer, Latent, ModulatedConv2d, modulation
+from ..layers import draw_normal
 from .base import Backbone, start_small
 
 _WIDTH, _BLOCKS, _SIDE = 32, 5, 3  # as published
@@ -155,7 +156,7 @@ class LAGNet(Backbone):
         start_small(self.last.shared)
         _, last = self.last.harmonic.children()
         assert isinstance(last, nn.Linear)
-        nn.init.normal_(last.weight, std=0.01)
+        draw_normal(last.weight, 0.01)
 
     def forward(self, inputs: Inputs, z: Latent) -> Tensor:
         h = F.relu(self.first(torch.cat((inputs.P, inputs.ms), 1), z))

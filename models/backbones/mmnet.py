@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from ..config import ModelConfig
 from ..contract import Inputs
 from ..kernels import Conditioning, Latent, ModulatedConv2d
+from ..layers import draw_normal
 from .base import sample_cells
 from .pieced import Pieced
 
@@ -128,7 +129,7 @@ class NonLocalStep(nn.Module):
         self.attention = CrossNonLocal(bands)
         self.merge = nn.Sequential(_conv(2 * bands, bands, 1), ResidualBlock(bands, 1))
         self.grow = nn.ConvTranspose2d(bands, bands, 3, 2, 1, 1, bias=False)
-        nn.init.normal_(self.grow.weight, std=0.02)  # near MS too
+        draw_normal(self.grow.weight, 0.02)  # near MS too
 
     def forward(self, H: Tensor, P: Tensor) -> Tensor:
         """(R, C, h, w), (R, 1, h, w), sides multiples of 8 -> (R, C, h, w)."""

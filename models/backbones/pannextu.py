@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from ..config import ModelConfig
 from ..contract import Inputs
 from ..kernels import Latent, ModulatedConv2d
-from ..layers import LayerNorm2d, PatchStem
+from ..layers import LayerNorm2d, PatchStem, draw_normal
 from .base import Backbone, stack
 
 _THIN = 8  # channels of the path at full resolution
@@ -91,10 +91,10 @@ class PanNeXtU(Backbone):
 
     def _start_plain(self) -> None:
         """Start as a plain detail injection with gain 1/2: a network that starts near a solution learns the rest."""
-        nn.init.normal_(self.head.base.weight, std=0.01)
+        draw_normal(self.head.base.weight, 0.01)
         last = self.refine.last.base if isinstance(self.refine, Refine) else self.refine[2]
         assert isinstance(last, nn.Conv2d)
-        nn.init.normal_(last.weight, std=0.001)
+        draw_normal(last.weight, 0.001)
         with torch.no_grad():
             bias = self.head.base.bias
             assert bias is not None and last.bias is not None

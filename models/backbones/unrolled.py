@@ -50,7 +50,7 @@ class SharedConv2d(ModulatedConv2d):
         assert bias is not None
         if len(weight) == 1:
             own = bias + more[0] if more is not None and len(more) == 1 else bias
-            out = F.conv2d(x, weight[0], own, padding=side)
+            out = F.conv2d(x, weight[0], own, padding=side) if side else _everywhere(weight[0], own, x)
             return out if more is None or len(more) == 1 else _add(out, more[..., None, None])
         bands = split(x, 0, images).transpose(0, 1)  # the images are the groups of one convolution
         found = F.conv2d(bands.flatten(1, 2), weight.flatten(0, 1), padding=side, groups=images)
@@ -81,6 +81,7 @@ class Unrolled(Backbone):
 
     per_image = True
     observes = True
+    complete = True
     least_ratio = 1.4
     multiple = _ALIGN
 
@@ -138,8 +139,6 @@ class Unrolled(Backbone):
         """See :meth:`Backbone.forward`; ``inputs`` hold whole images, all their bands, and what was observed."""
         seen, size = inputs.observation, inputs.P.shape[2:]
         assert seen is not None
-        n = len(seen.weights)
-        U = split(inputs.M, 0, n)[:, :, 0]
         core = inputs.core or (slice(0, size[0]), slice(0, size[1]))
         reach = self._explains(seen.observed.ratio)
         # what the wanted pixels take of the network's result, in whole squares of local means
@@ -147,26 +146,21 @@ class Unrolled(Backbone):
             slice(max(0, (part.start - reach) // _ALIGN * _ALIGN), min(end, -(-(part.stop + reach) // _ALIGN) * _ALIGN))
             for part, end in zip(core, size, strict=True)
         )
-        change, belief = self._learn(U, inputs, seen, z, rows, cols)
+        fused, belief = self._learn(inputs, seen, z, rows, cols)
         P, near = inputs.P[..., rows, cols], replace(seen, observed=seen.observed.cut(rows, cols))
         inside = [
             slice(part.start - at.start, part.stop - at.start) for part, at in zip(core, (rows, cols), strict=True)
         ]
-        with _exactly(U):
-            fused = _add(change, U[..., rows, cols])
+        with _exactly(fused):
             fused = self._explain_pan(fused, P, belief, near)
-            fused = _add(fused, self._explain_ms(fused, P, near, z))
+            fused = self._explain_ms(fused, P, near, z)
             fused = self._explain_pan(fused, P, belief, near)[..., inside[0], inside[1]]
-            residual: Tensor = (fused - U[..., core[0], core[1]]).flatten(0, 1)[:, None]
-        return residual
+        return fused.flatten(0, 1)[:, None]
 
-    def _learn(
-        self, U: Tensor, inputs: Inputs, seen: Observation, z: Latent, rows: slice, cols: slice
-    ) -> tuple[Tensor, Tensor]:
-        """Predict what is added to upsampled MS beside the mix's injection, and how far PAN is to be believed.
+    def _learn(self, inputs: Inputs, seen: Observation, z: Latent, rows: slice, cols: slice) -> tuple[Tensor, Tensor]:
+        """Add to upsampled MS what the bands' differences tell, and predict how far PAN is to be believed.
 
         Args:
-            U: (N, C, H, W) upsampled MS.
             inputs: PAN, and what the mix of the bands lacks of it.
             seen: how the scene was observed.
             z: the latent, or its kernels.
@@ -176,18 +170,29 @@ class Unrolled(Backbone):
         Returns:
             (N, C, h, w) and (N, 1, h, w) in 0..1, of these pixels.
         """
-        n, bands = U.shape[:2]
-        halves = split(F.pixel_unshuffle(F.avg_pool2d(U, self.patch // 2), 2), 1, bands)
-        with _exactly(U):
+        n, bands = seen.weights.shape[:2]
+        observed, size = seen.observed, (inputs.P.shape[2], inputs.P.shape[3])
+        with _exactly(inputs.P):
+            halves = spread(observed.ms, observed, size, self.patch // 2)
+            halves = split(F.pixel_unshuffle(halves, 2), 1, bands)
             known = torch.cat((halves, self._compare(halves.mean(2), seen)), 2).flatten(0, 1)
+            fused = spread(observed.ms, observed.shifted(rows.start, cols.start), _sizes(rows, cols))
         both = F.pixel_unshuffle(torch.cat((inputs.P, inputs.detail), 1), self.patch)
         around = self.around
         # zeros reach no wanted cell: there is so much around an image, or of what goes on beyond its border
-        known, both = (F.pad(each, (around,) * 4, mode="replicate") for each in (known, both))
-        first, last = rows.start // self.patch, rows.stop // self.patch
-        wide = slice(cols.start // self.patch, cols.stop // self.patch + 2 * around)
-        step = _STRIP if by_pieces(U) and is_fixed(z) else last - first
-        made = []
+        wanted = [slice(part.start // self.patch, part.stop // self.patch) for part in (rows, cols)]
+        sides = [
+            (max(0, around - part.start), max(0, part.stop + around - end))
+            for part, end in zip(wanted, both.shape[2:], strict=True)
+        ]
+        if any(map(sum, sides)):
+            known, both = (F.pad(each, (*sides[1], *sides[0]), mode="replicate") for each in (known, both))
+        (first, last), wide = (
+            (wanted[0].start - around + sides[0][0], wanted[0].stop - around + sides[0][0]),
+            slice(wanted[1].start - around + sides[1][0], wanted[1].stop + around + sides[1][0]),
+        )
+        step = _STRIP if by_pieces(fused) and is_fixed(z) else last - first
+        beliefs = []
         for top in range(first, last, step):
             strip = slice(top, min(top + step, last) + 2 * around)
             inside = (
@@ -196,14 +201,19 @@ class Unrolled(Backbone):
                 slice(around, wide.stop - wide.start - around),
             )
             own = both[:, :, strip, wide]
-            x, features = (each[inside] for each in self._look(known[:, :, strip, wide], own, seen, z, n))
-            gain, correction = split(self.head(x, z, n), 0, n).chunk(2, 2)
+            x, features = self._look(known[:, :, strip, wide], own, seen, z, n)
+            gain, correction = split(self.head(x, z, n)[inside], 0, n).chunk(2, 2)
             change = torch.addcmul(correction, gain, own[:, None, self.patch**2 :][inside]).flatten(1, 2)
+            change = F.pixel_shuffle(change, self.patch)
+            if step < last - first:
+                done = (top - first) * self.patch
+                fused[:, :, done : done + change.shape[2]].add_(change)
+            else:
+                fused = _add(fused, change)
             # half of what the mix lacks of PAN is always given: the scene's fit seldom errs by more
-            belief = 0.5 + 0.5 * torch.sigmoid(_everywhere(self.believe, features))
-            made.append([F.pixel_shuffle(each, self.patch) for each in (change, belief)])
-        change, belief = (torch.cat(each, 2) if len(each) > 1 else each[0] for each in zip(*made, strict=True))
-        return change, belief
+            belief = 0.5 + 0.5 * torch.sigmoid(_everywhere(self.believe.weight, self.believe.bias, features))[inside]
+            beliefs.append(F.pixel_shuffle(belief, self.patch))
+        return fused, torch.cat(beliefs, 2)
 
     def _look(self, known: Tensor, both: Tensor, seen: Observation, z: Latent, n: int) -> tuple[Tensor, Tensor]:
         """Run the trunk and the branches: (N * C, band_width, h, w) and (N, width, h, w) at 1/patch resolution."""
@@ -211,10 +221,10 @@ class Unrolled(Backbone):
         x = self.band(known, z, n, self.know_band(seen.band_facts).flatten(0, 1)).relu_()
         bands = split(x, 0, n)
         t = self.stem(both, z, n, self.know(seen.facts))
-        t = _add(t, _everywhere(self.gather, _mean(bands))).relu_()
+        t = _add(t, _everywhere(self.gather.weight, self.gather.bias, _mean(bands))).relu_()
         for first, second in zip(self.trunk[::2], self.trunk[1::2], strict=True):
             t = _add(second(first(t, z, n).relu_(), z, n), t)
-        x = (bands + _everywhere(self.tell, t)[:, None]).flatten(0, 1).relu_()
+        x = (bands + _everywhere(self.tell.weight, self.tell.bias, t)[:, None]).flatten(0, 1).relu_()
         for first, second in zip(self.blocks[::2], self.blocks[1::2], strict=True):
             x = _add(second(first(x, z, n).relu_(), z, n), x)
         return x.relu_(), t
@@ -235,21 +245,24 @@ class Unrolled(Backbone):
         """Add what the mix of the bands lacks of PAN's detail to the bands, as far as it is believed."""
         lacking = P - seen.offset - mix(seen.weights, fused)
         lacking = belief * (lacking - _local_mean(lacking, local_side(seen.observed.ratio)))
-        return torch.addcmul(fused, seen.injection, lacking)
+        if torch.is_grad_enabled():
+            return torch.addcmul(fused, seen.injection, lacking)
+        return fused.addcmul_(seen.injection, lacking)
 
     def _explain_ms(self, fused: Tensor, P: Tensor, seen: Observation, z: Latent) -> Tensor:
-        """Return what MS lacks of what its camera would have seen, on the PAN grid, as far as it is believed."""
+        """Add what MS lacks of what its camera would have seen, as far as it is believed."""
         ms, n = seen.observed.ms, len(fused)
-        shown = see(torch.cat((fused, P), 1), seen.observed, seen.cameras)
-        lacking = ms - shown[:, :-1]
+        shown, pan = (see(image, seen.observed, seen.cameras) for image in (fused, P))
+        lacking = ms - shown
         if seen.observed.belief is not None:
             lacking = lacking * seen.observed.belief
-        mixed, unexplained = mix(seen.weights, lacking), shown[:, -1:] - seen.offset - mix(seen.weights, ms)
+        mixed, unexplained = mix(seen.weights, lacking), pan - seen.offset - mix(seen.weights, ms)
         known = torch.stack([lacking, *(each.expand_as(lacking) for each in (mixed, unexplained)), ms], 2)
         first, second = self.correct
-        learned = second(first(known.flatten(0, 1), z, n).relu_(), z, n).view_as(lacking)
+        known = known.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        learned = second(first(known, z, n).relu_(), z, n).reshape(lacking.shape)
         step = torch.sigmoid(self.know_step(seen.band_facts) + 1)[..., None]
-        return spread(step * lacking + learned, seen.observed, (P.shape[2], P.shape[3]))
+        return spread(step * lacking + learned, seen.observed, (P.shape[2], P.shape[3]), onto=fused)
 
 
 def _exactly(x: Tensor) -> torch.autocast:
@@ -288,9 +301,13 @@ def _mean(bands: Tensor) -> Tensor:
     return total / bands.shape[1]
 
 
-def _everywhere(conv: nn.Conv2d, x: Tensor) -> Tensor:
+def _everywhere(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
     """Apply a 1x1 convolution as one matrix product: channels are last."""
-    return F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias).permute(0, 3, 1, 2)
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def _sizes(rows: slice, cols: slice) -> tuple[int, int]:
+    return rows.stop - rows.start, cols.stop - cols.start
 
 
 def _add(x: Tensor, y: Tensor) -> Tensor:
