@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics import Array
@@ -173,6 +174,8 @@ def estimate_camera(
     return fit_camera(views, len(ms), table_gains)
 
 
+# thousands of small products: several threads of BLAS only wait for each other, for seconds on a busy machine
+@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def fit_camera(views: Sequence[View], bands: int, table_gains: Sequence[float]) -> SceneCamera:
     """Find the cameras that a scene's views tell of.
 

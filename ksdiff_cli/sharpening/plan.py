@@ -6,7 +6,7 @@ from functools import cached_property
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics.boxes import ALIGN, Box, Tiling
 
-TILES = (1280, 1024, 512, 256)
+TILES = (2048, 1536, 1280, 1024, 512, 256)
 """Sides of a core that are tried when none is asked for, PAN pixels."""
 DEFAULT_MEMORY = 2.0
 """GB for the whole process."""

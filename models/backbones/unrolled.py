@@ -24,7 +24,7 @@ _AREA = 9  # side of the areas over which a band and the mix are compared, cells
 _EPS = 1e-3  # of squared standardised values: an area without detail has no coefficient
 _LIMIT = 4.0  # of the features made from such coefficients
 _HIDDEN = 16  # channels of the correction at the MS scale
-_STRIP = 64  # rows of cells that a CPU works on at once: with their channels they stay in its cache
+_STRIP = 512  # rows of cells of all bands that a CPU works on at once: with their channels they stay near it
 _ALIGN = 16  # PAN pixels: cells and the squares of local means begin at multiples of it
 
 
@@ -90,7 +90,7 @@ class Unrolled(Backbone):
         super().__init__(config)
         width, own, self.patch = config.width, config.band_width, config.patch
         cell = self.patch**2
-        self.memory = 160
+        self.memory = 56
         # cells that a result looks at on each side, beside what compares
         self.around = 3 + 2 * config.trunk_blocks + 2 * config.band_blocks
         self.margin = self.margin_at(4)
@@ -191,7 +191,7 @@ class Unrolled(Backbone):
             (wanted[0].start - around + sides[0][0], wanted[0].stop - around + sides[0][0]),
             slice(wanted[1].start - around + sides[1][0], wanted[1].stop + around + sides[1][0]),
         )
-        step = _STRIP if by_pieces(fused) and is_fixed(z) else last - first
+        step = max(_STRIP // (n * bands), 32) if by_pieces(fused) and is_fixed(z) else last - first
         beliefs = []
         for top in range(first, last, step):
             strip = slice(top, min(top + step, last) + 2 * around)
