@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import rasterio
 from camera_maker import SIZE, acquire, textured, transfer, write_scene
-from conftest import PairFiles
+from conftest import PairFiles, write_raster
+from rasterio.transform import Affine
 
 from ksdiff_cli.classical import METHODS
 from ksdiff_cli.errors import KsdiffError
@@ -197,3 +198,24 @@ def test_another_mtf_is_refused(files: PairFiles) -> None:
 
     with pytest.raises(KsdiffError, match="mtf"):
         sharpen_by_name(files.pan, files.ms, output=files.folder / "out.tif", method="exp", mtf="table")  # type: ignore[arg-type]
+
+
+def test_metrics_look_through_the_camera_found_where_asked(
+    truth: Array, files: PairFiles, run: Callable[..., Any]
+) -> None:
+    """The truth explains a compensated MS through its own camera, and not through a Gaussian of the table."""
+    fused = write_raster(
+        files.folder / "truth.tif",
+        np.rint(truth).astype("uint16"),
+        crs="EPSG:32631",
+        transform=Affine(1, 0, 5e5, 0, -1, 5e6),
+    )
+    given = "metrics", fused, "--pan", files.pan, "--ms", files.ms, "--json"
+    table, scene = (json.loads(run(*given, "--mtf", whose).stdout) for whose in ("sensor", "scene"))
+    assert scene["R_ERGAS"] < 0.3 * table["R_ERGAS"]
+    assert scene["R_Q2n"] > 0.999 > table["R_Q2n"]
+    assert scene["settings"]["reprojection"] == "the camera found in the scene"
+    unchanged = "D_lambda", "D_s", "HQNR", "D_rho", "D_sR"
+    assert [scene[name] for name in unchanged] == [table[name] for name in unchanged]
+    refused = run("metrics", fused, "--reference", fused, "--mtf", "scene")
+    assert refused.exit_code == 2 and "--mtf goes with --pan and --ms" in refused.stderr

@@ -36,6 +36,8 @@ def metrics(
         raise typer.BadParameter("give --reference GT, or both --pan PAN and --ms MS")
     if whole and (options.crop != "full" or options.ratio is not None):
         raise typer.BadParameter("--crop and --ratio go with --reference; at full resolution the grids tell the ratio")
+    if not whole and options.mtf != "sensor":
+        raise typer.BadParameter("--mtf goes with --pan and --ms")
     if not whole and options.warp:
         raise typer.BadParameter("--warp goes with --pan and --ms; a reference must lie on the fused image's grid")
 

@@ -27,10 +27,12 @@ from ksdiff_cli.evaluation.sources import (
 from ksdiff_cli.metrics import SOFTNESS, FullGatherer, Gatherer, Settings, crop_slices, guess_peak
 from ksdiff_cli.metrics.blocks import CELL, Block, Metric, Span, make_block, split
 from ksdiff_cli.metrics.q2n import Q2n
+from ksdiff_cli.numerics.camera import Kernel
 from ksdiff_cli.numerics.grids import Axis
 from ksdiff_cli.numerics.toolbox import is_power_of_two
 from ksdiff_cli.products.scene_files import find_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster.camera import Mtf, ms_camera
 from ksdiff_cli.raster.layout import check_colours, pixel_metres
 from ksdiff_cli.raster.nodata import declare, declare_band, find_fill, find_notes, say_fill
 from ksdiff_cli.raster.open import BLOCK_CACHE, alpha_is_data, data_bands, open_raster
@@ -120,6 +122,7 @@ def measure_at_full_resolution(
     ms: Path,
     *,
     sensor: str | None = None,
+    mtf: Mtf = "sensor",
     warp: bool = False,
     nodata: tuple[Nodata, Nodata] = (None, None),
     maps: Path | None = None,
@@ -138,6 +141,8 @@ def measure_at_full_resolution(
         pan: the panchromatic raster.
         ms: the multispectral raster, same bands as ``fused``.
         sensor: short name, for its MTF gains; ``None`` takes 0.3 for every band.
+        mtf: whose camera R-Q2n, R-ERGAS, R-SAM, RQNR and D_lambda_align look through: "sensor" by its gains, "scene" as
+            it is found in PAN and MS; the other figures take the gains, as the reference toolbox does.
         warp: warp MS to PAN's grid where its CRS differs or it is rotated against PAN.
         nodata: what means "no data" in PAN, and in MS and the fused image.
         maps: folder for ``q2n_d_lambda.tif``; ``None`` for no map.
@@ -152,7 +157,7 @@ def measure_at_full_resolution(
     """
     known = find_sensor(sensor)
     inputs = find_inputs([fused, pan, ms, *([sensor] if sensor else [])])
-    plan = plan_maps(maps, ("q2n_d_lambda",), inputs, [sensor, warp, repr(nodata)], overwrite, report)
+    plan = plan_maps(maps, ("q2n_d_lambda",), inputs, [sensor, warp, repr(nodata), mtf], overwrite, report)
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE))
         dataset = stack.enter_context(open_raster(fused))
@@ -163,13 +168,14 @@ def measure_at_full_resolution(
             raise KsdiffError(f"{fused}: has {count} bands but MS {ms} has {len(bands)}; give equal ones")
         gains = known.ms_gains(count)
         pair = stack.enter_context(open_pair(declare(_scene(pan, ms, bands, as_data, known, warp), nodata)))
-        source, notes = _lay_full(dataset, pair, gains, nodata[1])
+        camera = ms_camera(pair, mtf)
+        source, notes = _lay_full(dataset, pair, gains, camera.kernels, nodata[1])
         notes += find_notes(pair)
         if sensor is None:
             notes.append("no --sensor: MTF gain 0.3 for every band")
         height, width = source.shape
         ratio = round(math.sqrt(1 / abs(pair.grid.rows.scale * pair.grid.cols.scale)), 6)
-        settings = {"sensor": known.name, "upsampling": source.upsampling}
+        settings = {"sensor": known.name, "upsampling": source.upsampling, "reprojection": camera.source}
         found = Measurement("full", (width, height), count, ratio, settings, notes=notes)
         overview = Overview(source.shape, pixel_metres(pair.pan)) if pictures else None
         writer = stack.enter_context(open_maps(plan, source.fused))
@@ -280,7 +286,7 @@ def _find_peak(area: Area) -> float:
 
 
 def _lay_full(
-    fused: Any, pair: ScenePair, gains: tuple[float, ...], nodata: Nodata
+    fused: Any, pair: ScenePair, gains: tuple[float, ...], cameras: tuple[Kernel, ...], nodata: Nodata
 ) -> tuple[FullSource | GridSource, list[str]]:
     """Find the part that fused, PAN and MS share, and whether the reference's upsampling applies to it."""
     at_pan, at_fused, shape, _ = common_area(pair.pan, fused)
@@ -315,11 +321,11 @@ def _lay_full(
             "MS pixels do not lie exactly on PAN pixels at a ratio of 2, 4, 8 …: MS is upsampled by bicubic resampling "
             "by the georeference, not by the reference toolbox's filter; compare such figures only with each other"
         )
-        return GridSource(fused_area, pair, starts[0], starts[1], gains, (height, width), *units[1:]), notes
+        return GridSource(fused_area, pair, starts[0], starts[1], gains, cameras, (height, width), *units[1:]), notes
     ms_rows, ms_cols = (one[1] for one in laid if one)
     pan_area = Area(pair.pan, pan_at[0], pan_at[1], (height, width), (pair.scene.pan,), units[2])
     ms_area = Area(pair.ms[0], ms_rows, ms_cols, (height // ratio, width // ratio), pair.scene.ms, units[1])
-    return FullSource(fused_area, pan_area, ms_area, gains, ratio), notes
+    return FullSource(fused_area, pan_area, ms_area, gains, cameras, ratio), notes
 
 
 def _lay_axis(axis: Axis, start: int, stop: int, size: int) -> tuple[int, int, int] | None:

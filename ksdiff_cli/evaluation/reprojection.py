@@ -52,7 +52,7 @@ def read_reprojected(
         KsdiffError: a file is damaged.
     """
     part, places = source.ms_part, ((rows.start, rows.stop), (cols.start, cols.stop))
-    view = place_view(part.grid, source.shape, *places, source.gains, shifts)
+    view = place_view(part.grid, source.shape, *places, source.cameras, shifts)
     image, valid = source.fused.read(*_window(view.rows, view.cols))
     ms, known = part.read(*_window(*(slice(*place) for place in places)))
     return ms, view.see(image), known & view.whole(valid)

@@ -13,6 +13,7 @@ from ksdiff_cli.metrics.blocks import Span
 from ksdiff_cli.metrics.full_blocks import FullBlock
 from ksdiff_cli.metrics.pan_blocks import PanBlock, margin_for
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.camera import Kernel
 from ksdiff_cli.numerics.grids import Axis, GridMap, corner_aligned
 from ksdiff_cli.numerics.moments import erode
 from ksdiff_cli.numerics.toolbox import (
@@ -242,6 +243,8 @@ class FullSource:
     pan: Area
     ms: Area
     gains: tuple[float, ...]
+    cameras: tuple[Kernel, ...]
+    """By band, through which the reprojection looks."""
     ratio: int
     upsampling = "interp23tap, as the reference toolbox (half a PAN pixel off the georeference)"
 
@@ -299,6 +302,8 @@ class GridSource:
     """First row, in pixels of the pair's output grid."""
     col: int
     gains: tuple[float, ...]
+    cameras: tuple[Kernel, ...]
+    """By band, through which the reprojection looks."""
     shape: tuple[int, int]
     ms_units: Units | None = None
     pan_units: Units | None = None

@@ -34,6 +34,7 @@ from ksdiff_cli.metrics.shifts import Shifts, find_shifts
 from ksdiff_cli.metrics.ssim import Ssim, ssim
 from ksdiff_cli.metrics.views import place_view
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.camera import camera_kernel
 from ksdiff_cli.numerics.grids import corner_aligned
 
 __all__ = [
@@ -245,6 +246,6 @@ def measure_full(
     gatherer.update(make_full_block(fused, pan, ms, gains, ratio))
     grid, (height, width) = corner_aligned(ratio), ms.shape[1:]
     shifts = find_shifts(pan, ms, gains, grid).shifts if shifts is None else shifts
-    view = place_view(grid, pan.shape, (0, height), (0, width), gains, shifts)
+    view = place_view(grid, pan.shape, (0, height), (0, width), [camera_kernel(gain) for gain in gains], shifts)
     gatherer.reprojection.update(ms, view.see(fused[:, view.rows, view.cols]), np.ones((height, width), bool))
     return gatherer.results()

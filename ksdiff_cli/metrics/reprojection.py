@@ -13,6 +13,7 @@ from ksdiff_cli.metrics.sam import Sam
 from ksdiff_cli.metrics.shifts import find_shifts
 from ksdiff_cli.metrics.views import place_view
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.camera import camera_kernel
 from ksdiff_cli.numerics.grids import GridMap, corner_aligned
 
 
@@ -113,7 +114,8 @@ def reprojection(
     elif shifts is None:
         shifts = np.zeros((len(ms), 2))
     height, width = ms.shape[1:]
-    view = place_view(grid, fused.shape[1:], (0, height), (0, width), gains, shifts)
+    cameras = [camera_kernel(gain) for gain in gains]
+    view = place_view(grid, fused.shape[1:], (0, height), (0, width), cameras, shifts)
     mask = seen[view.rows, view.cols]
     image = np.where(mask, fused[:, view.rows, view.cols], 0)
     found = Reprojection(ratio)

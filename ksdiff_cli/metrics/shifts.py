@@ -9,6 +9,7 @@ import numpy as np
 from ksdiff_cli.metrics.local_correlation import correlate_detail, remove_local_mean, whole_views
 from ksdiff_cli.metrics.views import Lines, look, place_lines
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.camera_views import deviation
 from ksdiff_cli.numerics.grids import GridMap
 
 STEPS = np.arange(-4, 5) / 2
@@ -87,7 +88,7 @@ class ShiftSearch:
             lines: dict[float, tuple[list[Lines], list[Lines]]] = {}
             for gain in set(self.gains):
                 rows, cols = (
-                    [place_lines(axis, size, *span, gain, float(step)) for step in STEPS]
+                    [place_lines(axis, size, *span, deviation(gain), float(step)) for step in STEPS]
                     for axis, size, span in zip((self.grid.rows, self.grid.cols), pan_shape, spans, strict=True)
                 )
                 lines[gain] = rows, cols

@@ -7,7 +7,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from ksdiff_cli.numerics import Array
-from ksdiff_cli.numerics.grids import Axis, GridMap, gaussian_reach, mtf_sigma
+from ksdiff_cli.numerics.camera import Kernel
+from ksdiff_cli.numerics.grids import Axis, GridMap, gaussian_reach
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Lines:
         )
 
 
-def place_lines(axis: Axis, size: int, first: int, stop: int, gain: float, shift: float) -> Lines:
+def place_lines(axis: Axis, size: int, first: int, stop: int, deviation: float, shift: float) -> Lines:
     """Return how the MS pixels [first, stop) see an axis of ``size`` fine pixels.
 
     Args:
@@ -41,11 +42,11 @@ def place_lines(axis: Axis, size: int, first: int, stop: int, gain: float, shift
         size: of the fine image.
         first: the first MS pixel.
         stop: the one after the last.
-        gain: MTF at the MS Nyquist frequency, (0, 1).
+        deviation: of the Gaussian through which they look, MS pixels.
         shift: fine pixels by which MS pixels look further down or right than ``axis`` says.
     """
     centres = np.asarray(axis.to_pan(np.arange(first, stop))) + shift
-    sigma = mtf_sigma(gain, 1 / abs(axis.scale))
+    sigma = deviation / abs(axis.scale)
     reach = gaussian_reach(sigma)
     taps = np.floor(centres).astype(np.int64)[:, None] + np.arange(-reach, reach + 2)
     away = np.abs(centres[:, None] - taps)
@@ -68,17 +69,23 @@ class View:
     """Fine rows that any of them sees."""
     cols: slice
     """Fine columns that any of them sees."""
-    bands: tuple[tuple[csr_array, csr_array], ...]
-    """By band, the (h, H) and (w, W) matrices from those fine pixels to MS pixels."""
+    bands: tuple[tuple[tuple[float, csr_array, csr_array], ...], ...]
+    """By band, the Gaussians that its camera is the sum of: the weight, and the (h, H) and (w, W) matrices from those
+    fine pixels to MS pixels."""
 
     def see(self, image: Array) -> Array:
         """Look at the fine pixels (bands, H, W): (bands, h, w) float64."""
-        return np.stack([look(rows, cols, plane) for (rows, cols), plane in zip(self.bands, image, strict=True)])
+        seen = [
+            sum(weight * look(rows, cols, plane) for weight, rows, cols in parts)
+            for parts, plane in zip(self.bands, image, strict=True)
+        ]
+        return np.stack(seen)
 
     def whole(self, valid: Array) -> Array:
         """Say which MS pixels see valid pixels only, in every band: (H, W) bool -> (h, w) bool."""
         wrong = (~valid).astype(np.float64)
-        return np.asarray(np.all([look(rows, cols, wrong) == 0 for rows, cols in self.bands], axis=0))
+        seen = [look(rows, cols, wrong) == 0 for parts in self.bands for _, rows, cols in parts]
+        return np.asarray(np.all(seen, axis=0))
 
 
 def place_view(
@@ -86,7 +93,7 @@ def place_view(
     shape: tuple[int, int],
     rows: tuple[int, int],
     cols: tuple[int, int],
-    gains: Sequence[float],
+    cameras: Sequence[Kernel],
     shifts: Array,
 ) -> View:
     """Return how MS pixels see a fine image.
@@ -96,17 +103,25 @@ def place_view(
         shape: (H, W) of the whole fine image.
         rows: first MS row, and the one after the last.
         cols: first MS column, and the one after the last.
-        gains: by band, MTF at the MS Nyquist frequency, (0, 1).
+        cameras: by band, see :func:`ksdiff_cli.numerics.camera.camera_kernel`.
         shifts: (bands, 2), fine rows and columns by which each band's pixels look further down and right than ``grid``
             says.
     """
     spans, matrices = [], []
     for axis, size, part, shift in zip((grid.rows, grid.cols), shape, (rows, cols), np.transpose(shifts), strict=True):
-        lines = [place_lines(axis, size, *part, gain, float(off)) for gain, off in zip(gains, shift, strict=True)]
-        span = min(one.start for one in lines), max(one.stop for one in lines)
+        lines = [
+            [place_lines(axis, size, *part, deviation, float(off)) for _, deviation in camera]
+            for camera, off in zip(cameras, shift, strict=True)
+        ]
+        every = [one for band in lines for one in band]
+        span = min(one.start for one in every), max(one.stop for one in every)
         spans.append(slice(*span))
-        matrices.append([one.over(*span) for one in lines])
-    return View(spans[0], spans[1], tuple(zip(*matrices, strict=True)))
+        matrices.append([[one.over(*span) for one in band] for band in lines])
+    bands = [
+        tuple((weight, row, col) for (weight, _), row, col in zip(camera, *pair, strict=True))
+        for camera, *pair in zip(cameras, *matrices, strict=True)
+    ]
+    return View(spans[0], spans[1], tuple(bands))
 
 
 def look(rows: csr_array, cols: csr_array, plane: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from ksdiff_cli.checks import CropName
 from ksdiff_cli.options import INPUTS, MEASURING, OUTPUT, Option
@@ -45,6 +45,14 @@ class MeasureOptions(HasOverwrite, HasWarp, HasSrcNodata, HasSensor):
         CropName,
         Option(MEASURING, "Measure everything, or leave out a border of 21 or 30 px as the literature does."),
     ] = "full"
+    mtf: Annotated[
+        Literal["sensor", "scene"],
+        Option(
+            MEASURING,
+            "With --pan and --ms: the camera that R-Q2n, R-ERGAS and R-SAM look through: the sensor's by its table, or "
+            "the one found in the scene.",
+        ),
+    ] = "sensor"
     maps: Annotated[
         Path | None,
         Option(

@@ -96,7 +96,8 @@ def look(
 
 def figures(seen: Seen, method: str) -> dict[str, float]:
     """Measure what a method made, against PAN and MS."""
-    return measure(seen.fused[method], pan=seen.pan, ms=seen.ms, sensor=seen.scene.sensor).values
+    found = measure(seen.fused[method], pan=seen.pan, ms=seen.ms, sensor=seen.scene.sensor, mtf="scene")
+    return found.values
 
 
 def draw(seen: Seen, name: str, folder: Path, label: str) -> None:
