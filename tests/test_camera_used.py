@@ -214,7 +214,7 @@ def test_metrics_look_through_the_camera_found_where_asked(
     table, scene = (json.loads(run(*given, "--mtf", whose).stdout) for whose in ("sensor", "scene"))
     assert scene["R_ERGAS"] < 0.3 * table["R_ERGAS"]
     assert scene["R_Q2n"] > 0.999 > table["R_Q2n"]
-    assert scene["settings"]["reprojection"] == "the camera found in the scene"
+    assert scene["reprojection"] == "the camera found in the scene"
     unchanged = "D_lambda", "D_s", "HQNR", "D_rho", "D_sR"
     assert [scene[name] for name in unchanged] == [table[name] for name in unchanged]
     refused = run("metrics", fused, "--reference", fused, "--mtf", "scene")
