@@ -151,7 +151,7 @@ def _nodata(given: object) -> Nodata:
 
 
 def check_method(method: str, given: Mapping[str, object], option: str = "method") -> None:
-    """Refuse what only the network has a use for beside another method.
+    """Refuse what only the network has a use for beside another method, and what does not go together.
 
     Args:
         method: ``ksdiff`` or another one.
@@ -164,6 +164,9 @@ def check_method(method: str, given: Mapping[str, object], option: str = "method
     for name, value in given.items():
         if method != "ksdiff" and value is not None:
             raise KsdiffError(f"{name} goes with {option} ksdiff, not {method}")
+    both = [name for name, value in given.items() if name.strip("-") in ("adapt", "sharpness") and value]
+    if len(both) > 1:
+        raise KsdiffError(f"{' and '.join(both)}: a network is adapted to be as sharp as PAN; leave one of them out")
 
 
 def shown(value: object) -> str:

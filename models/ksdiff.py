@@ -196,6 +196,10 @@ class KSDiff(FusionModel):
         encodes = kernels is None and self.config.prior
         return self._fuse_by(network, pan, ms, statistics, ratio, core, encodes or not self.network.complete)
 
+    def fixed(self, kernels: Sequence[Tensor]) -> Conditioning:
+        """Return what :meth:`forward` takes in place of z where one set of kernels serves all bands and images."""
+        return Conditioning(made=dict(zip(self._global_layers(), kernels, strict=True)))
+
     def _global_layers(self) -> list[GlobalLayer]:
         return [part for part in self.network.modules() if isinstance(part, GlobalLayer)]
 
@@ -208,7 +212,7 @@ class KSDiff(FusionModel):
                 f"the network takes {len(parts)} of {bands}"
             )
         if self.network.per_image:
-            together: Tensor = self(inputs, Conditioning(made=dict(zip(parts, kernels, strict=True))))
+            together: Tensor = self(inputs, self.fixed(kernels))
             return together
         fused = torch.empty_like(inputs.wanted(inputs.M))
         for band in range(bands):

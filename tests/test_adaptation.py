@@ -1,69 +1,79 @@
-"""Fine-tuning on the scene at hand: it helps where it can, is not used where it does not, and survives kills."""
+"""Adapting to the scene at hand: it helps where it can, is not used where it does not, and survives kills."""
 
-import errno
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 import torch
+from camera_maker import acquire, textured, write_scene
+from conftest import PairFiles
 
+from ksdiff_cli.metrics import ergas
 from ksdiff_cli.models.checkpoint import load_ksdiff, read_header, save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.ksdiff import KSDiff
-from ksdiff_cli.training.log import Log
+from ksdiff_cli.training.scene import correlate, tune
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def weights(tmp_path):
-    """A small network for any number of bands that has learnt nothing: there is much to adapt."""
-    torch.manual_seed(0)
-    config = ModelConfig(width=16, depths=(1, 1, 1), encoder_width=8, denoiser_width=16, denoiser_blocks=1, latent=8)
-    path = tmp_path / "start.safetensors"
-    save_model(KSDiff(config), path, sensor={"name": "generic"}, training={"steps": 0})
-    return path
-
-
-@dataclass(frozen=True)
-class Scene:
-    pan: Path
-    ms: Path
+SMALL = {"width": 8, "band_width": 8, "trunk_blocks": 1, "band_blocks": 1, "encoder_width": 8, "latent": 8}
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory):
-    from typer.testing import CliRunner
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network for any number of bands that has learnt nothing: there is much to adapt."""
+    torch.manual_seed(0)
+    config = ModelConfig(backbone="unrolled", denoiser_width=16, denoiser_blocks=1, **SMALL)
+    path = tmp_path_factory.mktemp("weights") / "start.safetensors"
+    model = KSDiff(config)
+    with torch.no_grad():
+        for name, weight in model.network.named_parameters():
+            if name.startswith("head"):  # an output that explains neither image well
+                weight.add_(0.1 * torch.randn_like(weight))
+    save_model(model, path, sensor={"name": "generic"}, training={"steps": 0})
+    return path
 
-    from ksdiff_cli.main import app
 
-    folder = tmp_path_factory.mktemp("simulated") / "scene"
-    assert CliRunner().invoke(app, ["simulate", "-o", str(folder), "--size", "512", "-q"]).exit_code == 0
-    return Scene(folder / "pan.tif", folder / "ms.tif")
-
-
-def command(scene, weights, output, *more):
-    return ["sharpen", scene.pan, scene.ms, "-o", output, "--checkpoint", weights, "--adapt", "0.05", *more]
+@pytest.fixture(scope="module")
+def truth() -> Any:
+    return textured(3, seed=4, size=640)
 
 
-def test_it_helps_on_the_part_held_out_and_its_weights_are_found_again(run, scene, weights, tmp_path):
+@pytest.fixture(scope="module")
+def scene(truth: Any, tmp_path_factory: pytest.TempPathFactory) -> PairFiles:
+    return write_scene(tmp_path_factory.mktemp("scene"), *acquire(truth, 4, 0.3, 0.5, (0.0, 0.0), 0.005))
+
+
+def command(scene: PairFiles, weights: Path, output: Path, *more: Any) -> list[Any]:
+    return ["sharpen", scene.pan, scene.ms, "-o", output, "--checkpoint", weights, "--adapt", "0.1", *more]
+
+
+def read(path: Path) -> Any:
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+def test_it_helps_and_its_weights_are_found_again(
+    run: Callable[..., Any], scene: PairFiles, truth: Any, weights: Path, tmp_path: Path
+) -> None:
     output, plain = tmp_path / "out.tif", tmp_path / "plain.tif"
     first = run(*command(scene, weights, output))
     assert first.exit_code == 0, first.output
-    assert "adapted to the scene: ERGAS" in first.stderr
+    assert "adapted to the scene: R-Q2n" in first.stderr
     kept = tmp_path / "out.tif.adapted.safetensors"
     facts = read_header(kept)["training"]["adaptation"]
     assert facts["kept"] and facts["note"] in first.stderr.replace("\n", " ")
     assert not (tmp_path / ".out.tif.adapting").exists()
     assert run("sharpen", scene.pan, scene.ms, "-o", plain, "--checkpoint", weights).exit_code == 0
-    assert not np.array_equal(rasterio.open(output).read(), rasterio.open(plain).read())
+    adapted, before = (ergas(truth, read(path).astype(float)) for path in (output, plain))
+    assert adapted < 0.97 * before
 
     stored, bytes_of = kept.read_bytes(), output.read_bytes()
     work = tmp_path / ".out.tif.adapting"  # of a run that was killed when its weights were stored
@@ -79,92 +89,99 @@ def test_it_helps_on_the_part_held_out_and_its_weights_are_found_again(run, scen
     assert "earlier run" not in other.stderr and kept.read_bytes() != stored
 
 
-def test_weights_for_other_gains_are_not_found_again(run, scene, weights, tmp_path):
-    sensor, output = tmp_path / "sensor.toml", tmp_path / "out.tif"
-    text = (ROOT / "sample_data" / "sensor.toml").read_text()
-    sensor.write_text(text)
-    given = command(scene, weights, output, "--overwrite", "--sensor", sensor)
-    assert run(*given).exit_code == 0
-    assert "earlier run" in run(*given).stderr
-    sensor.write_text(text.replace("mtf_pan = 0.15", "mtf_pan = 0.2"))
-    done = run(*given)
-    assert done.exit_code == 0, done.stderr
-    assert "earlier run" not in done.stderr
+def test_only_the_named_parts_move_and_the_same_way_each_time(weights: Path, scene: PairFiles) -> None:
+    from ksdiff_cli.fusers.network import Network
+    from ksdiff_cli.products import make_pair
+    from ksdiff_cli.raster.pair import open_pair
+    from ksdiff_cli.training.scene import Window
+
+    start, _ = load_ksdiff(weights)
+    made = []
+    with open_pair(make_pair(str(scene.pan), [str(scene.ms)])) as pair:
+        for _ in range(2):
+            fuser = Network(weights, "cpu")
+            fuser.check(pair.bands, pair.true_ratio)
+            statistics = pair.statistics()
+            fuser.prepare(pair, statistics)
+            window = Window(*fuser.load(pair.read_observed(0, 0, 256, 256)))
+            with fuser.learning(statistics) as (model, known, kernels):
+                tune(model, known, kernels, [window], 2, 0, lambda done, total: None)
+            made.append(model.state_dict())
+    moved = {name for name, value in start.state_dict().items() if not torch.equal(value, made[0][name])}
+    assert moved and all(name.split(".")[:2][1] in start.network.adapts for name in moved), moved
+    assert all(torch.equal(value, made[1][name]) for name, value in made[0].items())
 
 
-def test_weights_that_would_be_worse_are_not_used(run, scene, weights, tmp_path, monkeypatch):
-    import ksdiff_cli.sharpening.adaptation as adaptation
+def test_weights_that_explain_the_scene_worse_are_not_used(
+    run: Callable[..., Any], scene: PairFiles, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ksdiff_cli.training.scene as training
 
-    def spoil(options, stage, progress, again):
-        model, header = load_ksdiff(options.init)
+    def spoil(model: KSDiff, *rest: Any) -> None:
         with torch.no_grad():
-            for parameter in model.network.parameters():
-                parameter.add_(0.5)
-        save_model(model, options.file(stage), sensor=header["sensor"], training=header["training"])
+            for weight in model.network.head.parameters():
+                weight.mul_(20)
 
-    monkeypatch.setattr(adaptation, "train_stage", spoil)
+    monkeypatch.setattr(training, "tune", spoil)
     result = run(*command(scene, weights, tmp_path / "out.tif"))
     assert result.exit_code == 0, result.output
     assert "not adapted, as it would not help" in result.stderr
     assert run("sharpen", scene.pan, scene.ms, "-o", tmp_path / "plain.tif", "--checkpoint", weights).exit_code == 0
-    assert np.array_equal(rasterio.open(tmp_path / "out.tif").read(), rasterio.open(tmp_path / "plain.tif").read())
+    assert np.array_equal(read(tmp_path / "out.tif"), read(tmp_path / "plain.tif"))
 
 
-def test_too_small_a_scene_is_refused_in_one_line(fails, make_pair, weights, tmp_path):
-    small = make_pair(size=(64, 64))
-    line = fails(*command(small, weights, tmp_path / "out.tif", "-q"))
-    assert "too few" in line and "without it" in line
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["scene", "start.safetensors"]
+def test_scenes_that_hold_too_little_are_refused_in_one_line(
+    fails: Callable[..., str], make_pair: Callable[..., PairFiles], weights: Path, tmp_path: Path
+) -> None:
+    def dig(pan: Any, ms: Any) -> None:
+        ms[:, ::5, ::5] = 0
+
+    small, holed = make_pair(size=(64, 64)), make_pair(size=(640, 640), edit=dig, ms_profile={"nodata": 0})
+    for pair in (small, holed):
+        line = fails(*command(pair, weights, tmp_path / "out.tif", "-q"))
+        assert "--adapt needs 4 windows" in line and "sharpen without it" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scene"]
 
 
-@pytest.mark.parametrize("step", [5, 40])
-def test_a_scene_full_of_holes_is_refused_in_the_words_of_this_command(fails, make_pair, weights, tmp_path, step):
-    def dig(pan, ms):
-        ms[:, ::step, ::step] = 0
-
-    holed = make_pair(size=(512, 512), edit=dig, ms_profile={"nodata": 0})
-    line = fails(*command(holed, weights, tmp_path / "out.tif", "-q"))
-    assert "--adapt has nothing to train on" in line and "without it" in line and "--patch" not in line
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["scene", "start.safetensors"]
-
-
-def test_it_goes_with_the_network_only(run, scene, tmp_path):
-    result = run("sharpen", scene.pan, scene.ms, "-o", tmp_path / "o.tif", "--method", "gsa", "--adapt", "1")
-    assert result.exit_code == 2 and "--adapt goes with --method ksdiff" in result.stderr.replace("\n", " ")
+def test_a_network_that_does_not_observe_is_refused(
+    fails: Callable[..., str], scene: PairFiles, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.safetensors"
+    model = KSDiff(ModelConfig(width=8, depths=(1, 1, 1), encoder_width=8, denoiser_width=16, latent=8))
+    save_model(model, other, sensor={}, training={})
+    line = fails(*command(scene, other, tmp_path / "out.tif", "-q"))
+    assert str(other) in line and "cannot be adapted" in line
 
 
-def test_a_killed_run_goes_on(scene, weights, tmp_path):
-    output = tmp_path / "out.tif"
-    arguments = list(map(str, command(scene, weights, output, "-q", "--threads", "1")))
-    start = [sys.executable, "-m", "ksdiff_cli", *arguments]
+def test_what_does_not_go_with_it_is_bad_usage(run: Callable[..., Any], scene: PairFiles, tmp_path: Path) -> None:
+    given = "sharpen", scene.pan, scene.ms, "-o", tmp_path / "o.tif", "--adapt", "1"
+    for more, told in ((("--method", "gsa"), "--adapt goes with --method ksdiff"), (("--sharpness", "1"), "leave one")):
+        result = run(*given, *more)
+        assert result.exit_code == 2 and told in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_killed_run_ends_in_the_same_bytes(scene: PairFiles, weights: Path, tmp_path: Path) -> None:
+    outputs = [tmp_path / name for name in ("a", "b")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    work = tmp_path / ".out.tif.adapting"
-    process = subprocess.Popen(start, env=environment)
-    deadline = time.monotonic() + 120
-    while not (work / "patches" / "train.h5").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not output.exists()
-    made = work / "patches" / "train.h5"
-    made.chmod(0o600)  # a sign to know it by: patches made anew would not have it
-    process = subprocess.Popen(start, env=environment)
-    signs = set()
-    while process.poll() is None:
-        if made.exists():
-            signs.add(made.stat().st_mode & 0o777)
-        time.sleep(0.01)
-    assert process.returncode == 0 and signs == {0o600}
-    assert output.exists() and not work.exists()
+    for folder in outputs:
+        folder.mkdir()
+        arguments = map(str, command(scene, weights, folder / "out.tif", "-q", "--threads", "1"))
+        start = [sys.executable, "-m", "ksdiff_cli", *arguments]
+        if folder.name == "b":
+            process = subprocess.Popen(start, env=environment)
+            deadline = time.monotonic() + 120
+            while not (folder / ".out.tif.adapting").exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL and not (folder / "out.tif").exists()
+        assert subprocess.run(start, env=environment).returncode == 0
+        assert sorted(path.name for path in folder.iterdir()) == ["out.tif", "out.tif.adapted.safetensors"]
+    for name in ("out.tif", "out.tif.adapted.safetensors"):
+        assert (outputs[0] / name).read_bytes() == (outputs[1] / name).read_bytes()
 
 
-def test_a_full_disk_while_training_names_no_option_of_another_command(run, scene, weights, tmp_path, monkeypatch):
-    def fail(self, step, facts):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Log, "add", fail)
-    result = run(*command(scene, weights, tmp_path / "out.tif"))
-    assert result.exit_code == 1 and not (tmp_path / "out.tif").exists()
-    told = " ".join(result.stderr.split())
-    assert "(No space left on device); make room there; the same command goes on from here" in told
-    assert "--resume" not in told
+def test_local_correlation_is_that_of_the_window() -> None:
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(2, 9, 9))
+    found = correlate(*(torch.from_numpy(image)[None, None] for image in (x, y)), 5)[0, 0, 4, 4]
+    assert float(found) == pytest.approx(np.corrcoef(x[2:7, 2:7].ravel(), y[2:7, 2:7].ravel())[0, 1])

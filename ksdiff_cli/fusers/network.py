@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ksdiff_cli.checks import Geometry
-    from ksdiff_cli.models.contract import Statistics
+    from ksdiff_cli.models.contract import FusionModel, Statistics
+    from ksdiff_cli.models.ksdiff import KSDiff
     from ksdiff_cli.models.observation import Observed
     from ksdiff_cli.sensors import Sensor
 
@@ -207,6 +208,39 @@ class Network(Fuser):
             changed += (np.abs(results[1] - results[0]) > 1).sum(1)
             pixels += results[0].shape[1]
         return bool(changed.max() <= _ROUGH * pixels)
+
+    @property
+    def model(self) -> "FusionModel":
+        """The network."""
+        return self._model
+
+    @property
+    def adapts(self) -> bool:
+        """Whether it can be adapted to a scene."""
+        from ksdiff_cli.models.ksdiff import KSDiff
+
+        return isinstance(self._model, KSDiff) and self._model.observes and bool(self._model.network.adapts)
+
+    @contextmanager
+    def learning(self, statistics: SceneStatistics) -> "Iterator[tuple[KSDiff, Statistics, list[Tensor]]]":
+        """Lend the network with what :meth:`prepare` learnt, to be trained: by one CPU thread, whose sums are its own.
+
+        Args:
+            statistics: of the scene.
+
+        Yields:
+            The network, the scene's statistics on its device, and its kernels.
+        """
+        from ksdiff_cli.models.ksdiff import KSDiff
+
+        assert isinstance(self._model, KSDiff)
+        with self._reproducibly(), _one_thread_each(self._device.type):
+            yield self._model, self._statistics(statistics), self._kernels or []
+
+    def load(self, tile: ObservedTile) -> "tuple[Tensor, Observed]":
+        """Return a tile's PAN, (1, 1, H, W), and its MS, all of which is believed, on the network's device."""
+        whole = Box(0, 0, *tile.valid.shape)
+        return self._batch(tile.pan), place(tile.grid, whole, self._sharpness, self._batch(tile.ms))
 
     @property
     def needs_truth(self) -> bool:

@@ -144,7 +144,7 @@ class HasCut(Options):
         int | None,
         Option(
             CUTTING,
-            "Side of a window in PAN pixels, a multiple of 16 from 64 up. Default: 1280, less if memory is short.",
+            "Side of a window in PAN pixels, a multiple of 16 from 64 up. Default: 2048, less if memory is short.",
         ),
     ] = None
     memory: Annotated[

@@ -1,17 +1,15 @@
-"""Fine-tuning a network on the scene that it is to sharpen: at reduced resolution the scene itself is the truth."""
+"""Adapting a network to the scene that it is to sharpen: minutes, by what the scene's own PAN and MS tell."""
 
 import hashlib
 import json
 import math
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from scipy.ndimage import gaussian_filter
 
 from ksdiff_cli.checks import check_number
 from ksdiff_cli.errors import KsdiffError
@@ -19,42 +17,41 @@ from ksdiff_cli.files.content import check_unchanged
 from ksdiff_cli.files.names import Inputs, check_place
 from ksdiff_cli.files.workdir import Workdir, lock_folder, open_workdir, remove_old
 from ksdiff_cli.fusers.anchors import spread_windows
-from ksdiff_cli.fusers.device import pick_device
-from ksdiff_cli.metrics import ergas, sam
-from ksdiff_cli.models.checkpoint import load_model, read_header, save_model, weights_hash
-from ksdiff_cli.models.contract import FusionModel, Stage
-from ksdiff_cli.numerics import Array
-from ksdiff_cli.numerics.grids import corner_aligned, degrade
-from ksdiff_cli.options.patches import PatchOptions
-from ksdiff_cli.patches.dataset import PatchFile
-from ksdiff_cli.patches.layout import lay_regions
-from ksdiff_cli.patches.prepare import prepare_patches
-from ksdiff_cli.patches.sources import NothingFitError, PairSource
+from ksdiff_cli.fusers.network import Network
+from ksdiff_cli.metrics.d_rho import DRho
+from ksdiff_cli.metrics.pan_blocks import make_pan_block, margin_for
+from ksdiff_cli.metrics.reprojection import Reprojection
+from ksdiff_cli.metrics.views import place_view
+from ksdiff_cli.models.checkpoint import read_header, save_model, weights_hash
+from ksdiff_cli.numerics.boxes import ALIGN, Box
+from ksdiff_cli.numerics.camera import Kernel
 from ksdiff_cli.products.scene_files import identify_content, identify_scene, scene_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.pair import Scene, ScenePair, fill_invalid, open_pair
-from ksdiff_cli.training.options import FINE_RATE
-from ksdiff_cli.training.stages import TrainingOptions, train_stage
+from ksdiff_cli.raster.camera import find_camera, ms_camera
+from ksdiff_cli.raster.pair import ObservedTile, Scene, ScenePair, SceneStatistics, open_pair
 from ksdiff_cli.weights import SHIPPED
 
-_BATCH = 32
-_MOST_STEPS_A_MINUTE = 6000
-_LARGEST_PATCH, _SMALLEST_PATCH = 64, 16
-_SHARE = 0.5
-"""Of the fine-tuned weights in those that are used, the rest being the given ones: what helps at reduced resolution may
-harm one scale up, and the mean of both keeps most of the gain and a third of the harm (figures: CHANGELOG; the way
-of Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022)."""
-_FORMAT = 4  # of what is stored beside the output; another one is not taken up
+if TYPE_CHECKING:
+    from ksdiff_cli.training.scene import Window
+
+STEPS_A_MINUTE = 120
+"""Steps of training a minute, which two cores do in half of it: no clock decides what weights become."""
+_SIDES = (128, 96, 64)  # of a window, MS pixels, the largest of which there are enough
+_FEWEST, _MOST = 4, 15  # windows
+_HELD_OUT = 4  # every so manieth window judges
+_LOOKS = 8  # windows looked at for each one wanted that has no hole
+_EDGE = 6  # MS pixels at a window's border that judge nothing
+_FORMAT = 5  # of what is stored beside the output; another one is not taken up
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """How a network is fine-tuned."""
+    """How a network is adapted."""
 
     checkpoint: Path | None
     """The network to start from; None for the shipped one."""
     minutes: float
-    """How long to train."""
+    """How long to train, see :data:`STEPS_A_MINUTE`."""
     seed: int = 0
     device: str = "auto"
 
@@ -65,12 +62,22 @@ class Adaptation:
 
 @dataclass(frozen=True)
 class Adapted:
-    """Whether the new weights were used, in one line."""
+    """What came of it."""
 
     checkpoint: Path
-    """The weights to sharpen with: fine-tuned ones, or the given ones where fine-tuning did not help."""
+    """The weights to sharpen with: adapted ones, or the given ones where these explain the scene no worse."""
     notes: tuple[str, ...]
-    """Notes for people: the figures on the held-out part."""
+    """What a person should know: the figures on the windows held out."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How well an output explains both images, on the windows held out."""
+
+    r_q2n: float
+    """Q2n of the output through the MS camera against MS; 1 is best."""
+    d_rho: float
+    """1 - local correlation with PAN; 0 is best."""
 
 
 def adapt(
@@ -82,11 +89,11 @@ def adapt(
     *,
     overwrite: bool = False,
 ) -> Adapted:
-    """Fine-tune a network on a scene and keep the weights beside the output.
+    """Adapt a network to a scene and keep the weights beside the output.
 
-    The scene is degraded by its own ratio (Wald's protocol), so that its MS is the truth. Four fifths of it train, a
-    part of the rest decides: only weights whose ERGAS and SAM are not worse there are used. The same command finds them
-    again; one that was killed goes on.
+    It trains on windows spread over the scene (:func:`ksdiff_cli.training.scene.tune`); every fourth one is held out.
+    Adapted weights are used only if R-Q2n and D_rho are no worse there, at full resolution. The same command finds them
+    again.
 
     Args:
         scene: as it is to be sharpened.
@@ -100,117 +107,153 @@ def adapt(
         The weights to use, and notes.
 
     Raises:
-        KsdiffError: the scene is too small or has too few valid pixels, or the place cannot be written to.
+        KsdiffError: the scene is too small, has too few valid pixels or does not tell its camera; the backbone cannot
+            be adapted; or the place cannot be written to.
         ModelError: the network does not fit the scene.
     """
     kept = output.with_name(f"{output.name}.adapted.safetensors")
     work, start = output.with_name(f".{output.name}.adapting"), chosen.checkpoint or SHIPPED
     busy = f"{work}: process {{owner}} is adapting to this scene; wait for it"
     with open_pair(scene) as pair:
-        model, header = load_model(start)
-        model.check(pair.bands, pair.true_ratio)
+        fuser = Network(start, chosen.device, chosen.seed)
+        fuser.check(pair.bands, pair.true_ratio)
+        if not fuser.adapts:
+            raise KsdiffError(
+                f"{start}: its backbone cannot be adapted; leave --adapt out, or take the shipped weights"
+            )
         reads = scene_inputs(scene)
         known, facts = identify_scene(scene, reads), _facts(identify_content(scene, reads), start, chosen)
         if (found := _find(kept, facts)) is not None:
             _clear(work, busy)
             return replace(found, notes=(*found.notes, f"adapted weights of an earlier run: {kept}"))
         check_place(kept, inputs or scene_inputs(scene, [start]), overwrite)
-        patch, pan_mtf = _choose_patch(pair), find_reduced_mtf(pair)
-    with open_workdir(work, json.dumps([facts, known], sort_keys=True, default=str), busy) as folder:
-        try:
-            prepare = PatchOptions(
-                (scene,), work / "patches", patch, pan_mtf=pan_mtf, registration="skip", seed=chosen.seed
-            )
-            if not prepare.output.exists():
-                _prepare(prepare, progress)
-            options = TrainingOptions(
-                data=(prepare.output,),
-                run=work,
-                steps=math.ceil(_MOST_STEPS_A_MINUTE * chosen.minutes),
-                batch=_BATCH,
-                rate=FINE_RATE,
-                time_limit=chosen.minutes,
-                init=start,
-                fine_tune=True,
-                seed=chosen.seed,
-                device=str(pick_device(chosen.device)),
-                config=model.config,  # type: ignore[arg-type]
-            )
-            stage: Stage = header["stage"] or 1
-            tuned = options.file(stage)
-            if not tuned.exists():
-                train_stage(
-                    options,
-                    stage,
-                    lambda done, total, note="": progress(done, total, f"adapting, {note}"),
-                    again="the same command goes on from here",
-                )
-            check_unchanged(known["files"])
-            adapted = _decide(model, tuned, prepare.output / "valid.h5", kept, facts, header)
-        except OSError as error:
-            raise KsdiffError(f"{work}: cannot be written ({error.strerror or error}); make room there") from None
-        folder.remove()
+        boxes = _choose_windows(pair)
+        if not find_camera(pair).reliable:
+            raise KsdiffError(f"{scene.name}: --adapt needs a scene that tells its camera; sharpen without it")
+        with open_workdir(work, json.dumps([facts, known], sort_keys=True, default=str), busy) as folder:
+            try:
+                adapted = _adapt(pair, boxes, fuser, chosen, work, kept, facts, progress)
+                check_unchanged(known["files"])
+            except OSError as error:
+                raise KsdiffError(f"{work}: cannot be written ({error.strerror or error}); make room there") from None
+            folder.remove()
         return adapted
 
 
-def _prepare(options: PatchOptions, progress: ProgressCallback) -> None:
-    try:
-        prepare_patches(options, progress=progress)
-    except NothingFitError as error:
-        shutil.rmtree(options.output.parent, ignore_errors=True)
-        (scene,) = options.scenes
-        name = scene.name if isinstance(scene, Scene) else scene
-        raise KsdiffError(f"{name}: --adapt has nothing to train on, {error.reason}; sharpen without it") from None
-
-
-def _decide(
-    before: FusionModel,
-    tuned: Path,
-    held_out: Path,
+def _adapt(
+    pair: ScenePair,
+    boxes: Sequence[Box],
+    fuser: Network,
+    chosen: Adaptation,
+    work: Path,
     kept: Path,
     facts: Mapping[str, object],
-    header: Mapping[str, object],
+    progress: ProgressCallback,
 ) -> Adapted:
-    """Compare both networks on the held-out part and store the better one."""
-    after, tuned_header = load_model(tuned)
-    _average(before, after)
-    old, new = (_measure(model, held_out) for model in (before, after))
-    better = new[0] < old[0] and new[1] <= old[1]
-    figures = f"ERGAS {old[0]:.3f} -> {new[0]:.3f}, SAM {old[1]:.3f} -> {new[1]:.3f} on the part held out"
+    """Train, judge and store."""
+    from ksdiff_cli.training.scene import tune
+
+    start = chosen.checkpoint or SHIPPED
+    held_out = boxes[_HELD_OUT - 1 :: _HELD_OUT]
+    statistics = pair.statistics(progress)
+    fuser.prepare(pair, statistics, progress)
+    cameras = ms_camera(pair, "scene").kernels
+    before = _judge(pair, fuser, statistics, held_out, cameras)
+    with fuser.learning(statistics) as (model, known, kernels):
+        tune(
+            model,
+            known,
+            kernels,
+            [_read(pair, fuser, box) for number, box in enumerate(boxes) if number % _HELD_OUT != _HELD_OUT - 1],
+            max(1, round(STEPS_A_MINUTE * chosen.minutes)),
+            chosen.seed,
+            lambda done, total: progress(done, total, "adapting"),
+        )
+    header, tuned = read_header(start), work / "tuned.safetensors"
+    save_model(model, tuned, sensor=header["sensor"], training=header["training"])
+    after_fuser = Network(tuned, chosen.device, chosen.seed)
+    after_fuser.check(pair.bands, pair.true_ratio)
+    after_fuser.prepare(pair, statistics, progress)
+    after = _judge(pair, after_fuser, statistics, held_out, cameras)
+    better = after.r_q2n >= before.r_q2n and after.d_rho <= before.d_rho
+    figures = (
+        f"R-Q2n {before.r_q2n:.4f} -> {after.r_q2n:.4f}, D_rho {before.d_rho:.4f} -> {after.d_rho:.4f} "
+        f"on {len(held_out)} of {len(boxes)} windows, held out"
+    )
     line = f"adapted to the scene: {figures}" if better else f"not adapted, as it would not help: {figures}"
-    training = {**tuned_header["training"], "adaptation": {**facts, "kept": better, "note": line}}
-    sensor = header["sensor"]
-    assert isinstance(sensor, Mapping)
-    save_model(after if better else before, kept, sensor=sensor, training=training)
+    used = after_fuser if better else Network(start, chosen.device, chosen.seed)
+    training = {**header["training"], "adaptation": {**facts, "kept": better, "note": line}}
+    save_model(used.model, kept, sensor=header["sensor"], training=training)
     return Adapted(kept, (line,))
 
 
-def _average(before: FusionModel, after: FusionModel) -> None:
-    """Draw the fine-tuned weights back towards the given ones, in place."""
-    old = before.state_dict()
-    with torch.no_grad():
-        for name, value in after.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(old[name], 1 - _SHARE)
+def _choose_windows(pair: ScenePair) -> list[Box]:
+    """Return windows without holes, spread evenly over the scene, the same ones every time.
+
+    Raises:
+        KsdiffError: the scene holds too few of them.
+    """
+    for side in _SIDES:
+        size = round(side * pair.true_ratio / ALIGN) * ALIGN
+        if math.prod(max(1, length // size) for length in pair.shape) < _FEWEST or size > min(pair.shape):
+            continue
+        found: list[Box] = []
+        places = spread_windows(pair.shape, size, math.lcm(ALIGN, pair.grid.ratio))
+        for looked, (row, col, height, width) in enumerate(places):
+            box = Box(row, col, row + height, col + width)
+            if len(found) == _MOST or looked == _LOOKS * _MOST:
+                break
+            # windows of a small scene overlap; those that judge must not hold what others train on
+            if not any(_overlap(box, other) for other in found) and pair.read(*_place(box)).valid.all():
+                found.append(box)
+        if len(found) >= _FEWEST:
+            return found
+    height, width = pair.shape
+    raise KsdiffError(
+        f"{pair.scene.name}: --adapt needs {_FEWEST} windows of {_SIDES[-1]} MS pixels a side without holes; "
+        f"{width} x {height} pixels hold too few; sharpen without it"
+    )
 
 
-def _measure(model: FusionModel, path: Path) -> tuple[float, float]:
-    """Return mean ERGAS and SAM over a file of patches."""
-    file = PatchFile(path)
-    found = []
-    for index in range(len(file)):
-        batch = file.batch([index])
-        fused = batch.fuse(model)[0].double().numpy()
-        assert batch.gt is not None
-        gt = batch.gt[0].double().numpy()
-        found.append((ergas(gt, fused, batch.ratio), sam(gt, fused)))
-    file.close()
-    ergas_mean, sam_mean = np.mean(found, 0)
-    return float(ergas_mean), float(sam_mean)
+def _overlap(one: Box, other: Box) -> bool:
+    met = one.meet(other)
+    return met.height > 0 and met.width > 0
+
+
+def _place(box: Box) -> tuple[int, int, int, int]:
+    return box.top, box.left, box.height, box.width
+
+
+def _read(pair: ScenePair, fuser: Network, box: Box) -> "Window":
+    """Read a window on the network's device."""
+    from ksdiff_cli.training.scene import Window
+
+    pan, observed = fuser.load(pair.read_observed(*_place(box)))
+    return Window(pan, observed)
+
+
+def _judge(
+    pair: ScenePair, fuser: Network, statistics: SceneStatistics, boxes: Sequence[Box], cameras: Sequence[Kernel]
+) -> Figures:
+    """Measure what the network makes of windows, at full resolution."""
+    ratio = pair.grid.ratio
+    found, d_rho = [], DRho(pair.true_ratio)
+    for box in boxes:
+        tile = pair.read_observed(*_place(box))
+        assert isinstance(tile, ObservedTile)
+        fused = fuser.fuse(tile, statistics, ratio).astype(np.float64)
+        d_rho.update(make_pan_block(fused, tile.pan[0].astype(np.float64), None, margin_for(pair.true_ratio)))
+        rows, cols = ((_EDGE, size - _EDGE) for size in tile.ms.shape[1:])
+        view = place_view(tile.grid, fused.shape[1:], rows, cols, cameras, np.zeros((len(fused), 2)))
+        ms = tile.ms[:, slice(*rows), slice(*cols)].astype(np.float64)
+        one = Reprojection(pair.true_ratio)
+        one.update(ms, view.see(fused[:, view.rows, view.cols]), np.ones(ms.shape[1:], bool))
+        found.append(one.results()[0]["R_Q2n"])
+    return Figures(float(np.mean(found)), d_rho.result())
 
 
 def _facts(scene: Mapping[str, object], start: Path, chosen: Adaptation) -> dict[str, object]:
-    """Return all that adapted weights depend on, as JSON values; the time of day aside."""
+    """Return all that adapted weights depend on, as JSON values."""
     identity = json.dumps(scene, sort_keys=True, default=str)
     return {
         "format": _FORMAT,
@@ -232,82 +275,9 @@ def _find(kept: Path, facts: Mapping[str, object]) -> Adapted | None:
     return Adapted(kept, (str(stored.get("note", "")),))
 
 
-def _choose_patch(pair: ScenePair) -> int:
-    """Return the largest patch of which the scene holds one to train on and one to decide with.
-
-    Raises:
-        KsdiffError: there is none.
-    """
-    source = PairSource(pair)
-    step = math.lcm(8, source.ratio)
-    for patch in range(_LARGEST_PATCH // step * step, _SMALLEST_PATCH - 1, -step):
-        try:
-            lay_regions(source.name, source.shape, patch, source.ratio, source.reach, seed=0)
-        except KsdiffError:
-            continue
-        return patch
-    height, width = source.shape
-    raise KsdiffError(
-        f"{source.name}: --adapt trains on the MS image, and {width} x {height} pixels are too few; sharpen without it"
-    )
-
-
 def _clear(work: Path, busy: str) -> None:
     """Remove what a run left that was killed when its weights were stored."""
     if work.exists():
         with lock_folder(work, busy):
             Workdir(work).remove()
     remove_old(work.parent, escape(work.name))
-
-
-# ---- how sharp PAN is
-
-
-_FINE, _COARSE = 0.7, 1.4  # deviations of the Gaussians between which octaves lie, pixels
-_SIDE, _WINDOWS = 1024, 4
-_GAINS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-
-
-def find_reduced_mtf(pair: ScenePair) -> float:
-    """Find the MTF by which a reduced PAN is as sharp, at its pixels, as PAN is at its own.
-
-    The finest octave of most scenes is as strong against the next one at any scale, so what differs between a scene and
-    its reduced version is the camera. A sensor's figure is believed unless PAN is sharper, as restored products are: a
-    network that is fine-tuned on PAN blurred too much learns to sharpen it, and does so with what is sharp already.
-
-    Returns:
-        The sensor's MTF of PAN at its Nyquist frequency, or a larger one.
-    """
-    known, ratio = pair.scene.sensor.mtf_pan, pair.grid.ratio
-    images = []
-    for place in spread_windows(pair.shape, _SIDE):
-        pan, valid = pair.read_pan(*place)
-        if valid.mean() > 0.5:
-            images.append(fill_invalid(pan, valid))
-        if len(images) == _WINDOWS:
-            break
-    own = _sharpness(images)
-    if own is None:
-        return known
-    grid = corner_aligned(ratio)
-    shapes = [(image.shape[1] // ratio, image.shape[2] // ratio) for image in images]
-    found = {}
-    for gain in (known, *(gain for gain in _GAINS if gain > known)):
-        reduced = _sharpness(
-            [degrade(image, grid, shape, (gain,)) for image, shape in zip(images, shapes, strict=True)]
-        )
-        if reduced is None:
-            return known
-        found[gain] = abs(reduced - own)
-    return min(found, key=lambda gain: found[gain])
-
-
-def _sharpness(images: list[Array]) -> float | None:
-    """Compare the two finest octaves of (1, h, w) images: the logarithm of their power's ratio, None without any."""
-    fine = coarse = 0.0
-    for image in images:
-        values = image[0].astype(np.float64)
-        smooth, smoother = (gaussian_filter(values, sigma) for sigma in (_FINE, _COARSE))
-        fine += float(((values - smooth) ** 2).sum())
-        coarse += float(((smooth - smoother) ** 2).sum())
-    return float(np.log(fine / coarse)) if fine > 0 and coarse > 0 else None

@@ -22,6 +22,8 @@ class Backbone(nn.Module, ABC):
     """Whether it asks for MS as it was delivered, and for the scene's cameras."""
     complete: ClassVar[bool] = False
     """Whether :meth:`forward` returns the sharpened bands themselves."""
+    adapts: ClassVar[tuple[str, ...]] = ()
+    """The parts whose weights may move when a network is adapted to a scene; none: it cannot be."""
     least_ratio: float = 1.9
     """See :attr:`FusionModel.least_ratio`."""
     multiple: int = 1

@@ -82,6 +82,7 @@ class Unrolled(Backbone):
     per_image = True
     observes = True
     complete = True
+    adapts = ("blocks", "head", "believe", "correct", "know_band", "know_step")
     least_ratio = 1.4
     multiple = _ALIGN
 

@@ -1,0 +1,162 @@
+"""Fine-tuning a network on windows of the one scene that it is to sharpen, by what the scene's own images tell."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ksdiff_cli.models.contract import Statistics
+from ksdiff_cli.models.kernels import Conditioning
+from ksdiff_cli.models.ksdiff import KSDiff
+from ksdiff_cli.models.observation import AxisMap, Observed, see, spread
+
+CROP = 64
+"""Side of the part of a window that a step looks at in full resolution, MS pixels."""
+_RATE = 1e-3
+_STRUCTURE, _ANCHOR = 0.5, 0.1  # of the losses, beside 1 for what MS and the scene one scale below say
+_FLAT = 1e-6  # variance of standardised values below which nothing correlates
+_BORDER = 4  # MS pixels at a window's border that no loss counts
+_BELOW = 12  # pixels at the lower scale's border, which see less
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of the scene without holes."""
+
+    pan: Tensor
+    """(1, 1, H, W) DN; sides multiples of 16."""
+    observed: Observed
+
+
+def tune(
+    model: KSDiff,
+    statistics: Statistics,
+    kernels: Sequence[Tensor],
+    windows: Sequence[Window],
+    steps: int,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Move the few weights of a network that its backbone names, in place.
+
+    Every step adds up, in standardised units, the mean absolute values of
+
+    * MS less the output of a part of a window as the MS camera sees it;
+    * .5 times what 1 - the output's local correlation with PAN exceeds that of MS with PAN at their own scale by (the
+      structural loss of Z-PNN: water and woods need not look like PAN);
+    * .1 times the output less that of the weights given (an anchor);
+    * the scene one scale below: PAN and MS of a window as the scene's own MS camera sees them, at a random phase, are
+      sharpened, and MS is the truth. As one camera stands between both pairs, no other sharpness is learnt.
+
+    Args:
+        model: stage 2, or without prior; its backbone observes.
+        statistics: the scene's, with its cameras.
+        kernels: the scene's, which stay.
+        windows: to train on.
+        steps: of Adam; the rate falls to 0.
+        seed: of the order and the phases.
+        progress: told the steps done.
+
+    References:
+        Ciotola, Vitale, Mazza, Poggi, Scarpa, "Pansharpening by convolutional neural networks in the full resolution
+        framework", IEEE TGRS 60, 2022 (reprojection and structural loss); the lower scale by Wald's protocol.
+    """
+    scene = _Scene(model, statistics, kernels)
+    parts = model.network.adapts
+    moving = [
+        weight
+        for name, weight in model.network.named_parameters()
+        if name.split(".")[0] in parts and "generator" not in name
+    ]
+    model.requires_grad_(False)
+    for weight in moving:
+        weight.requires_grad_(True)
+    with torch.no_grad():
+        before = [scene.fuse(window.pan, window.observed)[1] for window in windows]
+    optimizer = torch.optim.Adam(moving, _RATE, betas=(0.9, 0.99))
+    random = np.random.default_rng(seed)
+    for step in range(steps):
+        number = int(random.integers(len(windows)))
+        loss = scene.loss_at_full(windows[number], before[number], random) + scene.loss_below(windows[number], random)
+        for group in optimizer.param_groups:
+            group["lr"] = _RATE * (1 - step / steps)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        progress(step + 1, steps)
+    model.requires_grad_(True)
+
+
+class _Scene:
+    """What stays while a network is tuned: the network's frame, the scene's statistics and kernels."""
+
+    def __init__(self, model: KSDiff, statistics: Statistics, kernels: Sequence[Tensor]) -> None:
+        assert statistics.cameras is not None
+        self._model, self._statistics, self._cameras = model, statistics, statistics.cameras
+        self._kernels: Conditioning | None = model.fixed(kernels) if kernels else None
+        self._mean, self._std = (value[..., None, None] for value in (statistics.ms_mean, statistics.ms_std))
+
+    def fuse(self, pan: Tensor, observed: Observed, gt: Tensor | None = None) -> tuple[Any, Tensor]:
+        """Return the inputs, and the output, (1, C, H, W) standardised."""
+        inputs = self._model.prepare(pan, observed, self._statistics, round(observed.ratio), gt)
+        return inputs, self._model(inputs, self._kernels).transpose(0, 1)
+
+    def loss_at_full(self, window: Window, before: Tensor, random: np.random.Generator) -> Tensor:
+        """What MS and PAN say of a part of a window."""
+        ratio = window.observed.ratio
+        side = max(16, round(CROP * ratio / 16) * 16)
+        rows, cols = (_draw(size, side, random) for size in window.pan.shape[2:])
+        observed = window.observed.cut(rows, cols)
+        inputs, fused = self.fuse(window.pan[..., rows, cols], observed)
+        ms = (observed.ms - self._mean) / self._std
+        inner = _inside(_BORDER)
+        lacking = (see(fused, observed, self._cameras) - ms)[inner].abs().mean()
+        upsampled = inputs.M.transpose(0, 1)
+        with torch.no_grad():
+            low = spread(see(inputs.P, observed, self._cameras), observed, (inputs.P.shape[2], inputs.P.shape[3]))
+            allowed = 1 - correlate(upsampled, low, 2 * round(2 * ratio) + 1)
+        unlike = 1 - correlate(fused, inputs.P, 2 * math.ceil(ratio / 2) + 1)
+        inner = _inside(round(_BORDER * ratio))
+        structure = F.relu(unlike - allowed)[inner].mean()
+        anchor = (fused - before[..., rows, cols])[inner].abs().mean()
+        return lacking + _STRUCTURE * structure + _ANCHOR * anchor
+
+    def loss_below(self, window: Window, random: np.random.Generator) -> Tensor:
+        """What MS says as the truth of a pair one scale below."""
+        ms, ratio = window.observed.ms, window.observed.ratio
+        place = [AxisMap(1 / ratio, (1 / ratio - 1) / 2 - 1 + phase) for phase in random.uniform(-0.5, 0.5, 2)]
+        size = [int(count / ratio) - 2 for count in ms.shape[2:]]
+        below = Observed(ms.new_zeros(1, ms.shape[1], *size), None, *place)
+        with torch.no_grad():
+            pan = see(window.pan, window.observed, self._cameras)
+            below = Observed(see(ms, below, self._cameras), None, *place)
+        whole = [slice(0, count // 16 * 16) for count in ms.shape[2:]]
+        inputs, fused = self.fuse(pan[..., *whole], below, ms[..., *whole])
+        return (fused - inputs.G.transpose(0, 1))[_inside(_BELOW)].abs().mean()
+
+
+def correlate(x: Tensor, y: Tensor, side: int) -> Tensor:
+    """Correlate bands (1, C, H, W) with an image (1, 1, H, W) in windows of ``side`` pixels around each: -1 to 1."""
+
+    def mean(image: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(image, (side // 2,) * 4, mode="replicate"), side, 1)
+
+    x_mean, y_mean = mean(x), mean(y)
+    both = mean(x * y) - x_mean * y_mean
+    x_own, y_own = mean(x * x) - x_mean.square(), mean(y * y) - y_mean.square()
+    return both * torch.rsqrt(x_own.clamp_min(_FLAT) * y_own.clamp_min(_FLAT))
+
+
+def _draw(size: int, side: int, random: np.random.Generator) -> slice:
+    side = min(side, size)
+    first = 16 * int(random.integers((size - side) // 16 + 1))
+    return slice(first, first + side)
+
+
+def _inside(border: int) -> tuple[Any, ...]:
+    return ..., slice(border, -border), slice(border, -border)
