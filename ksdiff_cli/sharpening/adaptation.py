@@ -16,7 +16,6 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.content import check_unchanged
 from ksdiff_cli.files.names import Inputs, check_place
 from ksdiff_cli.files.workdir import Workdir, lock_folder, open_workdir, remove_old
-from ksdiff_cli.fusers.anchors import spread_windows
 from ksdiff_cli.fusers.network import Network
 from ksdiff_cli.metrics.d_rho import DRho
 from ksdiff_cli.metrics.pan_blocks import make_pan_block, margin_for
@@ -193,19 +192,20 @@ def _choose_windows(pair: ScenePair) -> list[Box]:
     Raises:
         KsdiffError: the scene holds too few of them.
     """
+    align = math.lcm(ALIGN, pair.grid.ratio)
     for side in _SIDES:
-        size = round(side * pair.true_ratio / ALIGN) * ALIGN
-        if math.prod(max(1, length // size) for length in pair.shape) < _FEWEST or size > min(pair.shape):
-            continue
+        size = max(1, round(side * pair.true_ratio / align)) * align
+        places = [
+            (row, col) for row in _starts(pair.shape[0], size, align) for col in _starts(pair.shape[1], size, align)
+        ]
+        np.random.default_rng(0).shuffle(places)
         found: list[Box] = []
-        places = spread_windows(pair.shape, size, math.lcm(ALIGN, pair.grid.ratio))
-        for looked, (row, col, height, width) in enumerate(places):
-            box = Box(row, col, row + height, col + width)
-            if len(found) == _MOST or looked == _LOOKS * _MOST:
-                break
-            # windows of a small scene overlap; those that judge must not hold what others train on
-            if not any(_overlap(box, other) for other in found) and pair.read(*_place(box)).valid.all():
+        for row, col in places[: _LOOKS * _MOST]:
+            box = Box(row, col, row + size, col + size)
+            if pair.read(*_place(box)).valid.all():
                 found.append(box)
+            if len(found) == _MOST:
+                break
         if len(found) >= _FEWEST:
             return found
     height, width = pair.shape
@@ -215,9 +215,10 @@ def _choose_windows(pair: ScenePair) -> list[Box]:
     )
 
 
-def _overlap(one: Box, other: Box) -> bool:
-    met = one.meet(other)
-    return met.height > 0 and met.width > 0
+def _starts(length: int, size: int, align: int) -> list[int]:
+    """Return where windows that do not overlap begin along an axis, evenly."""
+    count = length // size
+    return [(length - size) * number // max(1, count - 1) // align * align for number in range(count)]
 
 
 def _place(box: Box) -> tuple[int, int, int, int]:

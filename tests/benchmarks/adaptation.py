@@ -22,7 +22,7 @@ import rasterio
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from real_sheets import REAL_SCENES, look
+from real_sheets import SCENES, look
 from truth_scenes import AERIAL_GAIN, BORDER, CAMERAS, TOWN, Picture, scenes
 
 import ksdiff_cli.raster.camera as cameras
@@ -109,7 +109,7 @@ def with_truth(options: argparse.Namespace, scratch: Path) -> None:
 def real(options: argparse.Namespace, scratch: Path) -> None:
     """Print a line a real scene."""
     counts = [0, 0]
-    for name in options.real or REAL_SCENES:
+    for name in options.real or SCENES:
         told: list[bool] = []
 
         def run(method: str, inputs: list[str], sensor: str | None, output: Path, told: list[bool] = told) -> None:
