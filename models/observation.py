@@ -207,7 +207,7 @@ def _interpolate(x: Tensor, axis: int, place: AxisMap, count: int, pool: int, on
         low, high = int(inside.min()), int(inside.max()) + 1
         matrix = torch.zeros(len(at), high - low, dtype=torch.float64).scatter_add_(1, inside - low, weights)
         spans.append((low, high))
-        matrices.append(matrix.unflatten(0, (-1, pool)).mean(1)[None])
+        matrices.append(matrix.view(-1, pool, matrix.shape[1]).mean(1)[None])
     return _apply(matrices, spans, x, axis, onto)
 
 
@@ -221,9 +221,8 @@ def _apply(
     together = torch.cat([matrix.flatten() for matrix in matrices]).to(x.dtype)
     if x.is_cuda:  # from pinned memory nobody waits for a copy
         together = together.pin_memory().to(x.device, non_blocking=True)
-    own = [
-        each.view_as(like) for each, like in zip(together.split([m.numel() for m in matrices]), matrices, strict=True)
-    ]
+    parts = torch.split(together, [matrix.numel() for matrix in matrices])
+    own = [part.view_as(matrix) for part, matrix in zip(parts, matrices, strict=True)]
     if not torch.is_grad_enabled():
         return _apply_in_place(own, spans, x, axis, onto)
     found = []

@@ -174,8 +174,6 @@ def estimate_camera(
     return fit_camera(views, len(ms), table_gains)
 
 
-# thousands of small products: several threads of BLAS only wait for each other, for seconds on a busy machine
-@threadpool_limits.wrap(limits=1, user_api="blas")  # type: ignore[untyped-decorator]
 def fit_camera(views: Sequence[View], bands: int, table_gains: Sequence[float]) -> SceneCamera:
     """Find the cameras that a scene's views tell of.
 
@@ -189,7 +187,12 @@ def fit_camera(views: Sequence[View], bands: int, table_gains: Sequence[float]) 
     views = [view for view in views if view.pan_valid.any() and view.ms_valid.any()]
     if not views:
         return replace(unknown, reason="too few valid pixels")
-    eye = Eye(views)
+    # thousands of small products: several threads of BLAS only wait for each other, for seconds on a busy machine
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _fit(Eye(views), bands, unknown)
+
+
+def _fit(eye: Eye, bands: int, unknown: SceneCamera) -> SceneCamera:
     unknown = replace(unknown, offset=_significant(eye.pan_mean))
     shift, settled = _find_shift(eye)
     moments = eye.moments(shift)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ksdiff_cli.models.contract import Statistics
+from ksdiff_cli.models.contract import Inputs, Statistics
 from ksdiff_cli.models.kernels import Conditioning
 from ksdiff_cli.models.ksdiff import KSDiff
 from ksdiff_cli.models.observation import AxisMap, Observed, see, spread
 
 CROP = 64
 """Side of the part of a window that a step looks at in full resolution, MS pixels."""
-_RATE = 1e-3
-_STRUCTURE, _ANCHOR = 0.5, 0.1  # of the losses, beside 1 for what MS and the scene one scale below say
+_RATE = 8e-4
+_STRUCTURE, _ANCHOR = 0.6, 0.1  # of the losses, beside 1 for what MS and the scene one scale below say
 _FLAT = 1e-6  # variance of standardised values below which nothing correlates
 _BORDER = 4  # MS pixels at a window's border that no loss counts
 _BELOW = 12  # pixels at the lower scale's border, which see less
@@ -47,7 +47,7 @@ def tune(
     Every step adds up, in standardised units, the mean absolute values of
 
     * MS less the output of a part of a window as the MS camera sees it;
-    * .5 times what 1 - the output's local correlation with PAN exceeds that of MS with PAN at their own scale by (the
+    * .6 times what 1 - the output's local correlation with PAN exceeds that of MS with PAN at their own scale by (the
       structural loss of Z-PNN: water and woods need not look like PAN);
     * .1 times the output less that of the weights given (an anchor);
     * the scene one scale below: PAN and MS of a window as the scene's own MS camera sees them, at a random phase, are
@@ -86,7 +86,7 @@ def tune(
         for group in optimizer.param_groups:
             group["lr"] = _RATE * (1 - step / steps)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         progress(step + 1, steps)
     model.requires_grad_(True)
@@ -99,12 +99,12 @@ class _Scene:
         assert statistics.cameras is not None
         self._model, self._statistics, self._cameras = model, statistics, statistics.cameras
         self._kernels: Conditioning | None = model.fixed(kernels) if kernels else None
-        self._mean, self._std = (value[..., None, None] for value in (statistics.ms_mean, statistics.ms_std))
 
-    def fuse(self, pan: Tensor, observed: Observed, gt: Tensor | None = None) -> tuple[Any, Tensor]:
+    def fuse(self, pan: Tensor, observed: Observed, gt: Tensor | None = None) -> tuple[Inputs, Tensor]:
         """Return the inputs, and the output, (1, C, H, W) standardised."""
         inputs = self._model.prepare(pan, observed, self._statistics, round(observed.ratio), gt)
-        return inputs, self._model(inputs, self._kernels).transpose(0, 1)
+        fused: Tensor = self._model(inputs, self._kernels)
+        return inputs, fused.transpose(0, 1)
 
     def loss_at_full(self, window: Window, before: Tensor, random: np.random.Generator) -> Tensor:
         """What MS and PAN say of a part of a window."""
@@ -113,9 +113,9 @@ class _Scene:
         rows, cols = (_draw(size, side, random) for size in window.pan.shape[2:])
         observed = window.observed.cut(rows, cols)
         inputs, fused = self.fuse(window.pan[..., rows, cols], observed)
-        ms = (observed.ms - self._mean) / self._std
-        inner = _inside(_BORDER)
-        lacking = (see(fused, observed, self._cameras) - ms)[inner].abs().mean()
+        assert inputs.observation is not None
+        observed = inputs.observation.observed  # standardised
+        lacking = (see(fused, observed, self._cameras) - observed.ms)[_inside(_BORDER)].abs().mean()
         upsampled = inputs.M.transpose(0, 1)
         with torch.no_grad():
             low = spread(see(inputs.P, observed, self._cameras), observed, (inputs.P.shape[2], inputs.P.shape[3]))
@@ -129,14 +129,15 @@ class _Scene:
     def loss_below(self, window: Window, random: np.random.Generator) -> Tensor:
         """What MS says as the truth of a pair one scale below."""
         ms, ratio = window.observed.ms, window.observed.ratio
-        place = [AxisMap(1 / ratio, (1 / ratio - 1) / 2 - 1 + phase) for phase in random.uniform(-0.5, 0.5, 2)]
+        rows, cols = (AxisMap(1 / ratio, (1 / ratio - 1) / 2 - 1 + phase) for phase in random.uniform(-0.5, 0.5, 2))
         size = [int(count / ratio) - 2 for count in ms.shape[2:]]
-        below = Observed(ms.new_zeros(1, ms.shape[1], *size), None, *place)
+        below = Observed(ms.new_zeros(1, ms.shape[1], *size), None, rows, cols)
         with torch.no_grad():
             pan = see(window.pan, window.observed, self._cameras)
-            below = Observed(see(ms, below, self._cameras), None, *place)
-        whole = [slice(0, count // 16 * 16) for count in ms.shape[2:]]
-        inputs, fused = self.fuse(pan[..., *whole], below, ms[..., *whole])
+            below = Observed(see(ms, below, self._cameras), None, rows, cols)
+        height, width = (count // 16 * 16 for count in ms.shape[2:])
+        inputs, fused = self.fuse(pan[..., :height, :width], below, ms[..., :height, :width])
+        assert inputs.G is not None
         return (fused - inputs.G.transpose(0, 1))[_inside(_BELOW)].abs().mean()
 
 

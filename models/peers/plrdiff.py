@@ -178,7 +178,14 @@ class PLRDiff(PixelDiffusion):
             raise ModelError(f"PLRDiff's blur suits ratios of 2 to 10, not {ratio:.3g}; take another method")
 
     def prepare(
-        self, pan: Tensor, ms: Tensor | Any, statistics: Statistics, ratio: int, gt: Tensor | None = None
+        self,
+        pan: Tensor,
+        ms: Tensor | Any,
+        statistics: Statistics,
+        ratio: int,
+        gt: Tensor | None = None,
+        *,
+        upsampled: bool = True,
     ) -> Inputs:
         """See :meth:`FusionModel.prepare`; all bands of an image are one entry."""
         scale = _scale(statistics)
