@@ -290,7 +290,7 @@ def device_plan(free: int, tile: int | None = None, earlier: int | None = None, 
 
 def test_windows_fit_a_gpus_memory_too() -> None:
     sides = [device_plan(free) for free in (10**7, 3 * 10**8, 6 * 10**8, 2 * 10**9, 80 * 10**9)]
-    assert sides == [256, 256, 512, 1280, 1280]
+    assert sides == [256, 256, 512, 1536, 2048]
     assert device_needed(Tiling(9000, 9000, 1280), NEED, DeviceNeed(0, 550)) < 2 * 10**9
     # windows asked for are never refused: they are fused in parts
     assert device_plan(10**7, tile=2048, memory=4) == 2048
@@ -302,8 +302,8 @@ def test_an_interrupted_runs_windows_are_gone_on_with_on_a_gpu() -> None:
     assert device_plan(80 * 10**9, earlier=512) == 512
     assert device_plan(10**7, earlier=1024) == 1024
     assert device_plan(10**7, earlier=1024, memory=0.7) == 256
-    assert device_plan(80 * 10**9, earlier=333) == 1280
-    assert make_plan((9000, 9000), NEED, Box(0, 0, 9000, 9000), earlier=256).tiling.tile == 1280
+    assert device_plan(80 * 10**9, earlier=333) == 2048
+    assert make_plan((9000, 9000), NEED, Box(0, 0, 9000, 9000), earlier=256).tiling.tile == 2048
 
 
 class OnGpu(Fuser):

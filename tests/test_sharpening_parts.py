@@ -29,14 +29,14 @@ def plan(memory: float | None = None, tile: int | None = None, shape: tuple[int,
 
 def test_windows_are_as_large_as_memory_allows() -> None:
     tiles = [plan(memory).tiling.tile for memory in (0.7, 1, 1.2, 2, 8)]
-    assert tiles == [256, 512, 512, 1024, 1280]
+    assert tiles == [256, 512, 512, 1024, 2048]
     assert plan(8).ahead == MOST_AHEAD
     for memory in (0.7, 1, 2, 8):
         assert plan(memory).memory <= memory * GB
     assert plan().memory <= 2 * GB
     # it does not grow with the scene
     assert plan(shape=(90000, 90000)).memory == plan().memory
-    assert plan(0.7, shape=(200, 300)).tiling.tile == 1280
+    assert plan(0.7, shape=(200, 300)).tiling.tile == 2048
 
 
 def test_too_little_memory_is_one_line_that_says_what_would_do() -> None:

@@ -87,5 +87,5 @@ def test_better_than_upsampling_at_reduced_resolution(real_data, run, tmp_path, 
     sharpness = implied_sharpness([view], len(ms), (0.3,))
     fused, _ = sharpened(run, tmp_path, tmp_path / "ksdiff.tif", "--sharpness", sharpness)
     up, _ = sharpened(run, tmp_path, tmp_path / "exp.tif", "--method", "exp")
-    assert sam(gt, fused, valid=valid) < 1.01 * sam(gt, up, valid=valid)  # level on the smallest, 148 px
+    assert sam(gt, fused, valid=valid) < 1.02 * sam(gt, up, valid=valid)  # level on the smallest, 148 px
     assert ergas(gt, fused, ratio, valid=valid) < ergas(gt, up, ratio, valid=valid)

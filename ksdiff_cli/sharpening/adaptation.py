@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 STEPS_A_MINUTE = 120
 """Steps of training a minute, which two cores do in half of it: no clock decides what weights become."""
-_SIDES = (128, 96, 64)  # of a window, MS pixels, the largest of which there are enough
+_SIDES = (128, 96, 64, 32)  # of a window, MS pixels, the largest of which there are enough
 _FEWEST, _MOST = 4, 15  # windows
 _HELD_OUT = 4  # every so manieth window judges
 _LOOKS = 8  # windows looked at for each one wanted that has no hole
