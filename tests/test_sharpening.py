@@ -327,7 +327,7 @@ def test_command_line(make_pair: Any, run: Any) -> None:
     assert done.exit_code == 0, done.output
     assert done.stdout == ""
     assert "128 x 96 pixels, 2 bands, float32" in done.stderr.replace("\n", " ")
-    assert "Windows of 1280 pixels: 1; memory up to 0." in done.stderr
+    assert "Windows of 2048 pixels: 1; memory up to 0." in done.stderr
     with rasterio.open(out) as dataset:
         assert (dataset.count, dataset.dtypes[0], dataset.compression.name) == (2, "float32", "lzw")
         first = dataset.read()
