@@ -147,9 +147,7 @@ def measure(
         found = measure_against_reference(Path(fused), reference, ratio=options.ratio, crop=options.crop, **more)
     elif reference is None and pan is not None and ms is not None:
         inputs, more["nodata"] = {"PAN": pan, "MS": ms}, options.nodata
-        found = measure_at_full_resolution(
-            Path(fused), pan, ms, mtf=options.mtf, warp=options.warp, **more
-        )
+        found = measure_at_full_resolution(Path(fused), pan, ms, mtf=options.mtf, warp=options.warp, **more)
     else:
         raise KsdiffError(f"{fused}: give either a reference, or PAN and MS, to measure it against")
     if page is not None:

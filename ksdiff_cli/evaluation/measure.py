@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from ksdiff_cli.checks import Nodata
+from ksdiff_cli.checks import Mtf, Nodata
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation.examples import Overview, View, choose_bands
 from ksdiff_cli.evaluation.maps import Maps, open_maps, plan_maps
@@ -32,7 +32,7 @@ from ksdiff_cli.numerics.grids import Axis
 from ksdiff_cli.numerics.toolbox import is_power_of_two
 from ksdiff_cli.products.scene_files import find_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.camera import Mtf, ms_camera
+from ksdiff_cli.raster.camera import ms_camera
 from ksdiff_cli.raster.layout import check_colours, pixel_metres
 from ksdiff_cli.raster.nodata import declare, declare_band, find_fill, find_notes, say_fill
 from ksdiff_cli.raster.open import BLOCK_CACHE, alpha_is_data, data_bands, open_raster

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from ksdiff_cli.checks import CropName
+from ksdiff_cli.checks import CropName, Mtf
 from ksdiff_cli.options import INPUTS, MEASURING, OUTPUT, Option
 from ksdiff_cli.options.shared import HasOverwrite, HasSensor, HasSrcNodata, HasWarp
 
@@ -46,7 +46,7 @@ class MeasureOptions(HasOverwrite, HasWarp, HasSrcNodata, HasSensor):
         Option(MEASURING, "Measure everything, or leave out a border of 21 or 30 px as the literature does."),
     ] = "full"
     mtf: Annotated[
-        Literal["sensor", "scene"],
+        Mtf,
         Option(
             MEASURING,
             "With --pan and --ms: the camera that R-Q2n, R-ERGAS and R-SAM look through: the sensor's by its table, or "
