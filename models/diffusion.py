@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import ModelConfig
+from .layers import draw_normal
 
 Predictor = Callable[[Tensor, Tensor], Tensor]
 """(z_t, t (N,)) -> predicted z_0."""
@@ -35,12 +36,12 @@ class Diffusion(nn.Module):
 
         def alpha(steps: int) -> Tensor:
             ends = config.beta_start**0.5, config.beta_end**0.5
-            return 1 - torch.linspace(*ends, steps, dtype=torch.float64) ** 2
+            return 1 - torch.linspace(*ends, steps, dtype=torch.float64, device="cpu") ** 2
 
         alphas = alpha(config.steps)
         if config.spread_beta:
             alphas = alphas ** (alpha(_PUBLISHED).log().sum() / alphas.log().sum())
-        alpha_bar = torch.cat((torch.ones(1, dtype=torch.float64), torch.cumprod(alphas, 0)))
+        alpha_bar = torch.cat((torch.ones(1, dtype=torch.float64, device="cpu"), torch.cumprod(alphas, 0)))
         self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
 
     def forward(self, z_0: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ class Denoiser(nn.Module):
         """Make the network for the configured latent and number of steps."""
         super().__init__()
         width = config.denoiser_width
-        self.time = nn.Embedding(config.steps + 1, width)
+        self.time = nn.Embedding(config.steps + 1, width, _weight=draw_normal(torch.empty(config.steps + 1, width)))
         self.enter = nn.Linear(2 * config.latent, width)
         self.blocks = nn.Sequential(*(_Block(width) for _ in range(config.denoiser_blocks)))
         self.leave = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, config.latent))

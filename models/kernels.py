@@ -76,8 +76,10 @@ class ModeHead(nn.Module):
         self.project = nn.Linear(channels, size, bias=False)
         draw_normal(self.project.weight, 0.1 / math.sqrt(channels))
         # Row 0 is all ones and carries the identity; the other rows are directions in which z can bend the kernel.
-        base = draw_normal(torch.empty(rank, size)).sign()
-        base[0] = 1
+        base = draw_normal(torch.empty(rank, size))
+        if not base.is_meta:
+            base = base.sign()
+            base[0] = 1
         self.base = nn.Parameter(base)
 
     def forward(self, cells: Tensor) -> Tensor:

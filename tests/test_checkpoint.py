@@ -2,6 +2,7 @@
 
 import json
 import struct
+import subprocess
 import sys
 from dataclasses import fields
 from typing import get_type_hints
@@ -253,3 +254,11 @@ def test_the_program_says_it_in_one_line(fails, parts, tmp_path):
         (tmp_path / f"{name}.tif").touch()
     line = fails("sharpen", tmp_path / "pan.tif", tmp_path / "ms.tif", "-o", tmp_path / "o.tif", "--checkpoint", path)
     assert "odd.safetensors: config: depths must be 3 values, each a whole number from 1 to 64" in line
+
+
+def test_loading_does_not_load_torchs_compiler():
+    """It takes a second and more, which every command would wait for."""
+    look = "import sys; from ksdiff_cli.models.checkpoint import load_model; from ksdiff_cli.weights import SHIPPED; "
+    look += "load_model(SHIPPED); print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]

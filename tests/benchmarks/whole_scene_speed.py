@@ -151,15 +151,22 @@ def make_call(network, bands, device, ratio=4):
     import torch
 
     from ksdiff_cli.models.contract import Statistics
+    from ksdiff_cli.models.observation import AxisMap, Cameras, Observed
 
     values = ((1, 500.0), (1, 200.0), (bands, 500.0), (bands, 200.0))
-    known = Statistics(*(torch.full((1, count), value) for count, value in values)).to(device)
-    noise = network.noise()
-    kernels = network.kernels(*random_images(128, 128, bands, device), known, ratio, noise)
+    one, each = torch.ones(1), torch.ones(1, bands)
+    cameras = Cameras(0.3 * one, 0.5 * one, each / bands, 0 * one, each, one)
+    known = Statistics(*(torch.full((1, count), value) for count, value in values), cameras).to(device)
+    noise, axis = network.noise(), AxisMap(1 / ratio, (1 / ratio - 1) / 2)
+
+    def given(pan, ms_up):
+        return pan, Observed(ms_up[..., ::ratio, ::ratio].contiguous(), None, axis, axis) if network.observes else ms_up
+
+    kernels = network.kernels(*given(*random_images(128, 128, bands, device)), known, ratio, noise)
 
     def call(pan, ms_up, part=None):
         core = {"core": part} if part and network.trims else {}
-        return network.fuse(pan, ms_up, known, ratio, noise, kernels=kernels, **core)
+        return network.fuse(*given(pan, ms_up), known, ratio, noise, kernels=kernels, **core)
 
     return call
 
@@ -209,20 +216,15 @@ def count_operations(options, bands):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from ksdiff_cli.models import layers
-
     found, side = {}, 256
-    # the counter knows neither oneDNN's own operators nor other threads, and would count a kernel's zeros
-    usual, threads = (layers._ONEDNN, layers._LANES), torch.get_num_threads()
-    layers._ONEDNN, layers._LANES = False, 1
-    torch.set_num_threads(1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the counter knows no other threads
     for row, (network, _) in load_networks(options, bands).items():
         call = make_call(network, bands, options.device)
         images = random_images(side, side, bands, options.device)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             call(*images)
         found[row] = counter.get_total_flops() / side**2
-    layers._ONEDNN, layers._LANES = usual
     torch.set_num_threads(threads)
     return found
 
