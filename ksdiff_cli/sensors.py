@@ -6,6 +6,7 @@ documents named under ``sources`` are where their makers state them, not all of 
 bit depth enters a computation.
 """
 
+import re
 import tomllib
 import unicodedata
 from collections import Counter
@@ -190,6 +191,18 @@ def find_sensor(name: str | None) -> Sensor:
     near = get_close_matches(fold_name(name), _NAMES, n=1)
     hint = f"did you mean {_NAMES[near[0]].name}?" if near else f"known: {' '.join(SENSORS)}; or a sensor file (.toml)"
     raise KsdiffError(f"no sensor is called {name!r}: {hint}")
+
+
+def find_in_name(name: str, bands: int) -> Sensor | None:
+    """Return the one sensor that a file's name holds, as ``train_wv3`` or ``Test(HxWxC)_qb_data1``; None otherwise.
+
+    Args:
+        name: without folder and extension.
+        bands: of the file's MS; a sensor with other bands is not meant.
+    """
+    words = re.findall(r"[a-z]+\d*", name.lower())
+    found = [one for one in SENSORS.values() if one.name.lower() in words and len(one.bands) == bands]
+    return found[0] if len(found) == 1 else None
 
 
 def by_any_name(name: str) -> Sensor | None:

@@ -127,7 +127,7 @@ def test_unit_range_data_become_dn_where_the_sensor_is_known(tmp_path) -> None:
     assert one.methods["exp"].values["Q2n"][0] == pytest.approx(q2n(image["gt"], image["lms"]))
     assert scaled.methods["exp"].mean("Q2n") == pytest.approx(one.methods["exp"].mean("Q2n"), rel=1e-4)
     assert scaled.methods["exp"].mean("PSNR") == pytest.approx(one.methods["exp"].mean("PSNR"), rel=1e-6)
-    assert "taken for QB by its name" in scaled.notes[0] and "brought to DN by 2047" in scaled.notes[1]
+    assert "taken for QB by the file's name" in scaled.notes[0] and "brought to DN by 2047" in scaled.notes[1]
     unknown = evaluate_files([PatchFile(write(tmp_path / "unit.h5", scale=1 / 2047))], {"exp": Upsampling()})
     assert math.isnan(unknown.methods["exp"].mean("Q2n"))
     assert "a --sensor tells what makes them DN" in unknown.notes[0] and "rescale both to DN" in unknown.notes[-1]
@@ -368,5 +368,5 @@ def test_an_output_takes_no_inputs_place(tmp_path, fails) -> None:
     page = tmp_path / "page.html"
     page.write_bytes(before)
     assert "is one of the inputs" in fails("evaluate", page, "--method", "exp", "--overwrite", "--report", page)
-    assert "name two files" in fails(*words, "--csv", tmp_path / "a.html", "--report", tmp_path / "a.html")
+    assert "name a file for each" in fails(*words, "--csv", tmp_path / "a.html", "--report", tmp_path / "a.html")
     assert test.read_bytes() == before and sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "test.h5"]

@@ -1,7 +1,6 @@
 """Test cases: the images of one patch file in DN, with the sensor and the way they are measured."""
 
 import math
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.numerics.toolbox import is_power_of_two
 from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.raster.pair import ObservedTile, Tile
-from ksdiff_cli.sensors import SENSORS, Sensor, find_sensor
+from ksdiff_cli.sensors import Sensor, find_sensor
 
 Protocol = Literal["reduced", "full"]
 Scaling = Literal["image", "scene"]
@@ -193,17 +192,10 @@ def make_case(
 
 def _sensor(file: PatchFile, notes: list[str]) -> Sensor:
     """Return the sensor that a file states by its values or its name; the generic one if there is none."""
-    stated = file.sensor
+    if file.named_after is not None:
+        notes.append(f"taken for {file.named_after.name} by the file's name; --sensor says otherwise")
+        return file.named_after
     try:
-        known = Sensor.from_dict(stated)
+        return Sensor.from_dict(file.sensor)
     except KsdiffError as error:
         raise KsdiffError(f"{file.path}: {error}") from None
-    if stated:
-        return known
-    # PanCollection's files state nothing but are named after their sensor: test_wv3_multiExm1.h5
-    words = re.findall(r"[a-z]+\d*", file.path.stem.lower())
-    named = [one for one in SENSORS.values() if one.name.lower() in words and len(one.bands) == file.bands]
-    if len(named) != 1:
-        return known
-    notes.append(f"{file.path}: taken for {named[0].name} by its name; --sensor says otherwise")
-    return named[0]

@@ -21,6 +21,8 @@ from ksdiff_cli.files.hdf5 import find_array, open_h5, read_attributes, reading
 from ksdiff_cli.models.contract import FusionModel, Inputs, Statistics
 from ksdiff_cli.models.observation import AxisMap, Observed, fit_cameras
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.patches.mat import read_mat
+from ksdiff_cli.sensors import Sensor, find_in_name
 
 if TYPE_CHECKING:
     from ksdiff_cli.numerics.grids import GridMap
@@ -90,6 +92,7 @@ class PatchFile:
     """One HDF5 file with ``pan``, ``ms`` and perhaps ``gt`` and ``lms``, (N, channels, H, W), any numeric type.
 
     A file of up to 1 GB is kept in memory once its images are asked for; from a larger one images are read as needed.
+    MATLAB files of test images (``.mat``) are read too, whole.
     """
 
     def __init__(self, path: Path | str, cache_bytes: int = _CACHE_BYTES) -> None:
@@ -104,8 +107,10 @@ class PatchFile:
                 :func:`ksdiff_cli.files.hdf5.find_array`.
         """
         self.path = Path(path)
-        self._file = open_h5(self.path, "is not an HDF5 file, or is damaged; prepare-data makes such files")
-        self._arrays: dict[str, Any] = {}
+        matlab = self.path.suffix.lower() == ".mat"
+        complaint = "is not an HDF5 file, or is damaged; prepare-data makes such files"
+        self._file = None if matlab else open_h5(self.path, complaint)
+        self._arrays: dict[str, Any] = read_mat(self.path) if matlab else {}
         self._cache: dict[str, Array] = {}
         self._cache_bytes = cache_bytes
         self._reading = Lock()
@@ -121,7 +126,32 @@ class PatchFile:
     def close(self) -> None:
         """Close the file and forget what was cached."""
         self._cache.clear()
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+
+    def stored(self) -> dict[str, Any]:
+        """Return the images' arrays as they are stored, by key: (N, channels, H, W) of any numeric type."""
+        return {key: self._arrays[key] for key in _IMAGES if key in self._arrays}
+
+    @property
+    def fits_memory(self) -> bool:
+        """Whether the images are kept in memory once they are asked for."""
+        return bool(sum(array.nbytes for array in self.stored().values()) <= self._cache_bytes)
+
+    def read_from(self, copy: Path) -> None:
+        """Read the images from a copy of this file from now on; see :mod:`ksdiff_cli.patches.compact`.
+
+        Raises:
+            KsdiffError: the copy cannot be read, or holds other arrays.
+        """
+        source = open_h5(copy, "is damaged; remove it, and it is made anew")
+        found = {key: find_array(source, key) for key in self.stored()}
+        for key, array in self.stored().items():
+            other = found[key]
+            if other is None or other.shape != array.shape:
+                raise KsdiffError(f"{copy}: is no copy of {self.path}; remove it, and it is made anew")
+        self._arrays |= found
+        self._cache.clear()
 
     @property
     def bands(self) -> int:
@@ -185,7 +215,17 @@ class PatchFile:
 
     @property
     def sensor(self) -> dict[str, Any]:
-        """The sensor's values as the file states them; {} if it does not."""
+        """The sensor's values as the file states them, else those of the one it is :attr:`named_after`, else {}."""
+        named = self.named_after
+        return self._stated if named is None else json.loads(json.dumps(named.to_dict()))
+
+    @property
+    def named_after(self) -> Sensor | None:
+        """The sensor of a file that states none and is named after one: PanCollection's ``train_wv3.h5``."""
+        return None if self._stated else find_in_name(self.path.stem, self.bands)
+
+    @property
+    def _stated(self) -> dict[str, Any]:
         text = self._text("sensor")
         if not text.startswith("{"):
             return {"name": text} if text else {}
@@ -241,12 +281,13 @@ class PatchFile:
         return Batch(pan, ms_up, gt, self.statistics(indices), self.ratio, observed, float(np.mean(self._gains)))
 
     def _text(self, attribute: str) -> str:
-        value = read_attributes(self._file, self.path).get(attribute, "")
+        value = "" if self._file is None else read_attributes(self._file, self.path).get(attribute, "")
         return value if isinstance(value, str) else ""
 
     def _check(self) -> None:
-        found = {key: find_array(self._file, key) for key in (*_IMAGES, *_SCENES)}
-        self._arrays = {key: array for key, array in found.items() if array is not None}
+        if self._file is not None:
+            found = {key: find_array(self._file, key) for key in (*_IMAGES, *_SCENES)}
+            self._arrays = {key: array for key, array in found.items() if array is not None}
         if missing := [key for key in ("pan", "ms") if key not in self._arrays]:
             raise KsdiffError(
                 f"{self.path}: has no {' and no '.join(missing)}; "
@@ -304,8 +345,7 @@ class PatchFile:
         with self._reading:  # batches are made by several threads
             if key not in self._cache:
                 dataset = self._arrays[key]
-                total = sum(self._arrays[name].nbytes for name in _IMAGES if name in self._arrays)
-                if total > self._cache_bytes:
+                if not self.fits_memory:
                     return dataset
                 self._cache[key] = dataset[:]
             return self._cache[key]
