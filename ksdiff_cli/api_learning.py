@@ -5,7 +5,7 @@ See :mod:`ksdiff_cli.api`.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ksdiff_cli.patches.dataset import PatchFile
     from ksdiff_cli.patches.prepare import Prepared
     from ksdiff_cli.sensors import Sensor
+    from ksdiff_cli.training.log import StepCallback
     from ksdiff_cli.training.options import Precision, Recipe
     from ksdiff_cli.training.presets import Preset
 
@@ -81,6 +82,7 @@ def _weights(name: Name | None) -> Path | None:
 
 def train(
     *data: Name,
+    valid: Sequence[Name] = (),
     output: Name = "runs",
     stage: "Stages | Stage" = "all",
     config: "ModelConfig | PixelConfig | None" = None,
@@ -99,6 +101,9 @@ def train(
     validate_every: int | None = None,
     init: Name | None = None,
     fine_tune: bool = False,
+    cache: Name | None = None,
+    tensorboard: bool = False,
+    on_step: "StepCallback | None" = None,
     resume: bool = False,
     overwrite: bool = False,
     device: str = "auto",
@@ -112,7 +117,8 @@ def train(
     Args:
         data: folders made by :func:`prepare_patches`, folders of such folders, or PanCollection's ``train_*.h5``; none
             stands for ``patches``.
-        output: folder of the run: weights, log, curves, resume state.
+        valid: validation files, or folders of them; () takes those beside the training files.
+        output: folder of the run: weights, the best ones so far, log, curves, resume state.
         stage: 1 (encoder and network), 2 (diffusion, from the run's stage 1), as numbers or strings, or ``all``; pixel
             diffusion has only one.
         config: the network; its ``bands`` are replaced by those of the data. None takes KSDiff's defaults.
@@ -134,6 +140,10 @@ def train(
         validate_every: steps between validations, which save the resume state; None takes 200.
         init: weights to start from, ``shipped`` for the package's; their configuration replaces ``config``.
         fine_tune: train a whole network on, that of ``init`` or the shipped one: stage 2 by eq. 4 alone, no stage 1.
+        cache: folder for compact copies of training files that are too large for memory; None reads these as they are.
+        tensorboard: also write ``output/tensorboard``; needs ``pip install "ksdiff[tensorboard]"``.
+        on_step: called after every optimiser step with its :class:`~ksdiff_cli.training.log.TrainingStep`; what it
+            raises ends the run, which ``resume`` takes up again.
         resume: go on where a killed run of the same options stopped.
         overwrite: replace an earlier run.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -167,6 +177,7 @@ def train(
         open_data,
         train_stage,
     )
+    from ksdiff_cli.training.tensorboard import TensorBoard
 
     check_choice("stage", str(stage), Stages)
     check_number("threads", threads, 1, whole=True, optional=True)
@@ -175,7 +186,8 @@ def train(
     if threads:
         torch.set_num_threads(usable_threads(threads) or threads)
     paths = tuple(map(Path, data)) or (Path("patches"),)
-    files, beside = open_data(paths)
+    named = tuple(map(Path, valid))
+    files, beside = open_data(paths, named)
     network = config or ModelConfig()
     found = apply(preset, settings, network)
     network = configure(network, found, files)
@@ -198,7 +210,9 @@ def train(
     check_number("epochs", passes, 1, whole=True, optional=True)
     options = TrainingOptions(
         data=paths,
+        valid=named,
         run=Path(output),
+        cache=None if cache is None else Path(cache),
         init=_weights("shipped" if fine_tune and init is None else init),
         fine_tune=fine_tune,
         config=replace(network, bands=choose_bands(files, universal)),
@@ -207,7 +221,9 @@ def train(
     inputs = Inputs([*(file.path for file in (*files, *beside)), *([options.init] if options.init else [])])
     if passes is not None:
         options = replace(options, steps=_steps_of(passes, files, options.config.bands, options.batch))
-    with join_team(device) as team, hold_run(Path(output), team):
+    board = TensorBoard(Path(output)) if tensorboard else None
+    listeners = [each for each in (board, on_step) if each is not None]
+    with join_team(device) as team, hold_run(Path(output), team), closing(board) if board else nullcontext():
         options = replace(options, device=str(team.device))
         numbers: dict[str, tuple[Stage, ...]] = {"1": (1,), "2": (2,), "all": (1, 2)}
         stages = numbers[str(stage)] if isinstance(options.config, ModelConfig) else (1,)
@@ -225,7 +241,7 @@ def train(
             def report(done: int, total: int, note: str = "", name: str = name) -> None:
                 progress(done, total, f"{name}, {note}")
 
-            made.append(train_stage(options, number, report, note, team))
+            made.append(train_stage(options, number, report, note, team, listeners=listeners))
     return made
 
 

@@ -15,7 +15,7 @@ from ksdiff_cli.api_learning import train
 from ksdiff_cli.commands.train import Backbone
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.models.backbones import BACKBONES, takes_any_bands
-from ksdiff_cli.models.checkpoint import load_model, weights_hash
+from ksdiff_cli.models.checkpoint import load_model, save_model, weights_hash
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError
 from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig
@@ -128,7 +128,9 @@ def test_both_stages_learn_log_and_show(patches, tmp_path):
         "curves.png",
         "log.jsonl",
         "pictures",
+        "stage1-best.safetensors",
         "stage1.safetensors",
+        "stage2-best.safetensors",
         "stage2.safetensors",
     ]
     assert len(list((tmp_path / "pictures").glob("stage[12]_0000[123]0.png"))) == 6
@@ -285,11 +287,20 @@ def test_clear_refusals(patches, tmp_path):
     assert not (tmp_path / "stage2.state").exists()
 
 
+def stop_at_the_end(monkeypatch):
+    """Interrupt a run when it writes the stage's last weights."""
+
+    def save(model, path, **facts):
+        if "-best" not in path.name:
+            raise KeyboardInterrupt
+        save_model(model, path, **facts)
+
+    monkeypatch.setattr("ksdiff_cli.training.stages.save_model", save)
+
+
 def test_resume_with_other_options_is_refused(patches, tmp_path, monkeypatch):
     chosen = options(patches, tmp_path)
-    monkeypatch.setattr(
-        "ksdiff_cli.training.stages.save_model", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    stop_at_the_end(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train_stage(chosen, 1)
     with pytest.raises(KsdiffError, match="rate"):
@@ -299,7 +310,7 @@ def test_resume_with_other_options_is_refused(patches, tmp_path, monkeypatch):
 def test_resume_with_other_patches_is_refused(tmp_path, monkeypatch):
     chosen = options(write_patches(tmp_path / "patches"), tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("ksdiff_cli.training.stages.save_model", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        stop_at_the_end(patch)
         with pytest.raises(KeyboardInterrupt):
             train_stage(chosen, 1)
     write_patches(tmp_path / "patches", seed=1)  # as many, of the same size, in the same place

@@ -31,7 +31,17 @@ def small():
 
 def test_every_field_of_network_and_training_is_reached():
     network = {each.name for each in fields(ModelConfig)} - {"bands"}
-    own = {"data", "run", "init", "fine_tune", "device", "seed", "config"}  # options or the data say these
+    own = {
+        "data",
+        "valid",
+        "run",
+        "cache",
+        "init",
+        "fine_tune",
+        "device",
+        "seed",
+        "config",
+    }  # options or the data say these
     training = {each.name for each in fields(TrainingOptions)} - own
     settings = {f"network.{name}": 1 for name in network} | {f"training.{name}": 1 for name in training}
     found = apply("default", settings, ModelConfig())

@@ -37,6 +37,25 @@ def train(
             "Default: patches",
         ),
     ] = None,
+    valid: Annotated[
+        list[Path] | None,
+        options.option(
+            options.INPUTS,
+            "--valid",
+            metavar="DIR | FILE.h5",
+            help="Validation file, or folder with valid.h5; repeatable. Default: those beside the training files.",
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        options.option(
+            options.INPUTS,
+            "--cache",
+            metavar="DIR",
+            help="Folder for compact copies (uint16) of training files over 1 GB, such as PanCollection's 5.5 GB; runs "
+            "share them. Default: read the files as they are.",
+        ),
+    ] = None,
     init: Annotated[
         Path | None,
         options.option(
@@ -183,6 +202,87 @@ def train(
             help="Steps between validations, which save the resume state. Default: 200.",
         ),
     ] = None,
+    best: Annotated[
+        Literal["SAM", "ERGAS"] | None,
+        options.option(
+            options.TRAINING,
+            "--best",
+            help="Metric, over all validation images, that chooses stage1-best and stage2-best.safetensors. "
+            "Default: ERGAS.",
+        ),
+    ] = None,
+    keep_every: Annotated[
+        int | None,
+        options.option(
+            options.TRAINING,
+            "--keep-every",
+            min=1,
+            metavar="STEPS",
+            help="Also keep a checkpoint every so many steps, in checkpoints/. Default: the last and the best.",
+        ),
+    ] = None,
+    ema: Annotated[
+        float | None,
+        options.option(
+            options.TRAINING,
+            "--ema",
+            min=0,
+            max=1,
+            help="Share that the averaged weights, those that are saved, keep at a step. Default: 0.998; paper: 0.999.",
+        ),
+    ] = None,
+    clip: Annotated[
+        float | None,
+        options.option(
+            options.TRAINING,
+            "--clip",
+            min=1e-6,
+            metavar="NORM",
+            help="Largest norm of the gradients. Default: 0.5; paper: 0.03.",
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        options.option(
+            options.TRAINING,
+            "--weight-decay",
+            min=0,
+            max=1,
+            help="AdamW's, a share of the rate. Default: 0.0001; paper: 0.000001.",
+        ),
+    ] = None,
+    diffusion_weight: Annotated[
+        float | None,
+        options.option(
+            options.TRAINING,
+            "--lambda",
+            min=0,
+            max=1e6,
+            metavar="WEIGHT",
+            help="Weight of stage 2's diffusion loss against the network's (eq. 10). Default: 1.",
+        ),
+    ] = None,
+    latent_noise: Annotated[
+        float | None,
+        options.option(
+            options.TRAINING,
+            "--latent-noise",
+            min=0,
+            max=10,
+            metavar="STD",
+            help="Standard deviation of noise on z in stage 1: the network learns to live with stage 2's errors. "
+            "Default: 0.1; paper: 0.",
+        ),
+    ] = None,
+    tensorboard: Annotated[
+        bool,
+        options.option(
+            options.OUTPUT,
+            "--tensorboard",
+            help="Also write the run's folder tensorboard (pip install 'ksdiff[tensorboard]'). Default: log.jsonl and "
+            "curves.png.",
+        ),
+    ] = False,
     model: Annotated[
         Literal["ksdiff", "pixel-diffusion", "plrdiff"],
         options.option(
@@ -285,6 +385,9 @@ def train(
     asked: dict[str, object] = {"backbone": backbone, "width": width, "prior": prior, "rank": ranks}
     asked |= {"encoder": encoder, "structure": structure}
     own_settings = {f"network.{name}": value for name, value in asked.items() if value is not None}
+    asked = {"best": best, "keep_every": keep_every, "ema": ema, "clip": clip, "weight_decay": weight_decay}
+    asked |= {"diffusion_weight": diffusion_weight, "latent_noise": latent_noise}
+    own_settings |= {f"training.{name}": value for name, value in asked.items() if value is not None}
     try:
         single = dict(map(read_setting, settings or ()))
     except KsdiffError as error:
@@ -295,6 +398,7 @@ def train(
     with progress("train", quiet=quiet) as report:
         made = api_learning.train(
             *(data or ()),
+            valid=valid or (),
             output=output,
             stage=stage,
             config=kinds.get(model, ModelConfig)(),
@@ -313,6 +417,8 @@ def train(
             validate_every=validate_every,
             init=init,
             fine_tune=fine_tune,
+            cache=cache,
+            tensorboard=tensorboard,
             resume=resume,
             overwrite=overwrite,
             device=device,

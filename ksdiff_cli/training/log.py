@@ -1,7 +1,9 @@
-"""log.jsonl, a line a validation, and curves.png drawn from it."""
+"""What a run tells: a step's figures for who listens; log.jsonl, a line a validation; curves.png drawn from it."""
 
 import contextlib
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,27 @@ from ksdiff_cli.files.writing import atomic_write
 from ksdiff_cli.training.pictures import draw_curves
 
 NAMES = ("log.jsonl", "curves.png")
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """One step of a run."""
+
+    stage: str
+    """stage1, stage2 or the name of a network without stages."""
+    step: int
+    """Optimiser steps of the stage that are done."""
+    steps: int
+    """Optimiser steps of the whole stage."""
+    rate: float
+    """The step's learning rate."""
+    losses: Mapping[str, float]
+    """``loss``; in stage 2 its terms ``diffusion`` (eq. 9) and ``regression`` (eq. 4) too."""
+    validation: Mapping[str, float]
+    """What was measured after the step, by the names of log.jsonl; empty after most steps."""
+
+
+StepCallback = Callable[[TrainingStep], None]
 
 
 class Log:

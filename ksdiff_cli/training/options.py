@@ -13,7 +13,12 @@ from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Recipe = Literal["chain", "random-t"]
+Judge = Literal["SAM", "ERGAS"]
 
+KEPT = "checkpoints"
+"""Folder within the run's for checkpoints that are kept."""
+_FREE = ("device", "time_limit", "cache")
+"""Options that a resumed run may change."""
 RATE, FINE_RATE = 1e-3, 2e-4
 """Peak learning rates of AdamW: from random weights, and to fine-tune a network that is good already."""
 
@@ -26,6 +31,8 @@ class TrainingOptions:
     """Folders with train.h5 and valid.h5, folders of such folders, or training files (PanCollection's train_*.h5)."""
     run: Path
     """Folder for stage1.safetensors, stage2.safetensors, log.jsonl and the resume state."""
+    valid: tuple[Path, ...] = ()
+    """Validation files; () takes those beside the training files (valid.h5, PanCollection's valid_*.h5)."""
     steps: int = 1000
     """Optimiser steps of a stage."""
     batch: int = 16
@@ -54,9 +61,15 @@ class TrainingOptions:
     gain: float = 0.2
     """Largest change of the logarithm of an image's brightness against its scene's statistics (augmentation)."""
     diffusion_weight: float = 1.0
-    """Weight of the diffusion term against the regression term (eq. 10 has 1)."""
+    """lambda, weight of the diffusion term against the regression term (eq. 10 has 1)."""
     validate_every: int = 200
     """Steps between validations, which also save the resume state."""
+    best: Judge = "ERGAS"
+    """Metric, the mean over all validation images, by which the best weights are chosen and kept."""
+    keep_every: int | None = None
+    """Steps between checkpoints that are kept, each with its SAM and ERGAS; None keeps the best and the last."""
+    cache: Path | None = None
+    """Folder for compact copies of training files that are too large for memory; None reads them as they are."""
     time_limit: float | None = None
     """Minutes after which the stage ends well, its learning rate fully decayed."""
     init: Path | None = None
@@ -73,6 +86,8 @@ class TrainingOptions:
         for name in ("steps", "batch", "accumulate", "validate_every"):
             check_number(name, getattr(self, name), 1, whole=True)
         check_number("rate", self.rate, 0, 1, above=True)
+        check_number("keep_every", self.keep_every, 1, whole=True, optional=True)
+        check_choice("best", self.best, Judge)
         check_number("warm_up", self.warm_up, 0, 1)
         check_number("weight_decay", self.weight_decay, 0, 1)
         check_number("ema", self.ema, 0, 1)
@@ -96,6 +111,14 @@ class TrainingOptions:
         """Return where a stage's weights go."""
         return self.run / f"{self.name(stage)}.safetensors"
 
+    def best_file(self, stage: Stage) -> Path:
+        """Return where the stage's best weights go."""
+        return self.run / f"{self.name(stage)}-best.safetensors"
+
+    def kept_file(self, stage: Stage, step: int) -> Path:
+        """Return where the stage's weights of a step go that is kept."""
+        return self.run / KEPT / f"{self.name(stage)}_{step:06d}.safetensors"
+
     def state(self, stage: Stage) -> Path:
         """Return where a stage's resume state lies until it is done."""
         return self.run / f"{self.name(stage)}.state"
@@ -104,16 +127,17 @@ class TrainingOptions:
         """Return what determines the weights, as JSON values: everything but where they are written."""
         values = asdict(self)
         values["data"] = [path.as_posix() for path in self.data]
+        values["valid"] = [path.as_posix() for path in self.valid]
         values["init"] = self.init and self.init.as_posix()
-        del values["run"]
+        del values["run"], values["cache"]
         return json.loads(json.dumps(values))  # type: ignore[no-any-return]
 
     def changed(self, before: Mapping[str, Any], now: Mapping[str, Any] | None = None) -> list[str]:
-        """Name the options whose values were others in an earlier run.
+        """Name the options whose values were others in an earlier run; what ksdiff had no option for then is none.
 
         Args:
             before: its :meth:`plain` values.
             now: takes the place of this run's.
         """
         now = self.plain() if now is None else now
-        return sorted(name for name in now if before.get(name) != now[name] and name not in ("device", "time_limit"))
+        return sorted(name for name in now if name in before and before[name] != now[name] and name not in _FREE)

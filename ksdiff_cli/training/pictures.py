@@ -14,7 +14,11 @@ _LEFT, _TOP, _EDGE = 72, 20, 10
 _COLOURS = {1: (31, 90, 160), 2: (190, 80, 20)}
 _PANELS = (
     ("loss", True, "training loss"),
+    ("regression", True, "stage 2: loss of the network (eq. 4)"),
+    ("diffusion", True, "stage 2: loss of the diffusion (eq. 9)"),
     ("valid", True, "validation loss"),
+    ("SAM", True, "SAM of the validation images, degrees"),
+    ("ERGAS", True, "ERGAS of the validation images"),
     ("shuffle_cost", False, "what another image's z costs"),
     ("mean_cost", False, "what the others' mean z costs"),
     ("z_spread", False, "spread of z between images"),

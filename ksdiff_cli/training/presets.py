@@ -20,7 +20,7 @@ Values = Mapping[str, Any]
 NETWORK, TRAINING = "network", "training"
 PEAK_OF_DATA = "data"
 """A ``peak`` that stands for the largest value that the data's sensor has."""
-_GIVEN = {"bands", "data", "run", "init", "fine_tune", "device", "seed", "config"}
+_GIVEN = {"bands", "data", "valid", "run", "cache", "init", "fine_tune", "device", "seed", "config"}
 """Fields that the data or options of their own decide, hence no settings."""
 
 

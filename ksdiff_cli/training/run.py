@@ -39,6 +39,10 @@ class Run:
         self.step, self.elapsed = 0, 0.0
         self.losses: dict[str, float] = {}
         """Of the last step that was looked at."""
+        self.rate = 0.0
+        """Learning rate of the last step."""
+        self.best: float | None = None
+        """Least mean of the metric that the best weights are chosen by, so far."""
         torch.manual_seed(options.seed)
         self.device = torch.device(options.device)
         self.target: KSDiff | None = None
@@ -102,9 +106,9 @@ class Run:
         options = self.options
         random = torch.Generator().manual_seed((options.seed << 40) + (self.stage << 36) + self.step)
         rate = 0.5 * options.rate * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, self.part))).item())
-        warm = min(1.0, (self.step + 1) / 50)  # Adam's first steps are large in every direction
+        self.rate = rate * min(1.0, (self.step + 1) / 50)  # Adam's first steps are large in every direction
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * warm
+            group["lr"] = self.rate
         self.model.train()
         inputs, draws = self._inputs(batch, random)
         self.optimizer.zero_grad(set_to_none=True)
@@ -154,6 +158,7 @@ class Run:
             "step": self.step,
             "elapsed": self.elapsed,
             "losses": self.losses,
+            "best": self.best,
             "origin": self.origin,
             "patches": self.patches,
             "model": self.model.state_dict(),
@@ -196,6 +201,7 @@ class Run:
         if state.get("patches") != self.patches:
             raise KsdiffError(f"{path}: was begun with other patches; bring them back, or start anew with --overwrite")
         self.step, self.elapsed, self.losses = state["step"], state["elapsed"], state["losses"]
+        self.best = state.get("best")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -2,7 +2,7 @@
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ from ksdiff_cli.files.workdir import LOCK, lock_folder
 from ksdiff_cli.files.writing import remove_growing, unwritable
 from ksdiff_cli.models.checkpoint import read_header, save_model, weights_hash
 from ksdiff_cli.models.contract import ModelError, Stage
+from ksdiff_cli.patches.compact import use_compact
 from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.training.log import NAMES, Log
-from ksdiff_cli.training.options import TrainingOptions
+from ksdiff_cli.training.log import NAMES, Log, StepCallback, TrainingStep
+from ksdiff_cli.training.options import KEPT, TrainingOptions
 from ksdiff_cli.training.parallel import ALONE, Team
 from ksdiff_cli.training.run import Run
 from ksdiff_cli.training.stopper import Stopper
-from ksdiff_cli.training.validation import IDLE, draw_pictures, validate
+from ksdiff_cli.training.validation import IDLE, draw_pictures, measure_quality, validate
 
 __all__ = ["TrainingOptions", "check_output", "choose_bands", "hold_run", "is_done", "open_data", "train_stage"]
 
@@ -44,18 +45,26 @@ def check_output(
             written is one of the inputs, a folder or a symbolic link.
     """
     done, state = options.file(stage), options.state(stage)
-    for path in (done, state, *(options.run / name for name in NAMES)):
+    weights = [done, *_beside(options, stage)]
+    for path in (*weights, state, *(options.run / name for name in NAMES)):
         if options.run.is_dir():
             check_place(path, inputs or Inputs(), overwrite=True)
     if not overwrite and Log(options.run, options.name(stage)).is_foreign():
         raise KsdiffError(f"{options.run}: has other {' or '.join(NAMES)}; choose another folder with -o")
     if resume:
         return
-    if done.exists() and not overwrite:
-        raise KsdiffError(f"{done}: exists; choose another folder with -o, or --overwrite")
+    for path in weights:
+        if path.exists() and not overwrite:
+            raise KsdiffError(f"{path}: exists; choose another folder with -o, or --overwrite")
     if state.exists() and not overwrite:
         raise KsdiffError(f"{state}: an unfinished run; continue it with --resume, or start anew with --overwrite")
     state.unlink(missing_ok=True)
+
+
+def _beside(options: TrainingOptions, stage: Stage) -> list[Path]:
+    """Return where a stage's best weights are or will be, and the checkpoints of it that are kept."""
+    kept = (options.run / KEPT).glob(f"{options.name(stage)}_*.safetensors")
+    return [options.best_file(stage), *sorted(kept)]
 
 
 def is_done(options: TrainingOptions, stage: Stage) -> bool:
@@ -74,7 +83,7 @@ def is_done(options: TrainingOptions, stage: Stage) -> bool:
         raise KsdiffError(
             f"{done}: was made with other values of {', '.join(changed)}; choose another folder with -o, or --overwrite"
         )
-    if training.get("patches") != [file.identity for file in open_data(options.data)[0]]:
+    if training.get("patches") != [file.identity for file in open_data(options.data, options.valid)[0]]:
         raise KsdiffError(f"{done}: was made from other patches; choose another folder with -o, or --overwrite")
     first = options.file(1)
     if stage == 2 and not options.fine_tune and first.exists() and training.get("stage1") != weights_hash(first):
@@ -94,7 +103,7 @@ def hold_run(folder: Path, team: Team = ALONE) -> Iterator[None]:
         return
     busy = f"{folder}: another ksdiff train (process {{owner}}) works there; wait until it ends, or change -o"
     with lock_folder(folder, busy):
-        for place in (folder, folder / "pictures"):
+        for place in (folder, folder / "pictures", folder / KEPT):
             remove_growing(place)
         try:
             yield
@@ -111,6 +120,7 @@ def train_stage(
     note: Callable[[str], None] = _say_nothing,
     team: Team = ALONE,
     again: str = "the same command with --resume goes on from here",
+    listeners: Sequence[StepCallback] = (),
 ) -> Path:
     """Train one stage, or go on where a killed run of the same options stopped.
 
@@ -121,6 +131,8 @@ def train_stage(
         note: called with lines for people.
         team: the processes that train together; one of them writes.
         again: how a person whose run was stopped has it go on, as the end of a sentence.
+        listeners: called after every step, with its losses and what was validated. On a GPU the losses of every step
+            take time, as it has to stop for each.
 
     Returns:
         The stage's checkpoint.
@@ -130,7 +142,8 @@ def train_stage(
             run folder that cannot be written to, or a stop that somebody asked for, after the resume state is written.
         ModelError: the weights cannot be written.
     """
-    train, valid = open_data(options.data)
+    train, valid = open_data(options.data, options.valid)
+    _compact(train, options, team, progress, note)
     run = Run(options, stage, train, team)
     _check_sizes(train + valid, run)
     begun = options.state(stage).exists()
@@ -140,13 +153,15 @@ def train_stage(
     team.wait()  # nobody writes before all have read
     if not begun and team.leads and options.file(stage).exists():
         run.save(options.state(stage))  # whoever resumes knows that the weights there are of an earlier run
+    if not begun and team.leads:
+        for path in _beside(options, stage):
+            path.unlink(missing_ok=True)
     if not valid:
-        note("no validation file beside the training data: validation is skipped")
+        note("no validation file beside the training data: validation is skipped; --valid names one")
     try:
-        _loop(run, valid, progress, note, again)
+        _loop(run, train, valid, progress, note, again, listeners)
         if team.leads:
-            facts = _facts(run, train)
-            save_model(run.averaged(), options.file(stage), sensor=_sensors(train), training=facts)
+            _save(run, train, options.file(stage))
             options.state(stage).unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in _UNWRITABLE:  # HDF5's complaints of damaged data are such errors too
@@ -156,8 +171,37 @@ def train_stage(
     return options.file(stage)
 
 
+def _compact(
+    files: list[PatchFile],
+    options: TrainingOptions,
+    team: Team,
+    progress: ProgressCallback,
+    note: Callable[[str], None],
+) -> None:
+    """Have files that are too large for memory read from compact copies, where a folder for these is named."""
+    for file in files:
+        if file.named_after is not None:
+            note(f"{file.path}: taken for {file.named_after.name} by its name")
+        if file.fits_memory:
+            continue
+        if options.cache is None:
+            note(f"{file.path}: too large for memory, read as needed; --cache DIR keeps a compact copy for slow disks")
+            continue
+        if team.leads:
+            use_compact(file, options.cache, progress)
+        team.wait()
+        if not team.leads:
+            use_compact(file, options.cache)
+
+
 def _loop(
-    run: Run, valid: list[PatchFile], progress: ProgressCallback, note: Callable[[str], None], again: str
+    run: Run,
+    train: list[PatchFile],
+    valid: list[PatchFile],
+    progress: ProgressCallback,
+    note: Callable[[str], None],
+    again: str,
+    listeners: Sequence[StepCallback],
 ) -> None:
     """Train until the stage is over; validate, draw and save in between."""
     options, team = run.options, run.team
@@ -166,19 +210,27 @@ def _loop(
         log.forget_after(run.step)
     started = saved = time.monotonic()
     before = run.elapsed
-    every = 1 if run.device.type == "cpu" else _LOOK
+    every = 1 if run.device.type == "cpu" or listeners else _LOOK
     with Stopper() as stopper, run.ahead() as batches:
         while not run.finished:
             losses = run.advance(batches.get(run.step))
             run.elapsed, stop = team.agree(before + time.monotonic() - started, stopper.asked)
-            due = run.step % options.validate_every == 0 or run.finished
+            kept = options.keep_every is not None and run.step % options.keep_every == 0
+            due = run.step % options.validate_every == 0 or kept or run.finished
             save = due or stop or time.monotonic() - saved > _SAVE_SECONDS
             if run.step % every == 0 or save:  # no state of lost weights is stored
                 run.look(losses)
             scale = (run.step, options.steps) if options.time_limit is None else (round(1000 * run.part), 1000)
             progress(*scale, f"loss {run.losses.get('loss', 0):.4f}")
+            found = {}
             if due and team.leads:
-                _report(run, valid, log, note)
+                found = _report(run, train, valid, log, note)
+            if kept and team.leads:
+                _save(run, train, options.kept_file(run.stage, run.step), found)
+            if team.leads and listeners:
+                told = TrainingStep(options.name(run.stage), run.step, options.steps, run.rate, run.losses, found)
+                for listener in listeners:
+                    listener(told)
             if team.leads and save:
                 run.save(options.state(run.stage))
                 saved = time.monotonic()
@@ -188,15 +240,20 @@ def _loop(
                 raise StoppedError(f"{options.name(run.stage)}: stopped at step {run.step} of {options.steps}; {again}")
 
 
-def _report(run: Run, valid: list[PatchFile], log: Log, note: Callable[[str], None]) -> None:
-    """Validate, and tell the log, the pictures and people."""
-    model, name = run.averaged(), run.options.name(run.stage)
-    found = validate(model, valid, run.device)
+def _report(
+    run: Run, train: list[PatchFile], valid: list[PatchFile], log: Log, note: Callable[[str], None]
+) -> dict[str, float]:
+    """Validate, keep the weights if they are the best so far, and tell the log, the pictures and people."""
+    model, name, judge = run.averaged(), run.options.name(run.stage), run.options.best
+    found = validate(model, valid, run.device) | measure_quality(model, valid, run.device)
     log.add(run.step, {"seconds": round(run.elapsed, 1), **run.losses, **found})
     draw_pictures(model, valid, run.device, run.options.run / "pictures", f"{name}_{run.step:06d}")
     words = [f"loss {run.losses['loss']:.4f}"]
-    if found:
-        words.append(f"valid {found['valid']:.4f}")
+    words += [f"{key} {found[key]:.4f}" for key in ("valid", "SAM", "ERGAS") if key in found]
+    if judge in found and (run.best is None or found[judge] < run.best):
+        run.best = found[judge]
+        _save(run, train, run.options.best_file(run.stage), found)
+        words.append(f"the best {judge} so far")
     if "shuffle_cost" in found:
         words.append(f"another image's z costs {found['shuffle_cost']:+.2%}")
     if "mean_cost" in found:
@@ -206,6 +263,14 @@ def _report(run: Run, valid: list[PatchFile], log: Log, note: Callable[[str], No
     note(f"{name}, step {run.step}: {', '.join(words)}")
     if found.get("shuffle_cost", 1.0) < IDLE:
         note(f"step {run.step}: the prior is idle: the network does as well with another image's z")
+    return found
+
+
+def _save(run: Run, train: list[PatchFile], path: Path, found: Mapping[str, float] | None = None) -> None:
+    """Write the averaged weights of this step, with what was found of them on the validation images."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = _facts(run, train) | ({} if found is None else {"step": run.step, "validation": dict(found)})
+    save_model(run.averaged(), path, sensor=_sensors(train), training=facts)
 
 
 def _facts(run: Run, train: list[PatchFile]) -> dict[str, Any]:
@@ -223,21 +288,36 @@ def _facts(run: Run, train: list[PatchFile]) -> dict[str, Any]:
 
 def _names(options: TrainingOptions) -> dict[str, Any]:
     """Return the inputs' names: weights travel, and the paths of one machine need not."""
-    return {"data": [path.name for path in options.data], "init": options.init and options.init.name}
+    return {
+        "data": [path.name for path in options.data],
+        "valid": [path.name for path in options.valid],
+        "init": options.init and options.init.name,
+    }
 
 
-def open_data(paths: tuple[Path, ...]) -> tuple[list[PatchFile], list[PatchFile]]:
-    """Open training files and the validation files beside them.
+def open_data(paths: tuple[Path, ...], valid: tuple[Path, ...] = ()) -> tuple[list[PatchFile], list[PatchFile]]:
+    """Open training files, and the validation files beside them or those that are named.
 
     Raises:
-        KsdiffError: nothing to train on at one of the paths.
+        KsdiffError: nothing to train on at one of the paths, or validation files without truth.
     """
+    train, beside = _open_data(paths)
+    if not valid:
+        return train, beside
+    named = [PatchFile(path / "valid.h5" if path.is_dir() else path) for path in valid]
+    for file in named:
+        if not file.has_gt:
+            raise KsdiffError(f"{file.path}: has no gt to validate against; give a reduced-resolution file")
+    return train, named
+
+
+def _open_data(paths: tuple[Path, ...]) -> tuple[list[PatchFile], list[PatchFile]]:
     train: list[PatchFile] = []
     valid: list[PatchFile] = []
     for path in paths:
         nested = sorted(path.glob("*/train.h5")) if path.is_dir() and not (path / "train.h5").exists() else []
         if nested:
-            below, beside_below = open_data(tuple(file.parent for file in nested))
+            below, beside_below = _open_data(tuple(file.parent for file in nested))
             train, valid = train + below, valid + beside_below
             continue
         file = path / "train.h5" if path.is_dir() else path

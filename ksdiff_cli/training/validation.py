@@ -17,6 +17,7 @@ from ksdiff_cli.training.pictures import draw_strip
 IDLE = 0.005
 """If another image's z costs a smaller share of the loss, the network does not use its prior."""
 
+_TOGETHER = 1 << 17  # pixels fused at once
 _PICTURES = 3
 _PIXEL_STEPS = 20  # pixel diffusion's pictures would take minutes with all of them
 
@@ -61,6 +62,43 @@ def validate(model: FusionModel, files: Sequence[PatchFile], device: torch.devic
             facts["mean_cost"] = round(_mean_loss(model, batches, means) / valid - 1, 5)
         facts["z_spread"] = round(every.mean(1).std(0).mean().item(), 5)
     return facts
+
+
+@torch.no_grad()
+def measure_quality(model: FusionModel, files: Sequence[PatchFile], device: torch.device) -> dict[str, float]:
+    """Measure what a model makes of all images of the validation files, in DN.
+
+    Args:
+        model: the averaged weights; stage 1's use the truth's z. Left in evaluation mode.
+        files: validation files.
+        device: the model's.
+
+    Returns:
+        ``SAM`` (degrees) and ``ERGAS``, the mean over the images for which they are defined. {} without files, and of
+        pixel diffusion, whose images take minutes each.
+    """
+    if not files or isinstance(model, PixelDiffusion):
+        return {}
+    model.eval()
+    values = []
+    for file in files:
+        together = max(1, _TOGETHER // (file.size[0] * file.size[1]))
+        for start in range(0, len(file), together):
+            batch = file.batch(range(start, min(start + together, len(file)))).to(device)
+            assert batch.gt is not None
+            values.append(torch.stack(_sam_ergas(batch.gt, _fuse(model, batch), file.ratio)).cpu().numpy())
+    sam, ergas = (each[np.isfinite(each)] for each in np.concatenate(values, 1))
+    means = {"SAM": sam, "ERGAS": ergas}
+    return {name: round(float(found.mean()), 6) for name, found in means.items() if found.size}
+
+
+def _sam_ergas(gt: Tensor, fused: Tensor, ratio: int) -> tuple[Tensor, Tensor]:
+    """(N, C, H, W) twice -> (N,) twice; see :mod:`ksdiff_cli.metrics`, which a training machine may be without."""
+    gt, fused = gt.double(), fused.double()
+    norm = (gt.square().sum(1) * fused.square().sum(1)).sqrt()
+    angles = torch.rad2deg(torch.acos(((gt * fused).sum(1) / norm).clamp(-1, 1)))  # NaN where a spectrum is zero
+    relative = (gt - fused).square().mean((2, 3)) / gt.mean((2, 3)).square()
+    return angles.flatten(1).nanmean(1), 100 / ratio * relative.mean(1).sqrt()
 
 
 @torch.no_grad()
