@@ -262,6 +262,7 @@ def evaluate(
     scaling: "Scaling" = "image",
     draws: int = 1,
     csv: Name | None = None,
+    latents: Name | None = None,
     report: Name | None = None,
     command: str = "ksdiff_cli.evaluate",
     overwrite: bool = False,
@@ -284,6 +285,7 @@ def evaluate(
             or the ``scene`` that the file states for it (all images of a file that states none).
         draws: of z_T; from 2 on the result has the standard deviation over draws, of networks that use their own z.
         csv: file for every method's values, one row an image.
+        latents: file for the z of every image: a picture (.png), which the report shows too, or the values (.npz).
         report: HTML page to write, with table, pictures and error maps.
         command: what the page says it was made by.
         overwrite: replace these files.
@@ -300,6 +302,7 @@ def evaluate(
     """
     from ksdiff_cli.evaluation.cases import Protocol, Scaling, open_files
     from ksdiff_cli.evaluation.compare import evaluate_files, make_fusers
+    from ksdiff_cli.evaluation.latents import SUFFIXES
     from ksdiff_cli.evaluation.prior import Prior
     from ksdiff_cli.evaluation.results import write_csv
     from ksdiff_cli.files.content import identify
@@ -322,17 +325,20 @@ def evaluate(
     files = open_files([Path(path) for path in data], protocol)
     reads = [sensor] if isinstance(sensor, str) else []
     inputs = Inputs([*(file.path for file in files), *map(str, checkpoints), *reads])
-    pages = [Path(path) for path in (csv, report) if path is not None]
+    pages = [Path(path) for path in (csv, latents, report) if path is not None]
     options = [*methods, protocol, crop, sensor, prior, seed, scaling, draws]
     facts = json.dumps([[str(option) for option in options], identify(inputs.files)])
-    claim = Claim(pages[0].with_name(f".{pages[0].name}.begun"), facts) if len(pages) == 2 else None
+    claim = Claim(pages[0].with_name(f".{pages[0].name}.begun"), facts) if len(pages) > 1 else None
     claimed = {page: overwrite or (claim is not None and claim.owns(page)) for page in pages}
     if report is not None:
         check_report(Path(report), claimed[Path(report)], inputs)
-    if csv is not None:
-        check_place(Path(csv), inputs, claimed[Path(csv)])
-        if report is not None and Path(csv).resolve() == Path(report).resolve():
-            raise KsdiffError(f"{csv}: cannot hold the values and the report; name two files")
+    for path in (csv, latents):
+        if path is not None:
+            check_place(Path(path), inputs, claimed[Path(path)])
+    if latents is not None and Path(latents).suffix.lower() not in SUFFIXES:
+        raise KsdiffError(f"{latents}: latents are a picture or arrays; let the name end in {' or '.join(SUFFIXES)}")
+    if len({page.resolve() for page in pages}) < len(pages):
+        raise KsdiffError(f"{pages[0]}: cannot hold two outputs; name a file for each")
     known = find_sensor(sensor) if isinstance(sensor, str) else sensor
     fusers = make_fusers(list(methods), [Path(path) for path in checkpoints], device, seed, prior)
     found = evaluate_files(
@@ -346,12 +352,15 @@ def evaluate(
         prior=prior,
         scaling=scaling,
         draws=draws,
+        latents=latents is not None,
     )
     with claim or nullcontext():
         if claim is not None:
             claim.make(*pages)
         if csv is not None:
             write_csv(found, Path(csv))
+        if latents is not None and found.latents is not None:
+            found.latents.save(Path(latents))
         if report is not None:
             write_report(found.to_report(command), Path(report), claimed[Path(report)])
         if claim is not None:

@@ -23,7 +23,8 @@ def evaluate(
         list[Path],
         options.argument(
             metavar="DATA…",
-            help="Files (.h5) of prepare-data or PanCollection; a folder stands for its test.h5 (full: its full.h5).",
+            help="Files of prepare-data or PanCollection (.h5, .mat); a folder stands for its test.h5 (full: its "
+            "full.h5).",
         ),
     ],
     checkpoint: Annotated[
@@ -99,6 +100,16 @@ def evaluate(
             help="Write every method's values, one row an image. Default: no file.",
         ),
     ] = None,
+    latents: Annotated[
+        Path | None,
+        options.option(
+            options.OUTPUT,
+            "--latents",
+            metavar="OUT.png | OUT.npz",
+            help="Draw the prior's z of every image by what the image shows (the report has it too), or write it. "
+            "Default: no file.",
+        ),
+    ] = None,
     report: options.ReportFile = None,
     device: options.Device = "auto",
     seed: options.Seed = 0,
@@ -132,6 +143,7 @@ def evaluate(
             scaling=scaling,
             draws=draws,
             csv=csv,
+            latents=latents,
             report=report,
             command=shlex.join(["ksdiff", *sys.argv[1:]]),
             overwrite=overwrite,
@@ -145,7 +157,7 @@ def evaluate(
         _print_table(found)
     for line in found.notes:
         note(line, quiet=quiet)
-    for path in (csv, report):
+    for path in (csv, latents, report):
         if path is not None:
             note(f"written: {path}", quiet=quiet)
 

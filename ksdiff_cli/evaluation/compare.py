@@ -11,6 +11,7 @@ import numpy as np
 from ksdiff_cli._version import __version__
 from ksdiff_cli.classical import METHODS
 from ksdiff_cli.evaluation.cases import SCALINGS, Case, Image, Protocol, Scaling, make_case
+from ksdiff_cli.evaluation.latents import collect_latents
 from ksdiff_cli.evaluation.prior import Prior, check_prior, gather_latents, name_with
 from ksdiff_cli.evaluation.results import Evaluation, MethodResult, image_name
 from ksdiff_cli.fusers.base import Fuser
@@ -71,6 +72,7 @@ def evaluate_files(
     prior: Prior = "own",
     scaling: Scaling = "image",
     draws: int = 1,
+    latents: bool = False,
 ) -> Evaluation:
     """Fuse every image by every method and measure it.
 
@@ -90,6 +92,7 @@ def evaluate_files(
             time per image leaves out how z is made.
         scaling: see :class:`ksdiff_cli.evaluation.cases.Case`.
         draws: of z_T, of networks that draw it and use their own z; the values are those of the first.
+        latents: also make the z of every image, see :class:`ksdiff_cli.evaluation.latents.Latents`.
 
     Returns:
         Values by method and image, all metrics of :data:`ksdiff_cli.metrics.REDUCED` or, at full resolution, those of
@@ -108,6 +111,8 @@ def evaluate_files(
     outcome.facts = _facts(cases, fusers)
     notes: dict[str, None] = dict.fromkeys(note for case in cases for note in case.notes)
     notes |= {SOFTNESS: None} if protocol == "full" else {}
+    if latents:
+        outcome.latents = collect_latents(fusers, cases)
     bound = _bind_all(cases, fusers, prior, notes)
     kept = set(np.linspace(0, len(images) - 1, min(keep, len(images))).round().astype(int).tolist())
     number = 0

@@ -59,7 +59,7 @@ def gather_latents(
     gathered = {}
     for name, network in fusers.items():
         if isinstance(network, Network):
-            files = [_made_by(name, network, case) for case in cases]
+            files = [gather_own(name, network, case) for case in cases]
             if prior == "shuffled":
                 files = _shuffled(files)
             elif prior == "mean":
@@ -70,8 +70,12 @@ def gather_latents(
     return gathered
 
 
-def _made_by(name: str, network: Network, case: Case) -> list[list["Tensor"]]:
-    """Return the z of a file's images, those of its anchors for each."""
+def gather_own(name: str, network: Network, case: Case) -> list[list["Tensor"]]:
+    """Return the z that a network itself makes of a file's images, those of its anchors for each.
+
+    Raises:
+        KsdiffError: stage 1's weights without a ground truth.
+    """
     found = []
     for image in map(case.image, range(len(case.file))):
         if network.needs_truth and image.gt is None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +15,17 @@ from ksdiff_cli.errors import printable
 from ksdiff_cli.evaluation.statistics import Difference, compare
 from ksdiff_cli.files.writing import write_text
 from ksdiff_cli.metrics import Shifts
-from ksdiff_cli.report import Example, Report
+from ksdiff_cli.report import Example, Figure, Report
 from ksdiff_cli.report.table import mean_of, rank, std_of
+
+if TYPE_CHECKING:
+    from ksdiff_cli.evaluation.latents import Latents
+
+_LATENTS = (
+    "What the prior says of each image",
+    "A point is the latent z of an image, seen along the two directions in which z varies most (principal components); "
+    "colours are what most of the image shows, by thresholds on its bands.",
+)
 
 
 @dataclass
@@ -78,6 +87,8 @@ class Evaluation:
     notes: list[str] = field(default_factory=list)
     examples: list[Example] = field(default_factory=list)
     """The images kept for a report."""
+    latents: "Latents | None" = None
+    """z of every image, where it was asked for."""
     shifts: list[Shifts] = field(default_factory=list)
     """At full resolution, how far the bands of MS lie off PAN in each image."""
 
@@ -137,6 +148,7 @@ class Evaluation:
                 if result.draws
             },
             seconds={name: result.seconds for name, result in self.methods.items()},
+            figures=[] if self.latents is None else [Figure(*_LATENTS, self.latents.picture())],
             examples=self.examples,
             notes=self.notes,
         )

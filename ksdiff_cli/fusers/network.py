@@ -247,6 +247,13 @@ class Network(Fuser):
         """Whether these are stage 1's weights, whose prior is made from the ground truth."""
         return self._model.needs_truth
 
+    @property
+    def has_prior(self) -> bool:
+        """Whether it makes a z, so that :meth:`latents` can be asked for."""
+        from ksdiff_cli.models.ksdiff import KSDiff
+
+        return isinstance(self._model, KSDiff) and self._model.config.prior
+
     def latents(self, tile: Tile, statistics: SceneStatistics, ratio: int, gt: Array | None = None) -> "list[Tensor]":
         """Return the z of an image's anchors, as :meth:`fuse_image` takes them; see :meth:`latent`."""
         windows, places = cut_anchors(tile, ratio), place_anchors(tile.valid.shape, ratio)
@@ -276,7 +283,7 @@ class Network(Fuser):
         from ksdiff_cli.models.ksdiff import KSDiff
         from ksdiff_cli.models.observation import Observed
 
-        if not isinstance(self._model, KSDiff) or not self._model.config.prior:
+        if not isinstance(self._model, KSDiff) or not self.has_prior:
             raise KsdiffError(f"{self._checkpoint}: its network has no prior to look at")
         side, ms = self._model.multiple, self._ms_of(tile)
         pan = pad_to_multiple(self._batch(tile.pan), side)

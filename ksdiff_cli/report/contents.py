@@ -70,6 +70,16 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """One more picture about the methods."""
+
+    title: str
+    note: str
+    """What it shows."""
+    png: bytes
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything that the page shows."""
 
@@ -95,6 +105,8 @@ class Report:
     """Method -> metric -> how it differs from the best other method, in lines; may be empty."""
     draws: dict[str, dict[str, float]] = field(default_factory=dict)
     """Method -> metric -> standard deviation over draws of z_T; may be empty."""
+    figures: list[Figure] = field(default_factory=list)
+    """Shown after the charts; may be empty."""
 
     def __post_init__(self) -> None:
         """Check that methods, metrics and images fit each other.

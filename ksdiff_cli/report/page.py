@@ -35,7 +35,7 @@ def make_page(report: Report) -> str:
         f'content="light dark"><link rel="icon" href="data:,"><title>{escape(report.title)}</title>\n'
         f"<style>\n{style}</style>\n<noscript><style>.swipe,.legend{{display:none}}</style></noscript></head>\n"
         f"<body><header><h1>{escape(report.title)}</h1><p>{escape(_headline(report))}</p></header>\n<main>\n"
-        f"{_results(report)}{examples}{_charts(report)}{_differences(report)}{_notes(report)}{_facts(report)}</main>\n"
+        f"{_results(report)}{examples}{_charts(report)}{_figures(report)}{_differences(report)}{_notes(report)}{_facts(report)}</main>\n"
         f"<script>\n{script}</script>\n</body></html>\n"
     )
 
@@ -203,6 +203,15 @@ def _charts(report: Report) -> str:
     return (
         f'<section id="charts"><h2>Image by image</h2>{marker_shapes()}{legend(list(report.values))}'
         f'<div class="charts">{charts}</div></section>\n'
+    )
+
+
+def _figures(report: Report) -> str:
+    return "".join(
+        f'<section class="figure"><h2>{escape(each.title)}</h2><p class="hint">{escape(each.note)}</p>'
+        f'<img src="data:image/png;base64,{base64.b64encode(each.png).decode("ascii")}" alt="{escape(each.title)}" '
+        'style="max-width:100%;background:#fff"></section>\n'
+        for each in report.figures
     )
 
 
