@@ -113,6 +113,17 @@ def test_checkpoint_round_trip(backbone, prior, tmp_path):
     assert (again.config, header["config"]["backbone"]) == (model.config, backbone)
 
 
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+@pytest.mark.parametrize("stage", [1, 2])
+def test_weights_that_are_loaded_and_saved_again_are_the_same_bytes(backbone, stage, tmp_path):
+    model = make(backbone, stage, bands=None if BACKBONES[backbone].observes else 4)
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    facts = {"sensor": {"name": "QB"}, "training": {"steps": 5}}
+    save_model(model, first, **facts)
+    save_model(load_model(first)[0], second, **facts)
+    assert first.read_bytes() == second.read_bytes()
+
+
 @every_backbone
 @both_priors
 @both_modes
