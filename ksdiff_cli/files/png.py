@@ -1,22 +1,17 @@
-"""PNG files with nothing but NumPy and zlib: they are written on machines without GDAL too."""
+"""PNG files."""
 
-import struct
-import zlib
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from ksdiff_cli.files.writing import atomic_write
 
-Array = NDArray[Any]
 
-_ROWS = 64  # filtered at once, which bounds memory
-
-
-def write_png(image: Array, path: Path) -> None:
-    """Write (H, W, 3) uint8 as PNG, beside the target first, then renamed; its folder is made.
+def write_png(image: Any, path: Path) -> None:
+    """Write an array, (H, W, 3) uint8, as PNG, whole or not at all; its folder is made.
 
     Raises:
         OSError: it cannot be written; nothing of it remains.
@@ -26,34 +21,18 @@ def write_png(image: Array, path: Path) -> None:
         growing.write_bytes(encode_png(image))
 
 
-def encode_png(image: Array) -> bytes:
-    """Return a PNG of (H, W, 3) uint8."""
-    height, width = image.shape[:2]
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
-    pack, data = zlib.compressobj(6), bytearray()
-    above = np.zeros((1, width, 3), np.uint8)
-    for top in range(0, height, _ROWS):
-        rows = image[top : top + _ROWS]
-        data += pack.compress(_filter(rows, np.concatenate([above, rows[:-1]])).tobytes())
-        above = rows[-1:]
-    data += pack.flush()
-    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", bytes(data)) + _chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunks
+def encode_png(image: Any, palette: Sequence[tuple[int, int, int, int]] = ()) -> bytes:
+    """Return a PNG of an array.
 
-
-def _filter(rows: Array, above: Array) -> Array:
-    """Write each row as it is or as differences, whichever looks smallest: (rows, 1 + 3 W), the filter's number first.
-
-    The choice is the one that the PNG specification recommends: the least sum of absolute differences.
+    Args:
+        image: (H, W) or (H, W, 2 to 4) uint8: grey or colour, perhaps with transparency; or numbers of a palette.
+        palette: red, green, blue and opacity by number.
     """
-    left = np.zeros_like(rows)
-    left[:, 1:] = rows[:, :-1]
-    tried = np.stack([rows, rows - left, rows - above])  # none, sub, up: modulo 256
-    cost = np.abs(tried.view(np.int8).astype(np.int16)).sum((2, 3), dtype=np.int64)
-    best = cost.argmin(0).astype(np.uint8)
-    chosen = tried[best, np.arange(len(rows))].reshape(len(rows), -1)
-    return np.concatenate([best[:, None], chosen], 1)
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    picture, more = Image.fromarray(image), dict[str, Any]()
+    if palette:
+        picture = Image.frombytes("P", picture.size, picture.tobytes())
+        picture.putpalette([level for colour in palette for level in colour[:3]])
+        more["transparency"] = bytes(colour[3] for colour in palette)
+    with BytesIO() as file:
+        picture.save(file, "PNG", **more)
+        return file.getvalue()

@@ -10,7 +10,8 @@ from rasterio.windows import Window
 
 from ksdiff_cli.files.png import write_png
 from ksdiff_cli.numerics import Array
-from ksdiff_cli.numerics.canvas import Box, Colour, draw_text, hatch, outline, text_size, tint
+from ksdiff_cli.numerics.boxes import Box
+from ksdiff_cli.numerics.canvas import Colour, draw_text, fit_text, hatch, outline, text_width, tint
 from ksdiff_cli.patches.layout import Split
 from ksdiff_cli.patches.masks import REASONS
 from ksdiff_cli.patches.parts import Cut, FileName
@@ -24,7 +25,7 @@ QUICKLOOK = "quicklook.png"
 _SIDE = 1280  # of the picture, about
 _MOST_SCENES = 36
 _ENLARGED = 6  # pixels of the picture per MS pixel, at most
-_TITLE, _MARGIN, _TEXT = 22, 8, 2
+_TITLE, _MARGIN, _TEXT = 24, 8, 16
 _PAPER: Colour = (36, 36, 36)
 _INK: Colour = (235, 235, 235)
 _UNUSED = 0.55  # how much darker than the scene
@@ -68,13 +69,13 @@ def _panel(source: PairSource, plan: Plan, index: int, lists: Lists, cut: Cut, s
 
     def box(row: int, col: int, height: int, width: int) -> Box:
         top, left = round(row * scale), round(col * scale)
-        return top, left, max(top + 1, round((row + height) * scale)), max(left + 1, round((col + width) * scale))
+        return Box(top, left, max(top + 1, round((row + height) * scale)), max(left + 1, round((col + width) * scale)))
 
     def cover(origins: Array, size: int) -> Array:
         mask = np.zeros(shape, bool)
         for row, col in origins.tolist():
-            top, left, bottom, right = box(row, col, size, size)
-            mask[top:bottom, left:right] = True
+            place = box(row, col, size, size)
+            mask[place.top : place.bottom, place.left : place.right] = True
         return mask
 
     used, stripes = np.zeros(shape, bool), hatch(shape, 8)
@@ -125,10 +126,9 @@ def _colour_bands(source: PairSource) -> tuple[int, int, int]:
 
 
 def _titled(panel: Array, name: str) -> Array:
-    letters = max(1, panel.shape[1] // text_size("X", _TEXT)[1])
     out = np.full((panel.shape[0] + _TITLE, *panel.shape[1:]), _PAPER, np.uint8)
     out[_TITLE:] = panel
-    draw_text(out, name if len(name) <= letters else f"..{name[-max(0, letters - 2) :]}", 4, 0, _TEXT, _INK)
+    draw_text(out, fit_text(name, panel.shape[1], _TEXT, keep_end=True), 2, 0, _TEXT, _INK)
     return out
 
 
@@ -157,7 +157,7 @@ def _lay_out(panels: list[Array], columns: int, legend: list[tuple[str, str, Col
     swatch, line = 28, 28
     places, col, row_number = [], _MARGIN, 0
     for _, text, _ in legend:
-        length = swatch + 8 + text_size(text, _TEXT)[1] + 16
+        length = swatch + 8 + text_width(text, _TEXT) + 16
         if col + length > width and col > _MARGIN:
             col, row_number = _MARGIN, row_number + 1
         places.append((row_number, col))
@@ -173,13 +173,13 @@ def _lay_out(panels: list[Array], columns: int, legend: list[tuple[str, str, Col
     for (number, col), (kind, text, colour) in zip(places, legend, strict=True):
         at = top + number * line
         _swatch(out[at : at + 18, col : col + swatch], kind, colour)
-        draw_text(out, text, at + 2, col + swatch + 8, _TEXT, _INK)
+        draw_text(out, text, at, col + swatch + 8, _TEXT, _INK)
     return out
 
 
 def _swatch(area: Array, kind: str, colour: Colour) -> None:
     whole = np.ones(area.shape[:2], bool)
-    box = (0, 0, *area.shape[:2])
+    box = Box(0, 0, *area.shape[:2])
     if kind:
         area[...] = 110  # stands for the scene
     if kind == "block":

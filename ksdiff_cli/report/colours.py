@@ -1,14 +1,11 @@
 """From DN to colours: which bands are shown, the stretch all pictures share, the colours of errors, and PNG."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import rasterio
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.io import MemoryFile
 
+from ksdiff_cli.files.png import encode_png
 from ksdiff_cli.numerics import Array
 
 PERCENTILES = 2, 98
@@ -97,14 +94,14 @@ def encode_picture(image: Array, valid: Array, stretch: Stretch) -> bytes:
     levels = np.where(valid, stretch.apply(image), np.uint8(0))
     if not valid.all():
         levels = np.concatenate([levels, np.where(valid, np.uint8(255), np.uint8(0))[None]])
-    return _encode(levels)
+    return encode_png(levels[0] if len(levels) == 1 else np.moveaxis(levels, 0, -1))
 
 
 def encode_errors(errors: Array, valid: Array, top: float) -> bytes:
     """Return a PNG of (H, W) errors in the colours :data:`ERROR_COLOURS`, ``top`` and more in the last one."""
     share = np.clip(np.nan_to_num(errors) / top, 0, 1)
     index = np.where(valid, 1 + np.floor(share * (_ERROR_LEVELS - 1) + 0.5), 0).astype(np.uint8)
-    return _encode(index[None], palette())
+    return encode_png(index, list(palette().values()))
 
 
 def palette() -> dict[int, tuple[int, int, int, int]]:
@@ -115,15 +112,3 @@ def palette() -> dict[int, tuple[int, int, int, int]]:
     channels = [np.rint(np.interp(at, places, points[:, channel])).astype(int).tolist() for channel in range(3)]
     colours = [(red, green, blue, 255) for red, green, blue in zip(*channels, strict=True)]
     return {0: (0, 0, 0, 0), **dict(enumerate(colours, start=1))}
-
-
-def _encode(levels: Array, colours: dict[int, tuple[int, int, int, int]] | None = None) -> bytes:
-    count, height, width = levels.shape
-    shape = {"count": count, "height": height, "width": width, "dtype": "uint8"}
-    with warnings.catch_warnings(), rasterio.Env(GDAL_PAM_ENABLED=False), MemoryFile() as memory:
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with memory.open(driver="PNG", zlevel=6, **shape) as file:
-            file.write(levels)
-            if colours:
-                file.write_colormap(1, colours)
-        return bytes(memory.read())

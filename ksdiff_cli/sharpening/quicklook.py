@@ -15,7 +15,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import Inputs, check_location, check_place
 from ksdiff_cli.files.png import write_png
 from ksdiff_cli.numerics import Array
-from ksdiff_cli.numerics.canvas import Colour, draw_text, hatch, text_size
+from ksdiff_cli.numerics.canvas import Colour, draw_text, fit_text, hatch
 from ksdiff_cli.numerics.grids import Axis
 from ksdiff_cli.raster.crop import Crop, crop_pair
 from ksdiff_cli.raster.layout import pixel_metres
@@ -29,7 +29,7 @@ SIDE = 1500
 _LEAST = 480  # least width of a panel, which has room for its title; small scenes are enlarged by whole pixels
 _ROWS = 256  # read at once
 _CLOUDY = 0.9  # with more of the scene under clouds than this, clouds count for the stretch
-_GAP, _BAR, _TEXT = 8, 28, 2  # between panels; height of titles and foot; size of letters
+_GAP, _BAR, _TEXT = 8, 28, 16  # between panels; height of titles and foot; size of letters
 _PAPER: Colour = (36, 36, 36)
 _INK: Colour = (235, 235, 235)
 _EMPTY: tuple[Colour, Colour] = (96, 96, 96), (112, 112, 112)  # stripes of pixels without data
@@ -232,12 +232,11 @@ def _lay_out(panels: list[Array], titles: list[str], bar: ScaleBar) -> Array:
     """Put panels beside each other, titles above and the scale bar below."""
     height, width = panels[0].shape[:2]
     out = np.full((height + 2 * _BAR, len(panels) * (width + _GAP) + _GAP, 3), _PAPER, np.uint8)
-    text = (_BAR - text_size("X", _TEXT)[0]) // 2
-    letters = (width + _GAP) // text_size("X", _TEXT)[1]
+    text = (_BAR - _TEXT) // 2
     for number, (panel, title) in enumerate(zip(panels, titles, strict=True)):
         left = _GAP + number * (width + _GAP)
         out[_BAR : _BAR + height, left : left + width] = panel
-        draw_text(out, title[:letters], text, left, _TEXT, _INK)
+        draw_text(out, fit_text(title, width, _TEXT), text, left, _TEXT, _INK)
     length = max(1, round(bar.pixels))
     middle = _BAR + height + _BAR // 2
     out[middle - 1 : middle + 2, _GAP : _GAP + length] = _INK

@@ -1,4 +1,4 @@
-"""Pictures of a run, drawn without any library: curves of its log, and what the network makes of unseen images."""
+"""Pictures of a run: curves of its log, and the network's results on unseen images."""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 
 from ksdiff_cli.numerics import Array
-from ksdiff_cli.numerics.canvas import draw_text, text_size
 
-_WIDTH, _HEIGHT = 640, 170  # of one panel of curves
-_LEFT, _TOP, _EDGE = 72, 20, 10
-_COLOURS = {1: (31, 90, 160), 2: (190, 80, 20)}
+_WIDTH, _HEIGHT = 7, 1.9  # of one panel of curves, inches of 100 pixels
+_COLOURS = {1: "#1f5aa0", 2: "#be5014"}
 _PANELS = (
     ("loss", True, "training loss"),
     ("regression", True, "stage 2: loss of the network (eq. 4)"),
@@ -26,7 +24,6 @@ _PANELS = (
 _GAP = 4  # pixels between pictures of a strip
 _SIDE = 256  # of a picture of a strip at most
 _PERCENTILES = 2, 98  # values shown as black and as full brightness
-_INK = (60, 60, 60)
 
 
 def draw_strip(images: Sequence[Sequence[Array]], bands: tuple[int, int, int]) -> Array:
@@ -69,52 +66,29 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Array:
     Returns:
         (height, width, 3) uint8.
     """
-    panels = [
-        _panel(lines, key, logarithmic, title)
-        for key, logarithmic, title in _PANELS
-        if any(math.isfinite(line.get(key, math.nan)) for line in lines)
-    ]
-    return np.concatenate(panels, 0) if panels else np.full((_HEIGHT, _WIDTH, 3), 255, np.uint8)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # which takes its time to load
+    from matplotlib.figure import Figure
 
-
-def _panel(lines: Sequence[dict[str, Any]], key: str, logarithmic: bool, title: str) -> Array:
-    canvas = np.full((_HEIGHT, _WIDTH, 3), 255, np.uint8)
+    shown = [panel for panel in _PANELS if any(math.isfinite(line.get(panel[0], math.nan)) for line in lines)]
     before = max((line["step"] for line in lines if line["stage"] == 1), default=0)
-    stages = sorted({line["stage"] for line in lines}, key=str)
-    curves = {
-        stage: [
-            (line["step"] + (before if stage == 2 else 0), line[key])
-            for line in lines
-            if line["stage"] == stage and math.isfinite(line.get(key, math.nan))
-        ]
-        for stage in stages
-    }
-    values = [value for curve in curves.values() for _, value in curve]
-    last = max(step for curve in curves.values() for step, _ in curve)
-    logarithmic = logarithmic and min(values) > 0
-    low, high = min(values), max(values)
-    if not logarithmic:
-        low = min(low, 0.0)
-    bottom, right = _HEIGHT - _TOP, _WIDTH - _EDGE
-
-    def place(step: float, value: float) -> tuple[float, float]:
-        f = math.log if logarithmic else float
-        share = (f(value) - f(low)) / ((f(high) - f(low)) or 1)
-        return bottom - share * (bottom - _TOP), _LEFT + step / last * (right - _LEFT)
-
-    canvas[_TOP : bottom + 1, _LEFT] = canvas[bottom, _LEFT : right + 1] = 150
-    draw_text(canvas, title, 6, _LEFT, 1, _INK)
-    for value in (low, high):
-        draw_text(canvas, f"{value:.3g}", round(place(0, value)[0]) - 2, 4, 1, _INK)
-    for step in (0, last):
-        text = str(step)
-        left = min(round(place(step, low)[1]), right - text_size(text, 1)[1])
-        draw_text(canvas, text, bottom + 6, left, 1, _INK)
-    for stage, curve in curves.items():
-        points = [place(*point) for point in curve]
-        for (y0, x0), (y1, x1) in zip(points, points[1:] or points, strict=False):
-            steps = np.linspace(0, 1, 2 + int(max(abs(y1 - y0), abs(x1 - x0))))
-            ys, xs = np.rint(y0 + (y1 - y0) * steps).astype(int), np.rint(x0 + (x1 - x0) * steps).astype(int)
-            for dy in (0, 1):
-                canvas[ys + dy, xs] = _COLOURS.get(stage, _COLOURS[1])
-    return canvas
+    last = max((line["step"] + (before if line["stage"] == 2 else 0) for line in lines), default=1)
+    figure = Figure(figsize=(_WIDTH, _HEIGHT * max(1, len(shown))), dpi=100, layout="constrained")
+    canvas: Any = FigureCanvasAgg(figure)  # whose methods have no types
+    for number, (key, logarithmic, title) in enumerate(shown, start=1):
+        axes: Any = figure.add_subplot(len(shown), 1, number)
+        for stage in sorted({line["stage"] for line in lines}, key=str):
+            curve = [
+                (line["step"] + (before if stage == 2 else 0), line[key])
+                for line in lines
+                if line["stage"] == stage and math.isfinite(line.get(key, math.nan))
+            ]
+            if curve:
+                axes.plot(*zip(*curve, strict=True), ".-", color=_COLOURS.get(stage, _COLOURS[1]), linewidth=1.5)
+        if logarithmic and all(value > 0 for one in axes.lines for value in one.get_ydata()):
+            axes.set_yscale("log")
+        axes.set_xlim(0, 1.02 * last)
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.tick_params(which="both", labelsize=8)
+        axes.grid(alpha=0.3)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
