@@ -20,7 +20,8 @@ from ksdiff_cli._version import __version__
 _GB = 10**9
 _LITTLE_DISK, _LITTLE_MEMORY = 2 * _GB, 2 * _GB  # a scene of 8192² x 4 in uint16 takes half a GB; the engine's default
 _ROUNDING = 0.5  # DN by which another processor's result may differ
-_LIBRARIES = ("numpy", "scipy", "h5py", "safetensors", "typer", "rich")
+_LIBRARIES = ("numpy", "scipy", "h5py", "safetensors", "typer", "rich", "matplotlib", "PIL")
+_PACKAGES = {"PIL": "pillow"}
 _JPEG2000 = ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "JP2Lura")
 _EXTRAS = {
     "distributed": (("dask", "distributed"), "--workers and --scheduler"),
@@ -95,7 +96,7 @@ def _libraries() -> Iterator[Finding]:
     for name in _LIBRARIES:
         try:
             import_module(name)
-            there.append(f"{name} {version(name)}")
+            there.append(f"{name} {version(_PACKAGES.get(name, name))}")
         except Exception as error:
             missing.append(f"{name} ({_line(error)})")
     if there:
@@ -241,7 +242,7 @@ def _weights() -> Iterator[Finding]:
 def _extras() -> Iterator[Finding]:
     for extra, (names, use) in _EXTRAS.items():
         try:
-            text = ", ".join(f"{name} {version(name)}" for name in names)
+            text = ", ".join(f"{name} {version(_PACKAGES.get(name, name))}" for name in names)
         except PackageNotFoundError:
             text = f"not installed, needed for {use} alone: pip install 'ksdiff[{extra}]'"
         yield Finding(f"extra {extra}", "ok", text)

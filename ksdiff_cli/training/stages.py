@@ -167,6 +167,9 @@ def train_stage(
         if error.errno not in _UNWRITABLE:  # HDF5's complaints of damaged data are such errors too
             raise
         raise KsdiffError(f"{unwritable(options.run, error)}; make room there; {again}") from None
+    finally:
+        for file in (*train, *valid):
+            file.close()
     team.wait()  # the next stage reads this one's weights
     return options.file(stage)
 
