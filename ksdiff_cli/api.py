@@ -134,6 +134,7 @@ def measure(
     from ksdiff_cli.evaluation.measure import measure_against_reference, measure_at_full_resolution
     from ksdiff_cli.products.scene_files import find_inputs
     from ksdiff_cli.report import check_report, write_report
+    from ksdiff_cli.view import is_installed, view_command
 
     reference, pan, ms, sensor = options.reference, options.pan, options.ms, options.sensor
     page, claim = options.report, None if options.maps is None else map_claim(options.maps)
@@ -152,7 +153,9 @@ def measure(
         raise KsdiffError(f"{fused}: give either a reference, or PAN and MS, to measure it against")
     if page is not None:
         try:
-            write_report(found.to_report(command, Path(fused), inputs), page, claimed)
+            shown = [*map(str, inputs.values()), str(fused), *map(str, found.maps)]
+            look = view_command(shown) if is_installed() else ""
+            write_report(found.to_report(command, Path(fused), inputs, look), page, claimed)
         finally:
             if claim is not None:
                 claim.drop()

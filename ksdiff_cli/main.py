@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from ksdiff_cli._version import __version__
-from ksdiff_cli.commands import doctor, evaluate, info, metrics, prepare_data, sharpen, simulate, train
+from ksdiff_cli.commands import doctor, evaluate, info, metrics, prepare_data, sharpen, simulate, train, view
 from ksdiff_cli.commands.console import explain, is_usage, stderr
 from ksdiff_cli.errors import KsdiffError
 
@@ -98,5 +98,6 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("sharpen")(sharpen.sharpen)
 app.command("metrics")(metrics.metrics)
+app.command("view")(view.view)
 app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)

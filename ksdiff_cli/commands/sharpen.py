@@ -45,6 +45,15 @@ def sharpen(
         bool,
         typed.option(typed.CUTTING, "--seam-report", help="Say whether window borders show: 1 means that none does."),
     ] = False,
+    view: Annotated[
+        bool,
+        typed.option(
+            typed.VIEWING,
+            "--view",
+            help="Look at PAN, MS and the result in a browser when it is there, until Ctrl-C; see ksdiff view. "
+            "Default: do not.",
+        ),
+    ] = False,
     workers: typed.Workers = None,
     scheduler: typed.Scheduler = None,
     tls: typed.Tls = None,
@@ -66,6 +75,12 @@ def sharpen(
         raise typer.BadParameter(
             "--batch names many scenes: leave out PAN, MS, SCENE, --quicklook, --window and --uncertainty"
         )
+    if batch is not None and view:
+        raise typer.BadParameter("--batch names many scenes: leave out --view")
+    if view:
+        from ksdiff_cli.view import check_installed
+
+        check_installed()
     if as_json and batch is None:
         raise typer.BadParameter("--json goes with --batch")
     if mosaic and (batch is None or mosaic.suffix.lower() != ".vrt"):
@@ -105,6 +120,13 @@ def sharpen(
         raise
     each = " for each worker" if workers or scheduler else ""
     _tell(made, each, seam_report=seam_report, quiet=quiet)
+    if view:
+        from ksdiff_cli.commands.view import show_until_closed
+        from ksdiff_cli.options.viewing import ViewOptions
+
+        shown = ViewOptions(sensor=options.sensor, src_nodata=options.src_nodata)
+        results = [str(made.output), *([str(options.uncertainty)] if options.uncertainty else [])]
+        show_until_closed([*inputs, *results], shown, quiet=quiet)
 
 
 def _tell(made: "Sharpened", each: str, *, seam_report: bool, quiet: bool) -> None:

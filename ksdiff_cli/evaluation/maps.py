@@ -28,6 +28,14 @@ from ksdiff_cli.numerics import Array
 from ksdiff_cli.output.geotiff import atomic_raster
 from ksdiff_cli.output.writer import check_sidecars
 
+SHOWS_TAG = "KSDIFF_SHOWS"
+"""Metadata in which a map says what its values are, for people."""
+_SHOWS = {
+    "sam": "angle between spectra (SAM), degrees",
+    "q2n": f"Q2n of {CELL} x {CELL} pixels, 1 is best",
+    "q2n_d_lambda": f"Q2n behind D_lambda, of {CELL} x {CELL} pixels, 1 is best",
+}
+
 
 @dataclass
 class Maps:
@@ -121,10 +129,7 @@ def open_maps(plan: MapPlan, area: Area) -> Iterator[Maps]:
     with plan.claim or nullcontext(), ExitStack() as named:
         partial = {name: named.enter_context(atomic_raster(path)) for name, path in plan.paths.items()}
         with ExitStack() as opened:
-            created = {
-                name: opened.enter_context(_create(path, area, 1 if name == "sam" else CELL))
-                for name, path in partial.items()
-            }
+            created = {name: opened.enter_context(_create(path, name, area)) for name, path in partial.items()}
             maps = Maps(created, dict(plan.paths))
             yield maps
         if plan.claim is not None:
@@ -135,11 +140,13 @@ def open_maps(plan: MapPlan, area: Area) -> Iterator[Maps]:
         plan.claim.drop()
 
 
-def _create(path: Path, area: Area, cell: int) -> Any:
-    dataset = area.dataset
+def _create(path: Path, name: str, area: Area) -> Any:
+    dataset, cell = area.dataset, 1 if name == "sam" else CELL
     height, width = (math.ceil(size / cell) for size in area.shape)
     transform = dataset.transform @ Affine.translation(area.col, area.row) @ Affine.scale(cell)
     options = {"compress": "deflate", "predictor": 3, "crs": dataset.crs, "transform": transform, "nodata": np.nan}
     if min(height, width) >= 256:
         options |= {"tiled": True, "blockxsize": 256, "blockysize": 256}
-    return rasterio.open(path, "w", "GTiff", width, height, 1, dtype="float32", **options)
+    created = rasterio.open(path, "w", "GTiff", width, height, 1, dtype="float32", **options)
+    created.update_tags(**{SHOWS_TAG: _SHOWS[name]})
+    return created

@@ -81,13 +81,14 @@ class Measurement:
             "maps": [str(path) for path in self.maps],
         }
 
-    def to_report(self, command: str, fused: Path, inputs: Mapping[str, Path]) -> Report:
+    def to_report(self, command: str, fused: Path, inputs: Mapping[str, Path], look: str = "") -> Report:
         """Return what the HTML page shows.
 
         Args:
             command: the command line that made it.
             fused: the raster that was judged.
             inputs: what it was measured against, by what it is: reference, or PAN and MS.
+            look: see :attr:`ksdiff_cli.report.Report.look`.
         """
         against = " and ".join(path.name for path in inputs.values())
         settings = {name: f"{value:g}" if isinstance(value, float) else value for name, value in self.settings.items()}
@@ -112,4 +113,5 @@ class Measurement:
             seconds={},
             examples=self.examples,
             notes=self.notes,
+            look=look,
         )

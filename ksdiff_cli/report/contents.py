@@ -107,6 +107,8 @@ class Report:
     """Method -> metric -> standard deviation over draws of z_T; may be empty."""
     figures: list[Figure] = field(default_factory=list)
     """Shown after the charts; may be empty."""
+    look: str = ""
+    """The command line that shows the same rasters at every zoom; empty where there is none."""
 
     def __post_init__(self) -> None:
         """Check that methods, metrics and images fit each other.

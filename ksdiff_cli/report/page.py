@@ -59,9 +59,10 @@ def _results(report: Report) -> str:
     ranked = "<b>best</b>, <u>second best</u>; " if len(report.values) > 1 else ""
     near = ", → nearer is better" if any("→" in arrow(metric) for metric in report.metrics) else ""
     sort = " A click on a column's head sorts by it." if len(report.values) > 1 else ""
+    look = f"<p>Look at all of it, at every zoom:</p><pre>{escape(report.look)}</pre>" if report.look else ""
     return (
         f'<section id="results"><h2>Results</h2>{make_table(report.values, report.seconds)}'
-        f'<p class="hint">{many}{ranked}↑ higher is better, ↓ lower is better{near}.{sort}</p></section>\n'
+        f'<p class="hint">{many}{ranked}↑ higher is better, ↓ lower is better{near}.{sort}</p>{look}</section>\n'
     )
 
 
