@@ -48,11 +48,7 @@ def test_every_number_says_its_unit(parameter: Any) -> None:
     words = (
         "pixel", "px", "GB", "percent", "minutes", "Minutes", "share", "Share", "steps", "Steps", "seed", "Seed",
         "threads", "processes", "Passes", "Images", "Pieces", "rate", "Channels", "bands", "Times", "results", "Draws",
-<<<<<<< HEAD
-        "norm", "Weight", "deviation",
-=======
-            "Port",
->>>>>>> 576491d (ksdiff view: whole scenes in a browser, from overview to single pixels)
+        "norm", "Weight", "deviation", "Port",
     )  # fmt: skip
     assert any(word in parameter.help for word in words), parameter.help
 

@@ -25,7 +25,7 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from view_maker import serving, stage_of
 
-for needed in ("starlette", "uvicorn", "PIL"):
+for needed in ("starlette", "uvicorn"):
     pytest.importorskip(needed, reason='the extra is not installed: pip install "ksdiff[view]"')
 
 from PIL import Image  # noqa: E402

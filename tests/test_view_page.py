@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 from view_maker import serving, stage_of
 
-for needed in ("starlette", "uvicorn", "PIL"):
+for needed in ("starlette", "uvicorn"):
     pytest.importorskip(needed, reason='the extra is not installed: pip install "ksdiff[view]"')
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[dev]'")
 

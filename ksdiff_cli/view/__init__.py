@@ -17,7 +17,7 @@ __all__ = ["check_installed", "is_installed", "view_command"]
 
 def is_installed() -> bool:
     """Say whether the extra ``view`` is installed."""
-    return all(find_spec(name) for name in ("starlette", "uvicorn", "PIL"))
+    return all(find_spec(name) for name in ("starlette", "uvicorn"))
 
 
 def check_installed() -> None:
