@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
@@ -30,6 +31,7 @@ SUMMARY = "batch.json"
 """Name of the summary in the outputs' folder."""
 _COLUMNS = ("scene", "pan", "ms", "name", "sensor")
 _BETWEEN = ";"  # several MS files in one cell
+_SEPARATORS = ",;\t|"  # of cells
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,7 @@ def run_batch(
     summary = folder / SUMMARY
     check_place(summary, reads.inputs, overwrite or _is_summary(summary))
     outcomes: list[Outcome] = []
+    taken: set[str] = set()
     try:
         for number, source in enumerate(sources, start=1):
             check()
@@ -199,10 +202,16 @@ def run_batch(
             def report(done: int, total: int, note: str = "", name: str = f"{number}/{len(sources)}") -> None:
                 progress(done, total, f"scene {name}, {note}")
 
-            taken = {outcome.name for outcome in outcomes}
+            before = len(outcomes)
             outcomes += _run_source(source, folder, sharpen, suffix, overwrite, report, taken, reads)
+            taken.update(one.name for one in outcomes[before:])
+            if not folder.is_dir():
+                raise KsdiffError(
+                    f"{folder}: was removed while the batch ran; run the same command again for what was in it"
+                )
     finally:
-        write_text(as_json(summarise(outcomes)) + "\n", summary)
+        if folder.is_dir():
+            write_text(as_json(summarise(outcomes)) + "\n", summary)
     return outcomes
 
 
@@ -328,28 +337,56 @@ def _products(place: Path, without: Path | None) -> list[Path]:
 
 
 def _read_csv(path: Path, sensor: str | None) -> Iterator[Source]:
+    text = _read_list(path)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = [str(name).strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            if not {"scene"} <= set(columns) and not {"pan", "ms"} <= set(columns):
+        between, columns, rows = _cells(path, text)
+        if unknown := sorted(set(columns) - set(_COLUMNS)):
+            raise KsdiffError(f"{path}: knows no column {', '.join(unknown)}; columns are {', '.join(_COLUMNS)}")
+        for row in rows:
+            if any(cell.strip() for cell in row[len(columns) :]):
+                quoted = ", in quotes" if between == _BETWEEN else ""
                 raise KsdiffError(
-                    f"{path}: the first line must name a column 'scene', or columns 'pan' and 'ms'; write such a line"
+                    f"{path}, line {rows.line_num}: has more cells than the first line names; several MS files "
+                    f"go into one cell, with {_BETWEEN} between them{quoted}"
                 )
-            if unknown := sorted(set(columns) - set(_COLUMNS)):
-                raise KsdiffError(f"{path}: knows no column {', '.join(unknown)}; columns are {', '.join(_COLUMNS)}")
-            for row in reader:
-                if None in row:
-                    raise KsdiffError(
-                        f"{path}, line {reader.line_num}: has more cells than the first line names; several MS files "
-                        f"go into one cell, with {_BETWEEN} between them"
-                    )
-                cells = {key: (value or "").strip() for key, value in row.items() if isinstance(key, str)}
-                if any(cells.values()):
-                    yield _read_row(path, reader.line_num, cells, sensor)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            cells = {name: cell.strip() for name, cell in zip(columns, row, strict=False)}
+            if any(cells.values()):
+                yield _read_row(path, rows.line_num, cells, sensor)
+    except csv.Error as error:
         raise KsdiffError(f"{path}: cannot be read as a CSV list ({error})") from None
+
+
+def _read_list(path: Path) -> str:
+    """Return a list's text, in UTF-8 or in what spreadsheets call Unicode text."""
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except OSError as error:
+        raise KsdiffError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise KsdiffError(f"{path}: is no text in UTF-8; save the list as CSV in UTF-8") from None
+    if "\0" in text:
+        raise KsdiffError(f"{path}: is no text, it holds zero bytes; --batch takes a CSV list or a folder of products")
+    return text
+
+
+def _cells(path: Path, text: str) -> tuple[str, list[str], Any]:
+    """Return what stands between a list's cells, its columns' names, and a reader of its other lines.
+
+    Spreadsheets put ``;`` or tabs where a comma is the decimal sign: as no column's name holds either, the first line
+    tells.
+    """
+    for between in _SEPARATORS:
+        rows = csv.reader(StringIO(text, newline=""), delimiter=between, skipinitialspace=True)
+        columns = [name.strip().lower() for name in next((row for row in rows if any(row)), [])]
+        while columns and not columns[-1]:
+            del columns[-1]
+        if {"scene"} <= set(columns) or {"pan", "ms"} <= set(columns):
+            return between, columns, rows
+    raise KsdiffError(
+        f"{path}: the first line must name a column 'scene', or columns 'pan' and 'ms', with commas between; write "
+        "such a line"
+    )
 
 
 def _read_row(path: Path, line: int, cells: dict[str, str], sensor: str | None) -> Source:
@@ -358,7 +395,7 @@ def _read_row(path: Path, line: int, cells: dict[str, str], sensor: str | None) 
     if bool(scene) == bool(pan) or bool(pan) != bool(ms):
         raise KsdiffError(f"{path}, line {line}: give either a scene, or PAN and MS")
     inputs = tuple(_beside(path, one) for one in ([scene] if scene else [pan, *ms]))
-    name = cells.get("name") or _stem(Path(scene or pan).name)
+    name = cells.get("name") or _stem(Path(scene or pan).name or (path.parent / scene).resolve().name)
     if _safe(name) != name:
         raise KsdiffError(f"{path}, line {line}: {name!r} cannot be a file's name; leave out slashes")
     return Source(name, inputs, cells.get("sensor") or sensor)
