@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,9 @@ def test_a_list_with_names_and_several_ms_files(scenes: Path, tmp_path: Path, ru
         ),
         ("scene,name\none,a/b\n", "line 2: 'a/b' cannot be a file's name"),
         ("scene,name\none,x\ntwo,X\n", "would both be called X"),
+        ("pan;ms\none/pan.tif;a.tif;b.tif\n", "line 2: has more cells .* in quotes"),
+        ("pan ms\none/pan.tif one/ms.tif\n", "with commas between"),
+        ("pan,ms\none/p\0n.tif,one/ms.tif\n", "holds zero bytes"),
     ],
 )
 def test_a_list_that_cannot_be_understood(text: str, message: str, tmp_path: Path) -> None:
@@ -114,6 +118,63 @@ def test_a_list_that_cannot_be_understood(text: str, message: str, tmp_path: Pat
     listed.write_text(text)
     with pytest.raises(KsdiffError, match=rf"list.csv.*({message})"):
         read_sources(listed)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("pan;ms;name\none/pan.tif;one/ms.tif;a\n", "utf-8"),
+        ('pan;ms\none/pan.tif;"one/ms.tif;two/ms.tif"\n', "utf-8-sig"),
+        ("pan\tms\none/pan.tif\tone/ms.tif\n", "utf-16"),
+        ("PAN, Ms ,Name\none/pan.tif,one/ms.tif,a\n", "utf-8"),
+        ("\n\nscene,,\none,,\n", "utf-8"),
+        ('"pan"|"ms"\r\none/pan.tif|one/ms.tif\r\n', "utf-8"),
+    ],
+)
+def test_lists_as_spreadsheets_save_them(text: str, encoding: str, tmp_path: Path) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text(text, encoding=encoding, newline="")
+    (source,) = read_sources(listed)
+    given = [str(tmp_path / name) for name in (["one"] if "scene" in text else ["one/pan.tif", "one/ms.tif"])]
+    assert list(source.inputs)[: len(given)] == given
+    assert len(source.inputs) == len(given) + ("two/ms.tif" in text)
+
+
+def test_a_list_in_another_encoding_says_so(tmp_path: Path) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text("pan,ms\npän.tif,ms.tif\n", encoding="latin-1")
+    with pytest.raises(KsdiffError, match="save the list as CSV in UTF-8"):
+        read_sources(listed)
+
+
+def test_the_folder_of_the_list_itself_has_a_name(scenes: Path) -> None:
+    listed = scenes / "one" / "list.csv"
+    listed.write_text("scene\n.\n")
+    assert [source.name for source in read_sources(listed)] == ["one"]
+
+
+def test_thousands_of_rows_cost_by_their_number(tmp_path: Path, run: Any) -> None:
+    listed, rows = tmp_path / "list.csv", 3000
+    listed.write_text("pan,ms,name\n" + "".join(f"p{row}.tif,m{row}.tif,n{row}\n" for row in range(rows)))
+    start = process_time()
+    done = run("sharpen", "--batch", listed, "-o", tmp_path / "out", *OPTIONS, "-q")
+    assert process_time() - start < 60
+    assert done.exit_code == 1 and f"{rows} of {rows} scenes failed" in done.stderr
+    assert done.stdout.count("failed") == 200 and f"and {rows - 200} more, see" in done.stdout
+    assert len(summary(tmp_path / "out")["scenes"]) == rows
+
+
+def test_an_output_folder_that_goes_ends_the_batch(scenes: Path, tmp_path: Path) -> None:
+    out, begun = tmp_path / "out", []
+
+    def sharpen(scene: Any, output: Path, progress: Any) -> None:
+        begun.append(output)
+        shutil.rmtree(out)
+        raise KsdiffError("cannot be written")
+
+    with pytest.raises(KsdiffError, match="out: was removed while the batch ran; run the same command again"):
+        run_batch(read_sources(scenes), out, sharpen)
+    assert not out.exists() and len(begun) == 1
 
 
 def test_places_that_hold_nothing(tmp_path: Path) -> None:

@@ -268,12 +268,27 @@ def test_somebody_elses_sidecar_stays_without_overwrite(name: str, files: PairFi
     words.remove("--overwrite")
     line = refused(files.folder, *words, says="exists already")
     assert name in line
-    if option:  # nothing is written there otherwise
+    if option == "TFW":  # nothing is written there otherwise, and GDAL believes what is inside a GeoTIFF
         assert run(*words[:-2]).exit_code == 0 and (files.folder / name).read_text() == "of another file"
+        (files.folder / "out.tif").unlink()
+    elif option:
+        assert name in refused(files.folder, *words[:-2], says="would count as part of")
     done = run(*words, "--overwrite")
     assert done.exit_code == 0, done.output
     with rasterio.open(files.folder / "out.tif") as made:
         assert made.read().any()
+
+
+@pytest.mark.parametrize("end", [".tfw", ".RPB", "_RPC.TXT", ".tif.aux.xml", ".tif.ovr", ".tif.msk"])
+def test_sidecars_of_a_replaced_file_go(end: str, files: PairFiles, run: Any) -> None:
+    """GDAL would take them for parts of the new one."""
+    words = ("sharpen", files.pan, files.ms, "-o", files.folder / "out.tif", *FAST)
+    assert run(*words).exit_code == 0
+    alone = contents(files.folder)
+    (files.folder / f"out{end}").write_text("of the old file")
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    assert contents(files.folder).keys() == alone.keys()
 
 
 @pytest.mark.parametrize("target", ["old.tif", "missing.tif", "out.tif"])

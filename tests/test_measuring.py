@@ -558,6 +558,14 @@ def test_scales_and_offsets_are_honoured(folder, images):
     assert both.values["SAM"] == pytest.approx(plain.values["SAM"], rel=1e-4)
 
 
+@pytest.mark.parametrize("scale", [0.0, np.nan, np.inf])
+def test_a_scale_that_says_nothing_is_none(scale, folder, images):
+    plain = [folder.write(name, images[of]) for name, of in (("f.tif", "fused"), ("t.tif", "truth"))]
+    expected = measure_against_reference(*plain).values
+    found = measure_against_reference(declare(folder.write("s.tif", images["fused"]), scale, 0.0), plain[1])
+    assert found.values == expected
+
+
 @pytest.mark.parametrize("cell", [4, 4.02])
 def test_scales_and_offsets_are_honoured_at_full_resolution(cell, folder, images):
     pan, ms, fused = images["pan"], images["ms"], images["fused"]

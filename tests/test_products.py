@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import products_maker as maker
 import pytest
+import rasterio.shutil
 from conftest import write_raster
 from rasterio.transform import Affine
 
@@ -45,6 +46,17 @@ def test_plain_pair_of_single_band_files(tmp_path: Path) -> None:
         blank(tmp_path / name, 4)
     (scene,) = find_scenes(tmp_path)
     assert [source.name for source in scene.ms] == ["ms_1", "ms_2", "ms_3"]
+
+
+@pytest.mark.parametrize(("pan", "ms"), [("pan.dat", "ms.dat"), ("pan", "ms"), ("a_pan.bsq", "a_ms.bil")])
+def test_plain_pair_of_envi(pan: str, ms: str, tmp_path: Path) -> None:
+    for name, image in ((pan, blank(tmp_path / "a.tif", 16)), (ms, blank(tmp_path / "b.tif", 4, 3))):
+        rasterio.shutil.copy(image, tmp_path / name, driver="ENVI")
+        image.unlink()
+    (tmp_path / "pan.txt").write_text("no image")
+    assert (tmp_path / ms).with_suffix(".hdr").exists()
+    (scene,) = find_scenes(tmp_path)
+    assert (Path(scene.pan.path).name, Path(scene.ms[0].path).name, len(scene.ms)) == (pan, ms, 3)
 
 
 def test_plain_pair_by_resolution(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """What is said of two images' grids: bands that do not share one, images without geotransforms, real scenes."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import rasterio
@@ -182,3 +184,109 @@ def test_a_grid_of_metres_from_zero_keeps_its_geotransform(
     assert part.exit_code == 0
     with rasterio.open(out) as made:
         assert made.shape == (10, 20)
+
+
+@pytest.mark.parametrize("heights", ["EPSG:32631+5773", "EPSG:32631+3855", "OGC:CRS84h"])
+@pytest.mark.parametrize("of", ["pan", "ms"])
+def test_heights_in_a_crs_do_not_matter(heights: str, of: str, make_pair: Any, run: Any) -> None:
+    flat = "EPSG:4326" if "84h" in heights else "EPSG:32631"
+    tall = "EPSG:4979" if "84h" in heights else heights
+    files = make_pair(crs=flat)
+    out, words = files.folder / "out.tif", ("--method", "exp", "--no-registration-check", "-q")
+    assert run("sharpen", files.pan, files.ms, "-o", out, *words).exit_code == 0
+    with rasterio.open(getattr(files, of), "r+") as dataset:
+        dataset.crs = CRS.from_user_input(tall)
+    other = files.folder / "other.tif"
+    done = run("sharpen", files.pan, files.ms, "-o", other, *words)
+    assert done.exit_code == 0, done.output
+    with rasterio.open(out) as first, rasterio.open(other) as second:
+        np.testing.assert_array_equal(first.read(), second.read())
+        assert second.crs == CRS.from_user_input(tall if of == "pan" else flat)
+    assert run("metrics", other, "--pan", files.pan, "--ms", files.ms).exit_code == 0
+    assert run("metrics", other, "--reference", out).exit_code == 0
+
+
+def test_other_places_stay_others_whatever_their_heights(make_pair: Any, fails: Any) -> None:
+    files = make_pair()
+    with rasterio.open(files.pan, "r+") as dataset:
+        dataset.crs = CRS.from_user_input("EPSG:32632+5773")
+    assert "its CRS" in fails("sharpen", files.pan, files.ms, "-o", files.folder / "out.tif")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        Affine(0, 0, 5, 0, 0, 5),
+        Affine(1, 1, 5, 1, 1, 5),
+        Affine(math.nan, 0, 5, 0, -1, 5),
+        Affine(math.inf, 0, 5, 0, -1, 5),
+        Affine(1, 0, math.nan, 0, -1, 5),
+    ],
+)
+def test_a_geotransform_that_places_nothing_is_none(bad: Affine, make_pair: Any, run: Any) -> None:
+    files = make_pair()
+    for path in (files.pan, files.ms):
+        with rasterio.open(path, "r+") as dataset:
+            dataset.transform = bad
+    out = files.folder / "out.tif"
+    done = run("sharpen", files.pan, files.ms, "-o", out, "--method", "exp")
+    assert done.exit_code == 0 and "no geotransform: PAN and MS are laid corner on corner" in done.stderr
+    with rasterio.open(out) as made:
+        assert made.transform == Affine.identity() and made.read().any()
+    for words in (("--pan", files.pan, "--ms", files.ms), ("--reference", out)):
+        measured = run("metrics", out, *words)
+        assert measured.exit_code == 0, measured.output
+
+
+@pytest.mark.parametrize("command", ["sharpen", "metrics", "reference", "info"])
+def test_sizes_that_no_disk_holds_are_refused_at_once(command: str, tmp_path: Path, run: Any, fails: Any) -> None:
+    for name, side, cell, bands in (("pan", 2_000_000_000, 1, 1), ("ms", 500_000_000, 4, 4)):
+        band = "".join(f'<VRTRasterBand dataType="UInt16" band="{number + 1}"/>' for number in range(bands))
+        (tmp_path / f"{name}.vrt").write_text(
+            f'<VRTDataset rasterXSize="{side}" rasterYSize="{side}"><SRS>EPSG:32631</SRS>'
+            f"<GeoTransform>500000,{cell},0,5400000,0,-{cell}</GeoTransform>{band}</VRTDataset>"
+        )
+    pan, ms = tmp_path / "pan.vrt", tmp_path / "ms.vrt"
+    words = {
+        "sharpen": ("sharpen", pan, ms, "-o", tmp_path / "out.tif", "--window", "0,0,64,64"),
+        "metrics": ("metrics", ms, "--pan", pan, "--ms", ms),
+        "reference": ("metrics", pan, "--reference", pan),
+    }
+    if command == "info":
+        assert run("info", pan).exit_code == 0
+    else:
+        assert "declares" in (line := fails(*words[command])) and "pixels, more than any scene has" in line
+
+
+def test_bands_without_end_are_refused(tmp_path: Path, fails: Any) -> None:
+    band = "".join(f'<VRTRasterBand dataType="Byte" band="{number}"/>' for number in range(1, 30001))
+    many = tmp_path / "many.vrt"
+    many.write_text(f'<VRTDataset rasterXSize="9" rasterYSize="9">{band}</VRTDataset>')
+    assert "declares 30000 bands" in fails("info", many)
+    assert "declares 30000 bands" in fails("sharpen", many, many, "-o", tmp_path / "out.tif")
+
+
+def test_a_file_of_several_images_names_them(tmp_path: Path, fails: Any) -> None:
+    path = tmp_path / "ms.h5"
+    with h5py.File(path, "w") as file:
+        for name in ("B1", "B2"):
+            file[name] = np.ones((64, 64), "uint16")
+    line = fails("sharpen", path, path, "-o", tmp_path / "out.tif")
+    assert "holds 2 images, so name the one that is meant: " in line and "B1" in line and "B2" in line
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_pan_image_of_three_bands(alike: bool, make_pair: Any, run: Any, fails: Any) -> None:
+    files = make_pair()
+    with rasterio.open(files.pan) as dataset:
+        image, profile = dataset.read(), dataset.profile | {"count": 3}
+    three = np.repeat(image, 3, 0)
+    three[2, 40, 50] += not alike
+    grey = files.folder / "grey.tif"
+    with rasterio.open(grey, "w", **profile) as dataset:
+        dataset.write(three)
+    out = files.folder / "out.tif"
+    line = fails("sharpen", grey, files.ms, "-o", out)
+    assert line.endswith(f"name a band: vrt://{grey}?bands=1") if alike else "are PAN and MS swapped?" in line
+    named = f"vrt://{grey}?bands=1"
+    assert run("sharpen", named, files.ms, "-o", out, "--method", "exp").exit_code == 0

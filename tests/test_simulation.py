@@ -174,6 +174,14 @@ def test_files(tmp_path: Path) -> None:
     assert len(corners) == 1
 
 
+def test_the_folder_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("simulate", "-o", ".", "--size", 64, "-q")
+    assert run(*words).exit_code == 0 and sorted(contents(tmp_path)) == sorted(FILES)
+    assert run(*words).exit_code == 1
+    assert run(*words, "--overwrite").exit_code == 0 and sorted(contents(tmp_path)) == sorted(FILES)
+
+
 def test_same_bytes_and_overwrite(tmp_path: Path) -> None:
     simulate_scene(tmp_path / "a", 64, seed=1)
     simulate_scene(tmp_path / "b", 64, seed=2)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ksdiff_cli.sharpening.pipeline import Maker
     from ksdiff_cli.sharpening.workflow import Workflow
 
+_MOST_ROWS = 200  # scenes of a batch that its table shows
+
 
 @typed.takes(SharpenOptions)
 def sharpen(
@@ -192,7 +194,7 @@ def _run_batch(
     if as_json:
         print_json(summary)
     else:
-        _print_outcomes(outcomes)
+        _print_outcomes(outcomes, folder / SUMMARY)
     counts = ", ".join(f"{summary[status]} {status}" for status in ("made", "kept", "failed"))
     note(f"{folder / SUMMARY}: {counts}", quiet=quiet)
     there = [Path(one.output) for one in outcomes if one.status != "failed"]
@@ -205,16 +207,21 @@ def _run_batch(
         raise KsdiffError(f"{summary['failed']} of {len(outcomes)} scenes failed; the same command tries them again")
 
 
-def _print_outcomes(outcomes: "Sequence[Outcome]") -> None:
+def _print_outcomes(outcomes: "Sequence[Outcome]", summary: Path) -> None:
     from rich.table import Table
 
     table = Table("scene", "status", "output", "error")
     table.add_column("seconds", justify="right")
-    for one in outcomes:
+    shown = outcomes
+    if len(outcomes) > _MOST_ROWS:  # what needs somebody is told first
+        shown = sorted(outcomes, key=lambda one: one.status != "failed")[:_MOST_ROWS]
+    for one in shown:
         style = "red" if one.status == "failed" else ""
         made = "" if one.status == "failed" else cell(one.output)
         table.add_row(cell(one.name), one.status, made, cell(one.error), f"{one.seconds:.1f}", style=style)
     print_table(table)
+    if len(shown) < len(outcomes):
+        stdout.print(f"and {len(outcomes) - len(shown)} more, see {summary}", markup=False, soft_wrap=True)
 
 
 def _makers(

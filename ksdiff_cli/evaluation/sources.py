@@ -26,7 +26,7 @@ from ksdiff_cli.numerics.toolbox import (
     sampling_matrix,
 )
 from ksdiff_cli.raster.bands import is_number, read_stored
-from ksdiff_cli.raster.layout import georeferenced
+from ksdiff_cli.raster.layout import check_extent, has_geotransform, same_crs
 from ksdiff_cli.raster.pair import BandSource, ScenePair
 from ksdiff_cli.sensors import fold_name
 
@@ -113,10 +113,11 @@ def compare_units(images: Sequence[Image], pan: Image | None = None) -> tuple[li
 
 
 def _declared_units(image: Image) -> list[tuple[float, float]]:
-    """Return scale and offset of each band of an image."""
+    """Return scale and offset of each band of an image; a scale of 0, or what is no number, declares nothing."""
     _, datasets, sources = image
     bands = [(dataset, source.band - 1) for dataset, source in zip(datasets, sources, strict=True)]
-    return [(float(dataset.scales[band]) or 1.0, float(dataset.offsets[band])) for dataset, band in bands]
+    declared = [(float(dataset.scales[band]), float(dataset.offsets[band])) for dataset, band in bands]
+    return [(scale, offset) if scale and math.isfinite(scale * offset) else (1.0, 0.0) for scale, offset in declared]
 
 
 def compare_names(first: Image, second: Image) -> list[str]:
@@ -151,14 +152,16 @@ def common_area(first: Any, second: Any) -> tuple[tuple[int, int], tuple[int, in
         KsdiffError: different CRS or pixel size, grids off by a fraction of a pixel, no overlap, or different sizes
             without a georeference.
     """
-    if not (georeferenced(first) and georeferenced(second)):
+    for dataset in (first, second):
+        check_extent(dataset)
+    if not (has_geotransform(first) and has_geotransform(second)):
         if first.shape != second.shape:
             raise KsdiffError(
                 f"{first.name}: {first.width} x {first.height} pixels but {second.name} has {second.width} x "
                 f"{second.height}, and there is no common georeference to lay them on each other; cut both to one area"
             )
         return (0, 0), (0, 0), first.shape, ["no common georeference: the images are laid corner on corner"]
-    if first.crs and second.crs and first.crs != second.crs:
+    if not same_crs(first, second):
         raise KsdiffError(f"{second.name}: its CRS differs from that of {first.name}; warp one to the other's first")
     shift = ~first.transform @ second.transform
     slack = _OFF_GRID / max(*first.shape, *second.shape)

@@ -16,6 +16,8 @@ SIDECARS = (".aux.xml", ".ovr", ".msk")
 """Ends of the files that GDAL takes for parts of a raster, behind its name."""
 BESIDE = (".tfw", ".wld", ".RPB", "_RPC.TXT")
 """The same in place of its suffix: --co TFW, WORLDFILE, RPB, RPCTXT, and PROFILE without RPCs inside."""
+PARTS = (".RPB", "_RPC.TXT")
+"""Those of them that GDAL reads for a GeoTIFF of that name whatever is inside it."""
 Look = Callable[[str], Sequence[str]]
 """Tells the names of the files that a dataset is read from; none where there is no dataset."""
 

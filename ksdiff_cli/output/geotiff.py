@@ -17,7 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import BESIDE, SIDECARS
+from ksdiff_cli.files.names import BESIDE, PARTS, SIDECARS
 from ksdiff_cli.files.writing import atomic_write, growing_name
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.output.creation import cog_options, creation_warnings, geotiff_options
@@ -135,7 +135,10 @@ def atomic_raster(output: Path) -> Iterator[Path]:
 
 
 def put_raster(partial: Path, output: Path) -> None:
-    """Give a finished raster and its sidecars their names; those of a file that is replaced go."""
+    """Give a finished raster and its sidecars their names; those of a file that is replaced go.
+
+    A ``.wld`` may be another image's, and stays.
+    """
     for end in SIDECARS:
         output.with_name(output.name + end).unlink(missing_ok=True)
         if (sidecar := partial.with_name(partial.name + end)).exists():
@@ -143,6 +146,8 @@ def put_raster(partial: Path, output: Path) -> None:
     for end in BESIDE:
         if (sidecar := partial.with_name(partial.stem + end)).exists():
             sidecar.replace(output.with_name(output.stem + end))
+        elif end in PARTS or (end == ".tfw" and output.exists()):
+            output.with_name(output.stem + end).unlink(missing_ok=True)
     partial.replace(output)
 
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from ksdiff_cli.checks import Format
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import BESIDE, SIDECARS, Inputs, check_free, check_location, check_place
+from ksdiff_cli.files.names import BESIDE, PARTS, SIDECARS, Inputs, check_free, check_location, check_place
 from ksdiff_cli.output.geotiff import RasterTarget, new_cog, new_geotiff
 from ksdiff_cli.output.pixels import PixelFormat
 from ksdiff_cli.output.vrt import check_tiles, new_tiles
@@ -43,18 +43,19 @@ def check_output(
     ends = {_WRITES[name] for name in map(str.upper, creation) if name in _WRITES}
     if format == "VRT":
         check_tiles(output, inputs, overwrite)
-        ends = set()  # the tiles', in their folder
-    check_sidecars(output, inputs, overwrite, ends)
+        check_sidecars(output, inputs, overwrite, ())  # the tiles have them, in their folder
+    else:
+        check_sidecars(output, inputs, overwrite, ends.union(PARTS))
 
 
-def check_sidecars(output: Path, inputs: Inputs, overwrite: bool, beside: Container[str] = ()) -> None:
+def check_sidecars(output: Path, inputs: Inputs, overwrite: bool, beside: Container[str] = PARTS) -> None:
     """Refuse an output if files are there that would be taken for parts of it, or be replaced with it.
 
     Args:
         output: the raster to be.
         inputs: what may not be lost.
         overwrite: whether they may be.
-        beside: which of :data:`ksdiff_cli.files.names.BESIDE` will be written.
+        beside: which of :data:`ksdiff_cli.files.names.BESIDE` will be written, or count as parts of the output.
 
     Raises:
         KsdiffError: see above.

@@ -3,6 +3,10 @@
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
+from typing import Any
+
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.folder import Folder
@@ -15,6 +19,8 @@ from ksdiff_cli.sensors import Sensor, find_sensor
 LOOKS_FOR = "a PAN and an MS raster (pan.tif and ms.tif, or one single-band raster finer than the others)"
 
 _SUFFIXES = (".tif", ".tiff", ".vrt", ".img", ".jp2")
+_ENVI = ("", ".dat", ".bsq", ".bil", ".bip", ".raw", ".bin")
+_SAMPLE = 512  # pixels along a side of a window
 _MOST = 1000  # files that are opened to see which is PAN, or which are bands
 _FINER = 2.25  # an MS pixel covers at least 1.5 x 1.5 PAN pixels
 _PAN_WORDS = {"pan", "panchromatic"}
@@ -31,7 +37,7 @@ def read(folder: Folder, sensor: Sensor | None) -> list[Scene]:
     Raises:
         KsdiffError: several files could be PAN or MS, or one of them cannot be opened.
     """
-    files = [folder.at(name) for name in folder.files if name.lower().endswith(_SUFFIXES)]
+    files = [folder.at(name) for name in folder.files if name.lower().endswith(_SUFFIXES) or _is_envi(name, folder)]
     pans, ms = _named(files, _PAN_WORDS, _MS_WORDS), _named(files, _MS_WORDS, _PAN_WORDS)
     if not (pans and ms):
         pans, ms = _by_resolution(files)
@@ -55,11 +61,27 @@ def from_files(pan: str, ms: Sequence[str], sensor: Sensor) -> Scene:
     with open_raster(pan) as dataset:
         bands = data_bands(dataset)
         if len(bands) > 1:
+            if _are_equal(dataset, bands):
+                raise KsdiffError(
+                    f"{pan}: its {len(bands)} bands seem to be one image, and PAN is one; name a band: "
+                    f"vrt://{pan}?bands={bands[0]}"
+                )
             raise KsdiffError(
                 f"{pan}: has {len(bands)} bands, PAN has one; are PAN and MS swapped? PAN comes first, then MS"
             )
     sources = tuple(source for path in ms for source in ms_bands(path))
     return Scene(PurePath(pan).stem, BandSource(pan, bands[0], "pan"), sources, _fitted(sensor, sources))
+
+
+def _are_equal(dataset: Any, bands: Sequence[int]) -> bool:
+    """Say whether bands hold the same values, by a window in the middle."""
+    height, width = (min(side, _SAMPLE) for side in dataset.shape)
+    window = Window((dataset.width - width) // 2, (dataset.height - height) // 2, width, height)
+    try:
+        first, *others = dataset.read(list(bands), window=window)
+    except RasterioError:  # reading the image tells it
+        return False
+    return all((first == other).all() for other in others)
 
 
 def _fitted(sensor: Sensor, bands: Sequence[BandSource]) -> Sensor:
@@ -75,11 +97,17 @@ def ms_bands(path: str) -> tuple[BandSource, ...]:
     """
     with open_raster(path) as dataset:
         names = [PurePath(path).stem] if dataset.count == 1 else [""] * dataset.count
-        as_data = alpha_is_data(dataset)
+        as_data, described = alpha_is_data(dataset), dataset.descriptions
         return tuple(
-            BandSource(path, band, dataset.descriptions[band - 1] or names[band - 1], alpha_is_data=as_data)
+            BandSource(path, band, described[band - 1] or names[band - 1], alpha_is_data=as_data)
             for band in data_bands(dataset)
         )
+
+
+def _is_envi(name: str, folder: Folder) -> bool:
+    """Say whether a file is an image of ENVI's, whose header lies beside it."""
+    path = PurePath(name)
+    return path.suffix.lower() in _ENVI and f"{path.with_suffix('')}.hdr" in folder.files
 
 
 def _named(files: list[str], words: set[str], others: set[str]) -> list[str]:

@@ -1,9 +1,12 @@
 """How an open PAN and an open MS image lie on each other, and whether they can be fused at all."""
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
 
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
 from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
@@ -12,6 +15,7 @@ from ksdiff_cli.numerics.grids import Axis, GridMap, corner_aligned
 _WIDEST_RATIO = 20  # PAN pixels per MS pixel; beyond it the two images hardly belong together
 _FINER = 0.8  # a PAN pixel is at most this many MS pixels wide
 _ROTATION = 0.05  # PAN pixels by which neglecting a rotation may misplace the image's border
+_MOST_PIXELS = 1 << 40  # of an image: a thousand kilometres squared at 1 m
 _SAME = 0.01  # pixels by which two images on one grid may differ
 
 
@@ -22,12 +26,15 @@ def check_pair(pan: Any, ms: tuple[Any, ...]) -> None:
         KsdiffError: MS bands on different grids, complex values, PAN with several bands or no finer than MS.
     """
     first = ms[0]
-    for dataset in ms:
+    opened = list({id(dataset): dataset for dataset in (pan, *ms)}.values())  # bands of one file share it
+    for dataset in opened[1:]:
         if why := _other_grid(dataset, first):
             raise KsdiffError(
-                f"{dataset.name}: lies on another grid than {first.name} ({why}); MS bands must share one grid"
+                f"{dataset.name}: lies on another grid than {first.name} ({why}); MS bands must share one grid; "
+                "sharpen those of each grid by themselves"
             )
-    for dataset in (pan, *ms):
+    for dataset in opened:
+        check_extent(dataset)
         if any("complex" in kind for kind in dataset.dtypes):
             raise KsdiffError(f"{dataset.name}: has complex values; give amplitudes or reflectances")
     located = both_located(pan, first)
@@ -35,6 +42,19 @@ def check_pair(pan: Any, ms: tuple[Any, ...]) -> None:
         raise KsdiffError(
             f"{pan.name}: PAN ({pan.width} x {pan.height}) is not finer than MS {first.name} "
             f"({first.width} x {first.height}); are PAN and MS swapped? PAN comes first"
+        )
+
+
+def check_extent(dataset: Any) -> None:
+    """Refuse an image whose declared size no disk holds: a few bytes can declare it, and work would not end.
+
+    Raises:
+        KsdiffError: see above.
+    """
+    if dataset.width * dataset.height > _MOST_PIXELS:
+        raise KsdiffError(
+            f"{dataset.name}: declares {dataset.width} x {dataset.height} pixels, more than any scene has; check the "
+            "file, or cut out a part with gdal_translate -srcwin"
         )
 
 
@@ -76,7 +96,7 @@ def _other_grid(dataset: Any, first: Any) -> str:
         return f"{dataset.width} x {dataset.height} pixels, not {first.width} x {first.height}"
     if not same_crs(dataset, first):
         return f"{crs_name(dataset)}, not {crs_name(first)}"
-    if dataset.transform == first.transform or first.transform.is_degenerate:
+    if dataset.transform == first.transform or not has_geotransform(first):
         return ""
     # in pixels, for a fixed number of digits says nothing in degrees
     away = ~first.transform @ dataset.transform
@@ -96,7 +116,8 @@ def georeferenced(dataset: Any) -> bool:
 def has_geotransform(dataset: Any) -> bool:
     """Say whether an image says where its pixels lie; a CRS alone does not, nor does what GDAL makes up without."""
     transform = dataset.transform
-    return not (transform.is_degenerate or transform.almost_equals(Affine.identity()))
+    numbers = all(map(math.isfinite, transform))
+    return numbers and not (transform.is_degenerate or transform.almost_equals(Affine.identity()))
 
 
 def both_located(pan: Any, ms: Any) -> bool:
@@ -170,9 +191,38 @@ def crs_of(dataset: Any) -> Any:
 
 
 def same_crs(first: Any, second: Any) -> bool:
-    """Say whether two images are in the same CRS, however it is written; one that names none is in the other's."""
+    """Say whether two images are in the same CRS, however it is written; one that names none is in the other's.
+
+    Heights do not count: a grid of an image has none.
+    """
     own, other = crs_of(first), crs_of(second)
-    return not own or not other or own == other or (own.to_epsg(100) or 0) == other.to_epsg(100)
+    if not own or not other or own == other:
+        return True
+    own, other = _horizontal(own), _horizontal(other)
+    return bool(own == other or (own.to_epsg(100) or 0) == other.to_epsg(100))
+
+
+def _horizontal(crs: Any) -> Any:
+    """Return a CRS without what it says of heights, if it says any."""
+    try:
+        about = crs.to_dict(projjson=True)
+    except CRSError:
+        return crs
+    kind = about.get("type")
+    if kind == "CompoundCRS":
+        about = about["components"][0]
+    elif kind not in ("GeographicCRS", "ProjectedCRS"):
+        return crs
+    axes = about.get("coordinate_system", {}).get("axis", [])
+    if len(axes) == 3:
+        about = about | {"coordinate_system": about["coordinate_system"] | {"axis": axes[:2]}}
+        about.pop("id", None)
+    elif kind != "CompoundCRS":
+        return crs
+    try:
+        return CRS.from_user_input(json.dumps(about))
+    except CRSError:
+        return crs
 
 
 def crs_name(dataset: Any) -> str:

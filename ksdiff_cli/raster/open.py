@@ -20,6 +20,8 @@ BLOCK_CACHE = 64 << 20
 """GDAL's cache of decoded blocks, bytes (what rasterio takes an integer GDAL_CACHEMAX for). GDAL's own default grows
 with the machine; a bound on memory must not. The first read of a process fixes it."""
 _UNPACKED, _COMPRESSED = 256 << 20, 200  # bytes of an archive's files that are never too many; more, by its own size
+_MOST_BANDS = 4096  # of an image; a file of few bytes can declare sixty thousand
+_SHOWN = 4  # images in a file that a message names
 _IN_ZIP = re.compile(r"(?:/vsizip/|zip://)\{?(?P<archive>.+?\.zip)(?=[/!}]|$)", re.IGNORECASE | re.DOTALL)
 _READDIR = "GDAL_DISABLE_READDIR_ON_OPEN"
 _SCHEMES = {"http", "https", "ftp", "s3", "gs", "az", "oss", "swift", "hdfs", "webhdfs"}
@@ -67,8 +69,18 @@ def open_raster(path: str | Path) -> Any:
             f"{path}: cannot be opened as a raster ({first_line(error).removesuffix('.')}); {hint}"
         ) from None
     if dataset.count == 0 or dataset.width == 0 or dataset.height == 0:
+        inside = dataset.subdatasets
         dataset.close()
+        if inside:
+            more = ", …" if len(inside) > _SHOWN else ""
+            raise KsdiffError(
+                f"{path}: holds {len(inside)} images, so name the one that is meant: {', '.join(inside[:_SHOWN])}{more}"
+            )
         raise KsdiffError(f"{path}: holds no bands; name the image file itself")
+    if dataset.count > _MOST_BANDS:
+        count = dataset.count
+        dataset.close()
+        raise KsdiffError(f"{path}: declares {count} bands; images have {_MOST_BANDS} at most here")
     return dataset
 
 

@@ -301,7 +301,7 @@ def check_mosaic(
         raise KsdiffError(f"{lost}: is one of the inputs; choose another name")
     may = overwrite or _is_own_mosaic(mosaic, folder)
     check_place(mosaic, reads.inputs, may)
-    check_sidecars(mosaic, reads.inputs, may)
+    check_sidecars(mosaic, reads.inputs, may, ())
 
 
 def _is_own_mosaic(mosaic: Path, folder: Path) -> bool:

@@ -77,7 +77,7 @@ def simulate_scene(
                 check(path, Inputs([sensor] if sensor else []), overwrite or claim.owns(path))
     try:
         _make_folder(output.parent, made)
-        work = growing_name(output)
+        work = growing_name(output.resolve())  # "." has no name
         try:
             work.mkdir()
             _write(work, scene, progress, block)
