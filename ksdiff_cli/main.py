@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -17,7 +18,13 @@ from ksdiff_cli.errors import KsdiffError
 # without a handler Python prints GDAL's warnings, dozens for one full disk, before our one line
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
+for _number in range(3):  # a closed stream's number would go to the next file, and messages into that
+    try:
+        os.fstat(_number)
+    except OSError:
+        os.open(os.devnull, os.O_RDWR)
 
+_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
 _LONGEST = 10_000  # signs of a message, which may quote a file; two long paths fit
 
 
@@ -52,12 +59,27 @@ def _border(command: Callable[[], str]) -> Iterator[None]:
             message, code = str(error), 1
         elif isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # wherever a path is first looked at
             message, code = f"{error.filename}: is too long for a file's name; check the path", 1
+        elif isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+            where = f"{error.filename}: " if error.filename else ""
+            message, code = f"{where}{error.strerror}; see to the disk, or the limits that processes have", 1
+        elif isinstance(error, UnicodeEncodeError) and any("\ud800" <= sign <= "\udfff" for sign in error.object):
+            message, code = f"{error.object}: its name is not valid UTF-8, which GDAL needs; choose another", 1
+        elif _is_of_memory(error):
+            message, code = "the memory that this process may have does not suffice; give a smaller --tile or image", 1
         else:
             raise
     if len(message) > _LONGEST:
         message = f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
     stderr.print(f"Error: {message}", soft_wrap=True, markup=False)
     raise typer.Exit(code)
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Say whether memory was refused: by the system, to torch, or to a library that was to be loaded."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        part in words for part in ("can't allocate memory", "cannot allocate memory", "failed to map segment")
+    )
 
 
 def _is_expected(error: Exception) -> bool:

@@ -1,5 +1,10 @@
 """Bad inputs, each with the one line that people get; no traceback, and no file left behind."""
 
+import errno
+import os
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from conftest import PairFiles, write_raster
+from conftest import PairFiles, largest_file, write_raster
 from rasterio.shutil import copy
 from rasterio.transform import Affine
 
@@ -247,3 +252,74 @@ def test_a_mistake_of_ours_keeps_its_traceback(run: Any, files: PairFiles, monke
     monkeypatch.setattr("ksdiff_cli.products.find_scenes", stumble)
     result = run("info", files.folder)
     assert isinstance(result.exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("command", ["sharpen", "simulate", "prepare-data", "metrics"])
+def test_a_disk_that_takes_nothing_at_all(command: str, files: PairFiles, tmp_path: Path, fails: Any) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    words: dict[str, tuple[Any, ...]] = {
+        "sharpen": exp(files, "-q"),
+        "simulate": ("simulate", "-o", tmp_path / "made", "--size", 64, "-q"),
+        "prepare-data": ("prepare-data", files.folder, "-o", tmp_path / "patches", "--patch", 8, "-q"),
+        "metrics": ("metrics", files.ms, "--reference", files.ms, "--maps", tmp_path / "maps", "-q"),
+    }
+    with largest_file(0):
+        line = fails(*words[command])
+    assert "File too large" in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.EIO])
+def test_what_the_machine_refuses_is_one_line(error: int, files: PairFiles, fails: Any, monkeypatch: Any) -> None:
+    def refuse(*arguments: Any, **more: Any) -> None:
+        raise OSError(error, os.strerror(error), "/some/place")
+
+    monkeypatch.setattr("ksdiff_cli.commands.inspection.describe", refuse)
+    assert fails("info", files.pan).startswith(f"Error: /some/place: {os.strerror(error)}; ")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        ImportError("libtorch.so: failed to map segment from shared object"),
+    ],
+)
+def test_too_little_memory_is_one_line(error: Exception, files: PairFiles, fails: Any, monkeypatch: Any) -> None:
+    def refuse(*arguments: Any, **more: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("ksdiff_cli.commands.inspection.describe", refuse)
+    assert "memory" in fails("info", files.pan)
+
+
+def program(words: str, *files: Path) -> subprocess.CompletedProcess[str]:
+    """Run the program itself by a shell, with the files' names for {}."""
+    line = f"{shlex.quote(sys.executable)} -m ksdiff_cli {words.format(*(shlex.quote(str(file)) for file in files))}"
+    return subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("words", ["info {} > /dev/full", "info {} --json > /dev/full"])
+def test_a_full_standard_output_is_one_line(words: str, files: PairFiles) -> None:
+    done = program(words, files.pan)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("Error: ") and "No space left on device" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of Unix")
+@pytest.mark.parametrize("streams", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2> /dev/full"])
+def test_streams_that_take_nothing_are_no_files(streams: str, files: PairFiles, tmp_path: Path) -> None:
+    made, noise = tmp_path / "made.tif", "--method exp --no-registration-check --threads 1"
+    done = program(f"sharpen {{}} {{}} -o {{}} {noise} {streams}", files.pan, files.ms, made)
+    assert done.returncode == 0
+    with rasterio.open(made) as dataset:
+        assert dataset.count == 4 and dataset.read().any()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names elsewhere are text")
+def test_an_output_whose_name_is_no_utf8(files: PairFiles, tmp_path: Path, fails: Any) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert "its name is not valid UTF-8" in fails(*exp(files, "-q", out=files.folder / os.fsdecode(b"o\xff.tif")))
+    assert sorted(tmp_path.rglob("*")) == before

@@ -249,7 +249,7 @@ def test_a_folder_for_one_process(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "work.123.old").mkdir()
     (tmp_path / "work.mine.old").mkdir()
-    with largest_file(0), pytest.raises(OSError), open_workdir(folder, "a", "busy"):
+    with largest_file(0), pytest.raises(KsdiffError, match="cannot be written"), open_workdir(folder, "a", "busy"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["work.mine.old"]
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ksdiff_cli.errors import printable
+from ksdiff_cli.errors import KsdiffError, printable
 from ksdiff_cli.files.writing import as_json
 from ksdiff_cli.progress import ProgressCallback, silent
 
@@ -25,6 +25,15 @@ class SafeConsole(Console):
         """Take what :class:`rich.console.Console` takes; numbers and ``:smile:`` stay as they are."""
         super().__init__(highlight=False, emoji=False, **how)
 
+    def print(self, *objects: Any, **how: Any) -> None:
+        """See :class:`rich.console.Console`.
+
+        Raises:
+            KsdiffError: standard output takes no more. What standard error does not take is lost.
+        """
+        with _taken(lost=self.stderr):
+            super().print(*objects, **how)
+
     def render_str(self, text: str, **how: Any) -> Text:
         """See :class:`rich.console.Console`: texts, and cells of tables, pass here."""
         return super().render_str(printable(text), **how)
@@ -32,6 +41,18 @@ class SafeConsole(Console):
 
 stdout = SafeConsole()
 stderr = SafeConsole(stderr=True)
+
+
+@contextmanager
+def _taken(*, lost: bool = False) -> Iterator[None]:
+    """Say in one line that standard output takes no more, unless that is no loss; who closes a pipe wants no more."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if not lost:
+            raise KsdiffError(f"standard output: cannot be written ({error.strerror})") from None
 
 
 def cell(text: str) -> str:
@@ -75,7 +96,8 @@ def note(message: str, *, quiet: bool = False) -> None:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on stdout, alone, so that it can be piped."""
-    print(as_json(value))
+    with _taken():
+        print(as_json(value), flush=True)
 
 
 # ---- mistyped command lines

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,8 @@ class MapPlan:
     claim: Claim | None = None
     """On them and on the report, if a page is made of the figures too; see :class:`ksdiff_cli.files.workdir.Claim`."""
     report: Path | None = None
+    made: tuple[Path, ...] = ()
+    """Folders that were made for the maps."""
 
 
 def plan_maps(
@@ -109,10 +111,11 @@ def plan_maps(
         for path in paths.values() if folder.is_dir() else ():
             check_place(path, inputs, overwrite or claim.owns(path))
             check_sidecars(path, inputs, overwrite or claim.owns(path))
+        made = tuple(place for place in (folder, *folder.parents) if not place.exists())
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KsdiffError(f"{folder}: cannot be made a folder for the maps ({error.strerror})") from None
-    return MapPlan(paths, claim, report)
+    return MapPlan(paths, claim, report, made)
 
 
 def map_claim(folder: Path, how: str = "") -> Claim:
@@ -121,12 +124,24 @@ def map_claim(folder: Path, how: str = "") -> Claim:
 
 
 @contextmanager
+def _remove_unused(folders: Sequence[Path]) -> Iterator[None]:
+    """Remove folders that are still empty if the block fails, the innermost first."""
+    try:
+        yield
+    except BaseException:
+        for folder in folders:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+@contextmanager
 def open_maps(plan: MapPlan, area: Area) -> Iterator[Maps]:
     """Create maps over an area: ``sam`` one pixel a pixel, the others one pixel a 32-pixel cell.
 
     They get their names at the end; if the work fails nothing of them remains, and maps of an earlier run stay.
     """
-    with plan.claim or nullcontext(), ExitStack() as named:
+    with _remove_unused(plan.made), plan.claim or nullcontext(), ExitStack() as named:
         partial = {name: named.enter_context(atomic_raster(path)) for name, path in plan.paths.items()}
         with ExitStack() as opened:
             created = {name: opened.enter_context(_create(path, name, area)) for name, path in partial.items()}

@@ -13,7 +13,7 @@ from typing import IO, Self
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.content import is_other, stamp
-from ksdiff_cli.files.writing import atomic_write
+from ksdiff_cli.files.writing import atomic_write, unwritable
 
 if sys.platform != "win32":
     import fcntl
@@ -200,6 +200,13 @@ def empty_folder(folder: Path, *keep: str) -> None:
 
 
 def write_note(path: Path, text: str) -> None:
-    """Write a small file that a killed process leaves whole, or as it was."""
-    with atomic_write(path) as growing:
-        growing.write_text(text, encoding="utf-8")
+    """Write a small file that a killed process leaves whole, or as it was.
+
+    Raises:
+        KsdiffError: it cannot be written.
+    """
+    try:
+        with atomic_write(path) as growing:
+            growing.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise unwritable(path, error) from None
