@@ -34,6 +34,12 @@ class BandSource:
     """Whether the nodata value that the file declares, if any, counts too; its masks always do."""
     alpha_is_data: bool = False
     """Whether the band that the file calls alpha is one of its data bands and masks nothing."""
+    scale: float | None = None
+    """What a DN stands for, by the product's metadata: DN * scale + offset; None: what the file says."""
+    offset: float | None = None
+    """See ``scale``."""
+    wavelengths: tuple[float, float] | None = None
+    """Edges of the band by the product's metadata, nm; None: what the file says."""
 
 
 @dataclass(frozen=True)

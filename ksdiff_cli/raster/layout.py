@@ -26,13 +26,8 @@ def check_pair(pan: Any, ms: tuple[Any, ...]) -> None:
         KsdiffError: MS bands on different grids, complex values, PAN with several bands or no finer than MS.
     """
     first = ms[0]
+    check_bands(ms, "MS bands")
     opened = list({id(dataset): dataset for dataset in (pan, *ms)}.values())  # bands of one file share it
-    for dataset in opened[1:]:
-        if why := _other_grid(dataset, first):
-            raise KsdiffError(
-                f"{dataset.name}: lies on another grid than {first.name} ({why}); MS bands must share one grid; "
-                "sharpen those of each grid by themselves"
-            )
     for dataset in opened:
         check_extent(dataset)
         if any("complex" in kind for kind in dataset.dtypes):
@@ -56,6 +51,20 @@ def check_extent(dataset: Any) -> None:
             f"{dataset.name}: declares {dataset.width} x {dataset.height} pixels, more than any scene has; check the "
             "file, or cut out a part with gdal_translate -srcwin"
         )
+
+
+def check_bands(datasets: Sequence[Any], what: str) -> None:
+    """Refuse open images that do not lie pixel on pixel on the first.
+
+    Raises:
+        KsdiffError: one does not; the message calls them ``what``.
+    """
+    for dataset in {id(dataset): dataset for dataset in datasets}.values():
+        if why := _other_grid(dataset, datasets[0]):
+            raise KsdiffError(
+                f"{dataset.name}: lies on another grid than {datasets[0].name} ({why}); {what} must share one grid; "
+                "sharpen those of each grid by themselves"
+            )
 
 
 def check_quality(quality: Any, ms: Any) -> None:

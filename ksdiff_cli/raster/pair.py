@@ -39,10 +39,12 @@ from ksdiff_cli.numerics.grids import (
     upsample,
     upsample_columns,
 )
-from ksdiff_cli.numerics.moments import BandMoments, SceneStatistics
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.bands import BandSource, QualityBand, read_band, read_bands, read_flags, read_stored
+from ksdiff_cli.raster.bands import BandSource, QualityBand, read_band, read_bands, read_flags
+from ksdiff_cli.raster.guide import Companion, GuideBands, Mix
 from ksdiff_cli.raster.layout import (
+    check_bands,
     check_colours,
     check_pair,
     check_quality,
@@ -55,6 +57,7 @@ from ksdiff_cli.raster.layout import (
     warp_reason,
 )
 from ksdiff_cli.raster.open import alpha_is_data, first_line, open_raster
+from ksdiff_cli.raster.survey import survey
 from ksdiff_cli.raster.warp import warp_bands, warp_flags, warp_grid
 from ksdiff_cli.sensors import Sensor
 
@@ -76,8 +79,7 @@ __all__ = [
 
 
 _PIECE = 256  # side of the pieces in which data are looked for, pixels
-_RESOLUTION = 1e-6  # share of the mean, some steps of float32, that a deviation must be
-_SIDE = 1024  # of the blocks that statistics are gathered in, pixels
+_SOFTEST = 0.05  # MTF gain whose view is read ahead, for any companion
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,10 @@ class Scene:
     """MS rows and columns by which MS shows the ground further down and right than its georeference says."""
     warp: bool = False
     """Whether MS is warped to PAN's grid where it is in another CRS or rotated against PAN; else such MS is refused."""
+    mix: Mix | None = None
+    """What PAN is made of; ``pan`` is then the first of these bands, whose grid and metadata are PAN's."""
+    companion: Companion | None = None
+    """What goes along with MS as its last band, :attr:`ScenePair.bands` counts it; None for nothing."""
 
 
 @dataclass(frozen=True)
@@ -206,11 +212,13 @@ class ScenePair:
     with a hole calls otherwise; give it to other pairs of the same scene."""
     camera: SceneCamera | None = None
     """What :func:`ksdiff_cli.raster.camera.find_camera` found."""
+    guide: GuideBands | None = None
+    """The open bands of the scene's mix, if PAN is one."""
 
     @property
     def bands(self) -> int:
-        """Number of MS bands."""
-        return len(self.ms)
+        """Number of MS bands, and of the companion."""
+        return len(self.ms) + (self.scene.companion is not None)
 
     @property
     def ms_shape(self) -> tuple[int, int]:
@@ -252,10 +260,20 @@ class ScenePair:
     def read_pan(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
         """Read a PAN window: ((1, h, w) float32, (h, w) bool)."""
         window = Window(col + self.origin[1], row + self.origin[0], width, height)
+        if self.scene.mix is not None and self.guide is not None:
+            return self.guide.mix(self.scene.mix, window)
         return read_bands([self.pan], [self.scene.pan], window)
 
     def read_ms(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
         """Read an MS window, in MS pixels: ((bands, h, w) float32, (h, w) bool, all bands valid)."""
+        values, valid = self.read_delivered(row, col, height, width)
+        if self.scene.companion is None:
+            return values, valid
+        seen = self._pan_low((row, col), valid.shape, self.scene.companion.gain)
+        return np.concatenate([values, seen[None]]), valid
+
+    def read_delivered(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
+        """Do what :meth:`read_ms` does, without the companion."""
         window = Window(col, row, width, height)
         values, valid = read_bands(self.warped or self.ms, self.scene.ms, window)
         if self.scene.quality is not None:
@@ -295,10 +313,12 @@ class ScenePair:
 
     def _read(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array, Array, Array, tuple[int, int]]:
         """Read a window: PAN, where both are valid, the MS under it, where that is, and its first pixel."""
+        if self.scene.companion is not None:
+            self._look_around(row, col, height, width)
         pan, valid = self.read_pan(row, col, height, width)
         if not valid.all():
             pan = self._filled_pan(row, col, height, width)
-        (top, bottom), (left, right) = self._ms_area((row, col), (height, width))
+        (top, bottom), (left, right) = self.ms_area((row, col), (height, width))
         ms, ms_valid = self.read_ms(top, left, bottom - top, right - left)
         if not ms_valid.all():
             ms = self._filled_ms(top, left, bottom - top, right - left)
@@ -319,8 +339,8 @@ class ScenePair:
         _, valid = self.read_pan(row, col, height, width)
         if not valid.any():
             return False
-        (top, bottom), (left, right) = self._ms_area((row, col), (height, width))
-        _, ms_valid = self.read_ms(top, left, bottom - top, right - left)
+        (top, bottom), (left, right) = self.ms_area((row, col), (height, width))
+        _, ms_valid = self.read_delivered(top, left, bottom - top, right - left)
         rows = nearest(self.grid.rows, height, top, bottom, row)
         cols = nearest(self.grid.cols, width, left, right, col)
         return bool((valid & ms_valid[np.ix_(rows, cols)]).any())
@@ -338,58 +358,8 @@ class ScenePair:
         Raises:
             KsdiffError: no valid pixel at all, or none that both images have.
         """
-        pan, ms = BandMoments(1), BandMoments(self.bands)
-        below = {False: np.zeros(1), True: np.zeros(self.bands)}  # sums of what is negative
-        (top, bottom), (left, right) = self._ms_area((0, 0), self.shape)
-        height, width = bottom - top, right - left
-        blocks = [(False, *block) for block in _blocks(self.pan, 0, 0, *self.shape)]
-        blocks += [(True, *block) for block in _blocks((self.warped or self.ms)[0], top, left, height, width)]
-        for done, (is_ms, *block) in enumerate(blocks):
-            values, valid = self.read_ms(*block) if is_ms else self.read_pan(*block)
-            samples = values.reshape(len(values), -1) if valid.all() else values[:, valid]
-            (ms if is_ms else pan).add(samples)
-            if samples.min(initial=0) < 0:
-                below[is_ms] -= np.minimum(samples, 0).sum(1, dtype=np.float64)
-            if watch and not is_ms:
-                row, col, high, wide = block
-                watch(Box(row, col, row + high, col + wide))
-            progress(done + 1, len(blocks), "statistics")
-        if pan.count == 0 or ms.count == 0:
-            which = self.scene.pan.path if pan.count == 0 else self.scene.ms[0].path
-            raise KsdiffError(f"{which}: every pixel is nodata; nothing to sharpen")
-        pan_holes, ms_holes = pan.count < self.shape[0] * self.shape[1], ms.count < height * width
-        if pan_holes and ms_holes and not any(self._meet(*block) for block in _blocks(self.pan, 0, 0, *self.shape)):
-            raise KsdiffError(
-                f"{self.scene.pan.path}: is nodata wherever {self.scene.ms[0].path} holds data, so nothing can be "
-                "sharpened; give images whose valid parts overlap"
-            )
-        (pan_mean, pan_std), (ms_mean, ms_std) = pan.result(), ms.result()
-        self._check_size(pan_mean, pan_std, [self.pan], [self.scene.pan])
-        self._check_size(ms_mean, ms_std, self.ms, self.scene.ms)
-        sums = np.array([pan_mean.sum() * pan.count, ms_mean.sum() * ms.count])
-        low = np.array([below[False].sum(), below[True].sum()])
-        negative = np.divide(low, sums + 2 * low, out=np.zeros(2), where=low > 0).max()
-        found = float(pan_mean[0]), float(pan_std[0]), ms_mean, ms_std, pan_holes or ms_holes, float(negative)
-        self.fill = SceneStatistics(*found)
+        self.fill = survey([self], progress, watch)[0]
         return self.fill
-
-    def _check_size(self, mean: Array, std: Array, datasets: Sequence[Any], sources: Sequence[BandSource]) -> None:
-        """Refuse values that float32 does not tell from each other, be it that they are near 0 or far from it."""
-        if (std > _RESOLUTION * np.abs(mean)).all():
-            return
-        sides = (min(side, _SIDE) for side in datasets[0].shape[::-1])
-        stored, valid = read_stored(datasets, sources, Window(0, 0, *sides))
-        for source, band, middle, deviation in zip(sources, stored, mean, std, strict=True):
-            exact = band.dtype.itemsize <= (4 if band.dtype.kind == "f" else 2)
-            known = band[valid]
-            if exact or deviation > _RESOLUTION * abs(middle) or not known.size or known.min() == known.max():
-                continue
-            if middle:
-                raise KsdiffError(
-                    f"{source.path}: has values about {middle:.6g} that differ too little for float32, by "
-                    f"{deviation:.2g}; subtract a constant first"
-                )
-            raise KsdiffError(f"{source.path}: its values are too small to compute with; scale the image up")
 
     def _filled_pan(self, row: int, col: int, height: int, width: int) -> Array:
         """Read a PAN window with its holes filled, (1, h, w); without any, no more than the window is read."""
@@ -415,12 +385,12 @@ class ScenePair:
         filled = follow(values, valid, pan_low, self._known())
         return filled[:, row - top : row - top + height, col - left : col - left + width]
 
-    def _pan_low(self, first: tuple[int, int], shape: tuple[int, ...]) -> Array:
+    def _pan_low(self, first: tuple[int, int], shape: tuple[int, ...], gain: float = GAIN) -> Array:
         """Look at PAN, its holes filled, through a camera at MS pixels from ``first`` on, (h, w) DN."""
         spans, matrices = [], []
         for axis, start, count, size in zip((self.grid.rows, self.grid.cols), first, shape, self.shape, strict=True):
             at = axis.to_pan(start + np.arange(count))
-            sigma = mtf_sigma(GAIN, 1 / abs(axis.scale))
+            sigma = mtf_sigma(gain, 1 / abs(axis.scale))
             begin = min(max(0, math.floor(at.min()) - gaussian_reach(sigma)), size - 1)
             stop = max(begin + 1, min(size, math.ceil(at.max()) + gaussian_reach(sigma) + 1))
             spans.append((begin, stop - begin))
@@ -429,10 +399,26 @@ class ScenePair:
         pan = self._filled_pan(top, left, height, width)
         return np.asarray(apply_separable(matrices[0], matrices[1], pan)[0])
 
+    def _look_around(self, row: int, col: int, height: int, width: int) -> None:
+        """Read a PAN window with all that the companion sees from it: what is read of it after that is at hand."""
+        if self.guide is None or self.scene.companion is None:
+            return
+        spans = []
+        axes = (self.grid.rows, self.grid.cols), (row, col), (height, width), self.ms_shape, self.shape, self.origin
+        for axis, start, count, ms_size, size, origin in zip(*axes, strict=True):
+            first, stop = reach(axis, count, ms_size, start)
+            ends = sorted((float(axis.to_pan(first)), float(axis.to_pan(stop - 1))))
+            far = gaussian_reach(mtf_sigma(_SOFTEST, 1 / abs(axis.scale))) + 1
+            begin = max(0, min(start, math.floor(ends[0]) - far))
+            end = min(size, max(start + count, math.ceil(ends[1]) + far))
+            spans.append((begin + origin, end - begin))
+        (top, high), (left, wide) = spans
+        self.guide.read(Window(left, top, wide, high))
+
     def _known(self) -> SceneStatistics:
         return self.fill or self.statistics()
 
-    def _ms_area(self, first: tuple[int, int], shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    def ms_area(self, first: tuple[int, int], shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """MS rows and columns [start, stop) under a PAN window, with the interpolation's reach."""
         rows, cols = (
             reach(axis, count, size, start)
@@ -443,38 +429,62 @@ class ScenePair:
         return rows, cols
 
 
-def _blocks(dataset: Any, top: int, left: int, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cut an area of an open file into (row, column, height, width) blocks of a megapixel.
+class OpenFiles:
+    """The files of one scene or of several pairs, each open once until ``stack`` is closed."""
 
-    A file in strips is read in strips: GDAL decodes a strip whole, and its cache does not hold many wide ones.
-    """
-    in_strips = dataset.block_shapes[0][1] >= dataset.width > _SIDE
-    high, wide = (max(1, _SIDE * _SIDE // width), width) if in_strips else (_SIDE, _SIDE)
-    for row in range(0, height, high):
-        for col in range(0, width, wide):
-            yield top + row, left + col, min(high, height - row), min(wide, width - col)
+    def __init__(self, stack: ExitStack) -> None:
+        """Start with none."""
+        self._stack = stack
+        self._files: dict[str, Any] = {}
+        self._guides: dict[tuple[BandSource, ...], GuideBands] = {}
+
+    def find(self, source: BandSource) -> Any:
+        """Return the file of a band.
+
+        Raises:
+            KsdiffError: it is missing or no raster, has no such band, or the band holds indexes into a colour table.
+        """
+        if source.path not in self._files:
+            self._files[source.path] = self._stack.enter_context(open_raster(source.path))
+        dataset = self._files[source.path]
+        if not 1 <= source.band <= dataset.count:
+            raise KsdiffError(f"{source.path}: has no band {source.band}, only {dataset.count}; choose with -b")
+        return dataset
+
+    def guide(self, bands: Sequence[BandSource]) -> GuideBands:
+        """Return the reader of some bands, which must share one grid.
+
+        Raises:
+            KsdiffError: see :meth:`find`; or they do not.
+        """
+        key = tuple(bands)
+        if key not in self._guides:
+            datasets = [self.find(source) for source in bands]
+            check_bands(datasets, "finer bands")
+            for dataset, source in zip(datasets, bands, strict=True):
+                check_colours(dataset, [source.band])
+            self._guides[key] = GuideBands(datasets, bands)
+        return self._guides[key]
 
 
 @contextmanager
-def open_pair(scene: Scene) -> Iterator[ScenePair]:
+def open_pair(scene: Scene, opened: OpenFiles | None = None) -> Iterator[ScenePair]:
     """Open a scene's files, lay the two grids on each other and check that they can be fused.
+
+    Args:
+        scene: where its bands are.
+        opened: keeps the files open for other pairs, too.
 
     Raises:
         KsdiffError: a file is missing or no raster, the images do not overlap, their CRS or directions differ and
             the scene is not to be warped, PAN and MS look swapped, or their sizes cannot be matched.
     """
     with ExitStack() as stack:
-        opened: dict[str, Any] = {}
-        for source in (scene.pan, *scene.ms):
-            if source.path not in opened:
-                opened[source.path] = stack.enter_context(open_raster(source.path))
-            if not 1 <= source.band <= opened[source.path].count:
-                count = opened[source.path].count
-                raise KsdiffError(f"{source.path}: has no band {source.band}, only {count}; choose with -b")
-        pan, ms = opened[scene.pan.path], tuple(opened[source.path] for source in scene.ms)
-        check_pair(pan, ms)
-        check_colours(pan, [scene.pan.band])
-        for dataset, source in zip(ms, scene.ms, strict=True):
+        opened = opened or OpenFiles(stack)
+        pan, *ms = (opened.find(source) for source in (scene.pan, *scene.ms))
+        guide = None if scene.mix is None else opened.guide(scene.mix.bands)
+        check_pair(pan, tuple(ms))
+        for dataset, source in zip((pan, *ms), (scene.pan, *scene.ms), strict=True):
             check_colours(dataset, [source.band])
         quality = None
         if scene.quality is not None:
@@ -485,7 +495,7 @@ def open_pair(scene: Scene) -> Iterator[ScenePair]:
             target = warp_grid(pan, ms[0])
             whole = target.map
             notes = [f"MS is warped to PAN's grid at ratio {target.ratio}: {why}", *crs_notes(pan, ms[0])]
-            warped = tuple(warp_bands(stack, target, pan, ms, scene.ms))
+            warped = tuple(warp_bands(stack, target, pan, tuple(ms), scene.ms))
             quality = quality and warp_flags(stack, target, pan, quality)
             true_ratio = target.ratio * min(target.scale)
         else:
@@ -500,4 +510,5 @@ def open_pair(scene: Scene) -> Iterator[ScenePair]:
                 f"PAN and MS cover different areas: the output is their common part, {shape[1]} x {shape[0]} "
                 f"of PAN's {pan.width} x {pan.height} pixels"
             )
-        yield ScenePair(scene, pan, ms, whole.shifted(*origin), origin, shape, true_ratio, quality, warped, notes)
+        grid = whole.shifted(*origin)
+        yield ScenePair(scene, pan, tuple(ms), grid, origin, shape, true_ratio, quality, warped, notes, guide=guide)
