@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from copy import copy
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -41,12 +42,18 @@ class Fuser(ABC):
     where it is.
     """
 
-    quick: ClassVar[bool] = False
+    quick: bool = False
     """Whether it takes about as long as writing its result does."""
     uses_mtf: bool = False
     """Whether the sensor's MTF gains matter."""
     uses_camera: bool = False
     """Whether pixels depend on the camera that is found in the scene, :func:`ksdiff_cli.raster.camera.find_camera`."""
+    mixes: bool = False
+    """Whether it takes PAN for a mix of the MS bands, so that a companion helps few of them."""
+
+    def another(self) -> Self:
+        """Return one like it for another scene, that shares with it what no scene changes, such as weights."""
+        return copy(self)
 
     def check(self, bands: int, ratio: float) -> None:  # noqa: B027 - most methods take everything
         """Raise if this number of MS bands or this true ratio cannot be done; called before any pixel is read."""
@@ -163,6 +170,10 @@ class Fuser(ABC):
 
         The result is among them. Measured at float32; for choosing windows that fit into memory.
         """
+
+    def tile_bytes(self, bands: int) -> int:
+        """Return the bytes of each pixel of a tile from :meth:`read`, at most: PAN, MS on its grid, validity."""
+        return 4 * (1 + bands) + 1
 
     def device_memory(self, bands: int) -> tuple[int, int] | None:
         """Return a device's free memory and what it takes for each pixel of a tile, bytes; None without a device."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +34,7 @@ _LARGE = 1 << 22  # pixels of a scene above which some of them tell enough
 class Upsampling(Fuser):
     """``exp``: MS interpolated to the PAN grid and nothing else; what every method must beat."""
 
-    quick: ClassVar[bool] = True
+    quick = True
 
     def read(self, pair: ScenePair, seen: Box) -> Swath:
         """See :meth:`Fuser.read`: it looks at one pixel at a time."""
@@ -54,7 +54,7 @@ class Upsampling(Fuser):
 class Classical(Fuser):
     """A classical method: coefficients from the whole scene, then applied window by window."""
 
-    quick: ClassVar[bool] = True
+    quick = True
 
     def __init__(self, name: str, mtf: Mtf = "sensor") -> None:
         """Take the method called ``name`` in :data:`ksdiff_cli.classical.METHODS`; ``mtf`` says whose MTF counts."""

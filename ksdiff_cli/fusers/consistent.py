@@ -52,7 +52,12 @@ class Consistent(Fuser):
         """Wrap a fuser; ``mtf`` says whose camera is believed."""
         self._fuser, self._mtf = fuser, mtf
         self.uses_camera = fuser.uses_camera or mtf == "scene"
+        self.mixes = fuser.mixes
         self._through: MsCamera | None = None
+
+    def another(self) -> "Consistent":
+        """See :meth:`Fuser.another`."""
+        return Consistent(self._fuser.another(), self._mtf)
 
     def check(self, bands: int, ratio: float) -> None:
         self._fuser.check(bands, ratio)
@@ -114,6 +119,10 @@ class Consistent(Fuser):
     def bytes_per_pixel(self, bands: int) -> int:
         """See :meth:`Fuser.bytes_per_pixel`: besides, the corrected image and one band on its way between the grids."""
         return self._fuser.bytes_per_pixel(bands) + 4 * bands + 16
+
+    def tile_bytes(self, bands: int) -> int:
+        """See :meth:`Fuser.tile_bytes`: MS besides, as it was delivered."""
+        return self._fuser.tile_bytes(bands) + bands + 1
 
     def device_memory(self, bands: int) -> tuple[int, int] | None:
         """See :meth:`Fuser.device_memory`; corrections are made on the CPU."""

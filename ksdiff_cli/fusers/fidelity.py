@@ -8,7 +8,7 @@ grow with it.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -20,6 +20,7 @@ from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.projection import place_camera
 from ksdiff_cli.raster.camera import ms_camera
+from ksdiff_cli.raster.grouped import GroupedPair
 from ksdiff_cli.raster.pair import ScenePair
 
 Look = Callable[[Box], tuple[Array, Array]]
@@ -112,6 +113,8 @@ def measure_fidelity(
     Returns:
         What was found; None where no MS pixel counts.
     """
+    if isinstance(pair, GroupedPair):
+        return _measure_parts(pair, region, look, ms_std, spread)
     through = ms_camera(pair, mtf)
     squares, count, windows = np.zeros(pair.bands), 0, 0
     fine, coarse = Explained(), Explained()
@@ -138,4 +141,29 @@ def measure_fidelity(
     rms = np.sqrt(squares / count)
     share = np.where(ms_std > 0, rms / np.where(ms_std > 0, ms_std, 1), 0)
     unexplained = fine.unexplained(), coarse.unexplained()
-    return Fidelity(rms, share, tuple(source.name for source in pair.scene.ms), through.source, windows, unexplained)
+    names = *(source.name for source in pair.scene.ms), *[""] * (pair.bands - len(pair.ms))
+    return Fidelity(rms, share, names, through.source, windows, unexplained)
+
+
+def _measure_parts(
+    pair: GroupedPair, region: Box, look: Look, ms_std: Array, spread: tuple[int, int]
+) -> Fidelity | None:
+    """Measure each pair's bands by the sensor's table; how they explain a PAN that was made for them says nothing."""
+    found: list[Fidelity] = []
+    first = 0 if pair.copied is None else len(pair.copied.sources)
+    for part in pair.parts:
+        bands = [pair.order.index(number) for number in range(first, first + len(part.ms))]
+        first += len(part.ms)
+        plain = replace(part, scene=replace(part.scene, companion=None))
+
+        def look_at(box: Box, bands: list[int] = bands) -> tuple[Array, Array]:
+            image, valid = look(box)
+            return image[bands], valid
+
+        one = measure_fidelity(plain, region, look_at, ms_std[bands], spread, "sensor")
+        found += [] if one is None else [one]
+    if not found:
+        return None
+    rms, share = (np.concatenate([getattr(one, name) for one in found]) for name in ("rms", "share"))
+    names = tuple(name for one in found for name in one.names)
+    return Fidelity(rms, share, names, found[0].camera, max(one.windows for one in found))

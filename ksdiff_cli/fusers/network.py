@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -86,7 +87,7 @@ class Network(Fuser):
             )
         if sharpness and not self._model.observes:
             raise KsdiffError(f"{checkpoint}: its network knows no sharpness but its own; leave --sharpness out")
-        self.uses_camera = self._model.observes
+        self.uses_camera = self.mixes = self._model.observes
         self._checkpoint = checkpoint
         self._seed = seed
         self._noise = self._model.noise(seed)
@@ -101,6 +102,13 @@ class Network(Fuser):
             self._provenance["SHARPNESS"] = f"{sharpness:g}"
         if self._model.whole:
             self._provenance["GLOBAL"] = self._model.whole
+
+    def another(self) -> "Network":
+        """See :meth:`Fuser.another`."""
+        other = copy(self)
+        other._model = copy(self._model)  # which keeps what a scene taught, too
+        other._divider = Divider(other._model.margin, other._model.grid)
+        return other
 
     def check(self, bands: int, ratio: float) -> None:
         """See :meth:`Fuser.check`; what was learnt from another scene is forgotten."""

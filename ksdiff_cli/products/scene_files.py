@@ -27,9 +27,7 @@ def scene_inputs(scene: Scene, more: Iterable[str | Path] = ()) -> Inputs:
         scene: the scene.
         more: names of what is read besides, such as weights.
     """
-    names = dict.fromkeys(source.path for source in (scene.pan, *scene.ms))
-    if scene.quality is not None:
-        names[scene.quality.path] = None
+    names = dict.fromkeys(scene.files())
     inputs = find_inputs([*names, *more])
     # a product's RPCs lie beside its list of tiles, which no tile names
     folders = dict.fromkeys(path.parent for path in inputs.files)
@@ -44,11 +42,9 @@ def identify_scene(scene: Scene, inputs: Inputs | None = None) -> dict[str, Any]
         scene: the scene; its name does not count, nor does the place of a list of tiles that was made for this run.
         inputs: its :func:`scene_inputs`, if they are known.
     """
-    facts = asdict(scene) | {"name": ""}
-    for source in (facts["pan"], *facts["ms"]):
-        # such a list has another place in each run, and a folder named after what it holds
-        path = source["path"]
-        source["path"] = Path(path).parent.name if is_mosaic(path) else path
+    # such a list has another place in each run, and a folder named after what it holds
+    known = scene.renamed(lambda path: Path(path).parent.name if is_mosaic(path) else path)
+    facts = asdict(known) | {"name": ""}
     files = [path for path in (inputs or scene_inputs(scene)).files if not is_mosaic(str(path))]
     return {"scene": facts, "files": identify(files)}
 
@@ -60,9 +56,8 @@ def identify_content(scene: Scene, inputs: Inputs | None = None) -> dict[str, An
         scene: the scene; neither its name nor its files' names count.
         inputs: its :func:`scene_inputs`, if they are known.
     """
-    facts, numbers = asdict(scene) | {"name": ""}, dict[str, int]()
-    for source in (facts["pan"], *facts["ms"], *([facts["quality"]] if facts["quality"] else [])):
-        source["path"] = numbers.setdefault(source["path"], len(numbers))
+    numbers = dict[str, int]()
+    facts = asdict(scene.renamed(lambda path: str(numbers.setdefault(path, len(numbers))))) | {"name": ""}
     files = [path for path in (inputs or scene_inputs(scene)).files if not is_mosaic(str(path))]
     return {"scene": facts, "files": sorted(digest(path, None) for path in files)}
 

@@ -16,6 +16,7 @@ from ksdiff_cli.checks import Nodata
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.raster.bands import is_number, read_stored, show_value
+from ksdiff_cli.raster.grouped import GroupedPair
 from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair
 
 _PLACES = 8  # windows along a side of an image
@@ -88,6 +89,8 @@ def find_notes(pair: ScenePair, arrays: bool = False) -> list[str]:
         pair: the open scene.
         arrays: whether a person gave arrays, not files.
     """
+    if isinstance(pair, GroupedPair):
+        return list(dict.fromkeys(note for part in pair.parts for note in find_notes(part)))
     pan, ms = find_fill([pair.pan], [pair.scene.pan]), find_fill(pair.ms, pair.scene.ms)
     names = [f"PAN {PurePath(pair.scene.pan.path).name}", f"MS {PurePath(pair.scene.ms[0].path).name}"]
     if arrays:

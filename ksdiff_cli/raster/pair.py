@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -100,6 +100,24 @@ class Scene:
     """What PAN is made of; ``pan`` is then the first of these bands, whose grid and metadata are PAN's."""
     companion: Companion | None = None
     """What goes along with MS as its last band, :attr:`ScenePair.bands` counts it; None for nothing."""
+
+    def sources(self) -> tuple[BandSource, ...]:
+        """Return every band that is read, some perhaps twice; the quality band is none of them."""
+        return (self.pan, *(self.mix.bands if self.mix else ()), *self.ms)
+
+    def files(self) -> list[str]:
+        """Return the names of all rasters that are read, some perhaps twice."""
+        return [*(source.path for source in self.sources()), *([self.quality.path] if self.quality else [])]
+
+    def renamed(self, rename: Callable[[str], str]) -> "Scene":
+        """Return the same scene by other names of its files."""
+
+        def moved(sources: Sequence[BandSource]) -> tuple[BandSource, ...]:
+            return tuple(replace(source, path=rename(source.path)) for source in sources)
+
+        quality = self.quality and replace(self.quality, path=rename(self.quality.path))
+        mix = self.mix and replace(self.mix, bands=moved(self.mix.bands))
+        return replace(self, pan=moved([self.pan])[0], ms=moved(self.ms), quality=quality, mix=mix)
 
 
 @dataclass(frozen=True)
@@ -360,6 +378,10 @@ class ScenePair:
         """
         self.fill = survey([self], progress, watch)[0]
         return self.fill
+
+    def recall(self, statistics: SceneStatistics) -> None:
+        """Take the statistics that another pair of the same scene has gathered."""
+        self.fill = statistics
 
     def _filled_pan(self, row: int, col: int, height: int, width: int) -> Array:
         """Read a PAN window with its holes filled, (1, h, w); without any, no more than the window is read."""

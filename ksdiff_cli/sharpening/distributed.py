@@ -14,7 +14,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -26,7 +26,7 @@ from ksdiff_cli.files.content import contents
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.products.scene_files import scene_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.pair import BandSource, Scene
+from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.sharpening import worker
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.pipeline import Windows
@@ -330,11 +330,7 @@ def _for_others(scene: Scene, folder: Path) -> Scene:
         _write(copy, Path(path).read_bytes())
         return str(copy)
 
-    def moved(source: BandSource) -> BandSource:
-        return replace(source, path=name(source.path))
-
-    quality = scene.quality and replace(scene.quality, path=name(scene.quality.path))
-    return replace(scene, pan=moved(scene.pan), ms=tuple(moved(source) for source in scene.ms), quality=quality)
+    return scene.renamed(name)
 
 
 def _absolute(path: str) -> str:

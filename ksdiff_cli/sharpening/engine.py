@@ -26,9 +26,10 @@ from ksdiff_cli.products.scene_files import identify_scene, scene_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.camera import find_camera
 from ksdiff_cli.raster.crop import crop_pair, crop_to
+from ksdiff_cli.raster.grouped import open_scene
 from ksdiff_cli.raster.nodata import check_declared, find_notes
 from ksdiff_cli.raster.open import BLOCK_CACHE
-from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
+from ksdiff_cli.raster.pair import Scene, ScenePair
 from ksdiff_cli.sharpening.assembly import Assembly
 from ksdiff_cli.sharpening.job import (
     Folder,
@@ -136,7 +137,7 @@ def sharpen_scene(
     # set here, GDAL_NUM_THREADS holds in all threads of the process
     count = usable_threads(options.threads)
     threads = {} if count is None else {"GDAL_NUM_THREADS": str(count)}
-    with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE, **threads), open_pair(scene) as pair:
+    with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE, **threads), open_scene(scene) as pair:
         check_declared(pair)
         fuser.check(pair.bands, pair.true_ratio)
         pixels = replace(choose_format(pair, None, options.dtype, options.dst_nodata), differences=differences)
@@ -251,7 +252,9 @@ def plan_scene(pair: ScenePair, output: Path, fuser: Fuser, options: SharpenOpti
     margin = fuser.reach(pair.grid.ratio)
     fusing = fuser.bytes_per_pixel(pair.bands)
     base = _BASE_TORCH if "torch" in sys.modules else _BASE
-    need = Need(pair.bands, stored, margin, fusing, base, _device(fuser, pair), fuser.grid())
+    need = Need(
+        pair.bands, stored, margin, fusing, base, _device(fuser, pair), fuser.grid(), fuser.tile_bytes(pair.bands)
+    )
     row, col, height, width = crop_to(pair, options.window)
     region = Box(row, col, row + height, col + width)
     earlier = earlier_tile(output) if options.resume else None

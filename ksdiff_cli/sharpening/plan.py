@@ -45,6 +45,8 @@ class Need:
     """The need of GPU memory; None without a GPU."""
     grid: int = ALIGN
     """Windows are read from multiples of this."""
+    tile: int = 0
+    """Bytes that a pixel of a window takes once it is read; 0 for PAN, all bands and a mask."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def memory_needed(tiling: Tiling, need: Need, ahead: int) -> int:
     One window is fused while ``ahead`` others wait, one is read, and as many wait to be written.
     """
     seen, core = _sizes(tiling, need)
-    waiting = 4 * (1 + need.bands) + 1
+    waiting = need.tile or 4 * (1 + need.bands) + 1
     reading = waiting + _READ_BYTES
     fusing = waiting + need.fusing
     written = 4 * need.bands + 1

@@ -67,6 +67,11 @@ class Spread(Fuser):
         """Take at least two fusers of one kind."""
         self._fusers = list(fusers)
         self.uses_camera = any(fuser.uses_camera for fuser in fusers)
+        self.mixes = any(fuser.mixes for fuser in fusers)
+
+    def another(self) -> "Spread":
+        """See :meth:`Fuser.another`."""
+        return Spread([fuser.another() for fuser in self._fusers])
 
     def check(self, bands: int, ratio: float) -> None:
         self._fusers[0].check(bands, ratio)

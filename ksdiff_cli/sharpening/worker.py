@@ -29,8 +29,9 @@ from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.process import keep_freed_memory
+from ksdiff_cli.raster.grouped import open_scene
 from ksdiff_cli.raster.open import BLOCK_CACHE
-from ksdiff_cli.raster.pair import Scene, open_pair
+from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.sharpening.job import Job
 from ksdiff_cli.sharpening.pipeline import Windows
 
@@ -232,11 +233,11 @@ class TaskRunner:
 
             torch.set_num_threads(order.threads)
         self._open = ExitStack()
-        pair = self._open.enter_context(open_pair(order.scene))
+        pair = self._open.enter_context(open_scene(order.scene))
         if other := find_other(order.files):
             self._open.close()
             raise KsdiffError(f"{other}: is missing here, or another file than the client sees; share one folder")
-        pair.fill = order.statistics
+        pair.recall(order.statistics)
         self._windows = Windows(order.job, pair, order.fuser, order.statistics)
 
     def make(self, number: int) -> None:
