@@ -41,8 +41,9 @@ def sharpen_scene(
     """Sharpen a scene into a GeoTIFF on PAN's grid, window by window in bounded memory; ``ksdiff sharpen``.
 
     Args:
-        inputs: PAN, then MS (one file, or several whose bands follow each other); or one scene: a product's folder,
-            archive or metadata file. Anything GDAL opens.
+        inputs: PAN, then MS (one file, or several whose bands follow each other); bands of several resolutions, of
+            which the finest guide the others; or one scene: a product's folder, archive or metadata file. Anything
+            GDAL opens.
         output: raster to write, ``.tif`` (``.vrt`` for ``format="VRT"``).
         options: how.
         progress: told how far it is.

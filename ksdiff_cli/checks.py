@@ -15,6 +15,8 @@ Dtype = Literal["uint8", "uint16", "int16", "uint32", "int32", "float32", "float
 
 Format = Literal["GTiff", "COG", "VRT"]
 """Of an output: GeoTIFF, cloud optimized GeoTIFF (with overviews), or a virtual raster with a folder of GeoTIFFs."""
+GuideBy = Literal["synthesis", "selection"]
+"""How finer bands stand for PAN; see :mod:`ksdiff_cli.raster.synthesis`."""
 Mtf = Literal["scene", "sensor"]
 """Whose MTF counts: the camera found in the scene, or the sensor's table."""
 MethodName = Literal[

@@ -2,8 +2,9 @@
 
 The gains are those of the reference toolbox. Wavelengths and bit depths are nominal figures, as commonly published; the
 documents named under ``sources`` are where their makers state them, not all of which were at hand when this was written
-(WV4, GF1, GF2's and L9's bits, PAN of IKONOS, the edges of L7 and L9 were not checked). No number but the gains and the
-bit depth enters a computation.
+(WV4, GF1, GF2's and L9's bits, PAN of IKONOS, the edges of L7, L9, S2, WV3SWIR and TIRS were not checked). No number
+but the gains and the bit depth enters a computation. Sensors without PAN (S2, WV3SWIR, TIRS) are sharpened by finer
+bands: their ratio is the usual one, their PAN's gain that of these bands.
 """
 
 import re
@@ -264,6 +265,17 @@ _ETM_NM = ((441, 514), (519, 601), (631, 692), (772, 898), (1547, 1749), (2064, 
 _OLI_NM = ((452, 512), (533, 590), (636, 673), (851, 879), (1566, 1651), (2107, 2294))
 _OLI2_NM = ((450, 510), (530, 590), (640, 670), (850, 880), (1570, 1650), (2110, 2290))
 
+_MSI = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+_MSI_NM = (
+    (432, 453), (459, 525), (542, 578), (649, 680), (697, 712), (733, 748), (773, 793), (780, 886), (854, 875),
+    (935, 955), (1358, 1389), (1568, 1659), (2115, 2290),
+)  # fmt: skip
+_MSI_GAINS = (0.3175, 0.275, 0.28, 0.25, 0.365, 0.33, 0.34, 0.24, 0.32, 0.295, 0.30, 0.205, 0.235)
+_SWIR_NM = (
+    (1195, 1225), (1550, 1590), (1640, 1680), (1710, 1750), (2145, 2185), (2185, 2225), (2235, 2285), (2295, 2365),
+)  # fmt: skip
+_MSI_TOOLBOX = "benchmarking toolbox of Sentinel-2 sharpening (Ciotola et al., Remote Sens. 17:1983, 2025)"
+
 _WV3_GAINS = (0.325, 0.355, 0.36, 0.35, 0.365, 0.36, 0.335, 0.315)
 _IKONOS_BANDS = "Space Imaging, IKONOS Relative Spectral Response and Radiometric Calibration (SE-REF-016)"
 
@@ -329,6 +341,21 @@ _TABLE = (
             "USGS, Landsat 9 Data Users Handbook (LSDS-2082)", _OLI_BITS.format("Landsat 9", 14), _GENERIC, _GENERIC
         ),
         ("Landsat9", "LC09", "LC9", "LO09", "LO9"),
+    ),
+    Sensor(
+        "S2", "Sentinel-2 MSI", _MSI, 2, 16, _MSI_GAINS, 0.261, _MSI_NM, None,
+        Sources(
+            "ESA, Sentinel-2 User Handbook and spectral responses, S2A", "ESA, Sentinel-2 Products Specification: "
+            "reflectance scaled by 10000 in two bytes", _MSI_TOOLBOX, f"mean of the bands of 10 m; {_MSI_TOOLBOX}",
+        ), ("S2A", "S2B", "S2C", "Sentinel-2", "Sentinel-2A", "Sentinel-2B", "Sentinel-2C", "Sentinel2", "MSI"),
+    ),
+    Sensor(
+        "WV3SWIR", "WorldView-3 SWIR", tuple(f"swir{number}" for number in range(1, 9)), 3, 14, (0.30,) * 8, 0.15,
+        _SWIR_NM, None, _said("DigitalGlobe, WorldView-3 data sheet", _GENERIC), ("WV03SWIR",),
+    ),
+    Sensor(
+        "TIRS", "Landsat 8/9 TIRS", ("tir1", "tir2"), 3, 16, (0.30,) * 2, 0.15, ((10600, 11190), (11500, 12510)), None,
+        Sources(_HANDBOOK, _OLI_BITS.format("Landsat 8", 12), _GENERIC, _GENERIC), ("TIRS2",),
     ),
 )  # fmt: skip
 

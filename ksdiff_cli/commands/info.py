@@ -65,9 +65,14 @@ def _lines(facts: dict[str, Any], indent: str = "") -> Iterator[str]:
 
 
 def _heading(item: dict[str, Any]) -> str:
-    """The name of an item; of an MS band also where it lies, in one line."""
+    """The name of an item; of an MS band also where it lies, and what its product says of it, in one line."""
     name = item.get("name") or ""
-    return f"{item['file']} band {item['band']} {name}" if "file" in item else str(name)
+    if "file" not in item:
+        return str(name)
+    nm, mtf = item.get("wavelengths_nm"), item.get("mtf")
+    known = [*([f"{nm[0]:g} to {nm[1]:g} nm"] if nm else []), *([f"MTF {mtf:g}"] if mtf else [])]
+    known += [f"{key} {item[key]:g}" for key in ("scale", "offset", "nodata") if key in item]
+    return f"{item['file']} band {item['band']} {', '.join([name, *known])}"
 
 
 def _text(value: Any) -> str:

@@ -40,10 +40,14 @@ def describe(path: str, sensor: str | None = None, nodata: tuple[Nodata, Nodata]
         return _h5(path)
     from ksdiff_cli.products import find_scenes, names_scenes
     from ksdiff_cli.raster.nodata import declare
+    from ksdiff_cli.raster.synthesis import GuidedScene
 
     if names_scenes(path):
-        scenes = [declare(scene, nodata) for scene in find_scenes(path, sensor)]
-        return {"kind": "scenes", "path": path, "scenes": [_scene(scene) for scene in scenes]}
+        scenes = find_scenes(path, sensor)
+        facts = [
+            _guided(scene) if isinstance(scene, GuidedScene) else _scene(declare(scene, nodata)) for scene in scenes
+        ]
+        return {"kind": "scenes", "path": path, "scenes": facts}
     return _sensors(path) or _raster(path)
 
 
@@ -141,6 +145,41 @@ def _scene(scene: Any) -> Facts:
         return facts | _geometry(replace(scene, warp=True)) | {"problem": problem}
     except KsdiffError:
         return facts | {"problem": problem}
+
+
+def _guided(scene: Any) -> Facts:
+    """Bands of several resolutions: those that guide, and the groups of the others."""
+    groups = [("guide", scene.guide, None), *((one.name, one.bands, one) for one in scene.groups)]
+    facts = []
+    for name, bands, group in groups:
+        image = _open_image(bands[0])
+        facts.append(
+            {
+                "name": name,
+                "size": [image["width"], image["height"]],
+                "pixel_size": image["pixel_size"],
+                "crs": image["crs"],
+                "dtype": image["dtype"],
+                **({} if group is None else {"quality_band": group.quality is not None}),
+                "bands": [_band(number, source, group) for number, source in enumerate(bands)],
+            }
+        )
+    return {"name": scene.name, "groups": facts}
+
+
+def _band(number: int, source: Any, group: Any) -> Facts:
+    facts = {"file": source.path, "band": source.band, "name": source.name}
+    units = {"scale": source.scale, "offset": source.offset, "nodata": source.fill}
+    known = {key: value for key, value in units.items() if value is not None}
+    nm = {} if source.wavelengths is None else {"wavelengths_nm": list(source.wavelengths)}
+    return facts | nm | known | ({} if group is None else {"mtf": group.gain(number)})
+
+
+def _open_image(source: Any) -> Facts:
+    from ksdiff_cli.raster.open import open_raster
+
+    with open_raster(source.path) as dataset:
+        return _image(dataset)
 
 
 def _geometry(scene: Any) -> Facts:

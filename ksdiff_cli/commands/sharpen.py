@@ -13,8 +13,8 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.options.sharpening import SharpenOptions
 
 if TYPE_CHECKING:
+    from ksdiff_cli.products import Found
     from ksdiff_cli.progress import ProgressCallback
-    from ksdiff_cli.raster.pair import Scene
     from ksdiff_cli.sharpening.batch import Outcome
     from ksdiff_cli.sharpening.engine import Sharpened
     from ksdiff_cli.sharpening.pipeline import Maker
@@ -39,8 +39,9 @@ def sharpen(
     inputs: Annotated[
         list[str] | None,
         typed.argument(
-            metavar="PAN MS… | SCENE",
-            help="PAN and MS rasters (MS may be several files), or a scene's folder or archive.",
+            metavar="PAN MS… | BAND… | SCENE",
+            help="PAN and MS rasters (MS may be several files); bands of several resolutions, of which the finest "
+            "guide the others; or a scene's folder or archive.",
         ),
     ] = None,
     seam_report: Annotated[
@@ -68,9 +69,18 @@ def sharpen(
 
     Example: ksdiff sharpen pan.tif ms.tif -o out.tif
 
+    Bands that no PAN covers are sharpened by finer ones, their guides: --guide, or a Sentinel-2 product. Of bands that
+    these explain badly (R², printed) expect less.
+
+    Example: ksdiff sharpen --guide B02.tif B03.tif B04.tif B08.tif B05.tif B11.tif -o out.tif
+
+    Example: ksdiff sharpen S2A_MSIL2A_….SAFE -o out.tif
+
     Example: ksdiff sharpen --batch scenes.csv -o sharpened
     """
     inputs = inputs or []
+    if options.guide and (batch or not inputs):
+        raise typer.BadParameter("--guide names finer bands of one scene: name the coarser ones after it, no --batch")
     if batch is None and not inputs:
         raise typer.BadParameter("name PAN and MS, or a scene's folder; or many scenes with --batch")
     if batch is not None and (inputs or options.quicklook or options.window or options.uncertainty):
@@ -111,8 +121,8 @@ def sharpen(
     if batch is not None:
         _run_batch(batch, output, workflow, makers, mosaic, quiet=quiet, as_json=as_json)
         return
-    workflow.check(output, inputs)
-    scene = find_scene(inputs, options.sensor)
+    workflow.check(output, [*options.guide, *inputs])
+    scene = find_scene(inputs, options.sensor, options.guide)
     try:
         with progress("sharpen", quiet=quiet) as report, makers as make:
             made = workflow.run(scene, output, report, make)
@@ -140,6 +150,9 @@ def _tell(made: "Sharpened", each: str, *, seam_report: bool, quiet: bool) -> No
     kept = f", {made.resumed} of them kept from an interrupted run" if made.resumed else ""
     bound = f"memory up to {made.memory / 1e9:.1f} GB{each}"
     note(f"Windows of {made.tile} pixels: {made.windows}{kept}; {bound}", quiet=quiet)
+    if made.explained:
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in made.explained)
+        note(f"Explained by the finer bands (R²): {shares}", quiet=quiet)
     if made.cameras:
         note(f"Cameras: {made.cameras}", quiet=quiet)
     if made.fidelity:
@@ -173,7 +186,7 @@ def _run_batch(
     try:
         with progress("batch", quiet=quiet) as report, makers as make:
 
-            def sharpen_one(scene: "Scene", target: Path, tell: "ProgressCallback") -> None:
+            def sharpen_one(scene: "Found", target: Path, tell: "ProgressCallback") -> None:
                 for line in workflow.run(scene, target, tell, make).notes:
                     note(f"Note: {target}: {line}", quiet=quiet)
 

@@ -55,13 +55,17 @@ class Fidelity:
     """Share of PAN's variance that no weighted sum of the output's bands explains (D_sR), and the same of MS's bands
     and PAN as the MS camera sees it; NaN where PAN is constant."""
 
+    numbers: tuple[int, ...] = ()
+    """Of the bands in the output, from 1; () where these are all of its bands, in order."""
+
     def __str__(self) -> str:
         """Say it in one line."""
         worst = int(self.share.argmax())
+        number = self.numbers[worst] if self.numbers else worst + 1
         name = f" ({self.names[worst]})" if self.names[worst] else ""
         return (
             f"degraded output differs from MS by {100 * self.share.mean():.2g} % of its standard deviation "
-            f"({self.rms.mean():.3g} DN), worst band {worst + 1}{name} {100 * self.share[worst]:.2g} % "
+            f"({self.rms.mean():.3g} DN), worst band {number}{name} {100 * self.share[worst]:.2g} % "
             f"(RMS in {self.windows} window{'s' * (self.windows > 1)}, {self.camera})"
         )
 
@@ -149,7 +153,7 @@ def _measure_parts(
     pair: GroupedPair, region: Box, look: Look, ms_std: Array, spread: tuple[int, int]
 ) -> Fidelity | None:
     """Measure each pair's bands by the sensor's table; how they explain a PAN that was made for them says nothing."""
-    found: list[Fidelity] = []
+    found: dict[int, tuple[float, float, str, Fidelity]] = {}
     first = 0 if pair.copied is None else len(pair.copied.sources)
     for part in pair.parts:
         bands = [pair.order.index(number) for number in range(first, first + len(part.ms))]
@@ -160,10 +164,11 @@ def _measure_parts(
             image, valid = look(box)
             return image[bands], valid
 
-        one = measure_fidelity(plain, region, look_at, ms_std[bands], spread, "sensor")
-        found += [] if one is None else [one]
+        if one := measure_fidelity(plain, region, look_at, ms_std[bands], spread, "sensor"):
+            own = zip(bands, one.rms, one.share, one.names, strict=True)
+            found |= {band: (float(rms), float(share), name, one) for band, rms, share, name in own}
     if not found:
         return None
-    rms, share = (np.concatenate([getattr(one, name) for one in found]) for name in ("rms", "share"))
-    names = tuple(name for one in found for name in one.names)
-    return Fidelity(rms, share, names, found[0].camera, max(one.windows for one in found))
+    rms, share, names, each = zip(*(found[band] for band in sorted(found)), strict=True)
+    windows, numbers = max(one.windows for one in each), tuple(band + 1 for band in sorted(found))
+    return Fidelity(np.array(rms), np.array(share), names, each[0].camera, windows, numbers=numbers)

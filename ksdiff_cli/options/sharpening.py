@@ -7,7 +7,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ksdiff_cli.checks import Dtype, Format, Mtf, check_four
+from ksdiff_cli.checks import Dtype, Format, GuideBy, Mtf, check_four
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.options import CUTTING, INPUTS, METHOD, OUTPUT, Option
 from ksdiff_cli.options.shared import (
@@ -38,6 +38,11 @@ def read_bands(values: list[str]) -> list[int | str]:
     if not all(bands):
         raise KsdiffError(f"-b takes band numbers or names such as 3,2,1 or red,green, not {','.join(values)!r}")
     return [int(band) if re.fullmatch("-?[0-9]{1,9}", band) else band for band in bands]
+
+
+def read_names(values: list[str]) -> tuple[str, ...]:
+    """Return names from texts of some of them, by commas."""
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
 
 
 def read_creation(values: list[str]) -> dict[str, str]:
@@ -132,6 +137,44 @@ class SharpenOptions(
             metavar="BAND,…",
             typed=list[str] | None,
             read=read_bands,
+        ),
+    ] = ()
+    guide: Annotated[
+        Sequence[str],
+        Option(
+            INPUTS,
+            "Raster of finer bands that guide coarser ones, in place of PAN; more on its grid may follow, then the "
+            "coarser ones. Default: PAN comes first, or bands are sorted by resolution where several are the finest.",
+            metavar="FINE",
+            typed=list[str] | None,
+            read=tuple,
+        ),
+    ] = ()
+    guide_by: Annotated[
+        GuideBy,
+        Option(
+            METHOD,
+            "What stands for PAN where finer bands guide: the sum of them that explains a band best, or the one that "
+            "resembles it most.",
+        ),
+    ] = "synthesis"
+    with_guide: Annotated[
+        bool | None,
+        Option(
+            OUTPUT,
+            "Put the finer bands into the output too, as they are. Default: with them for Sentinel-2, else without.",
+            names=("--with-guide/--without-guide",),
+        ),
+    ] = None
+    groups: Annotated[
+        Sequence[str],
+        Option(
+            INPUTS,
+            "Which of a product's groups of coarser bands to sharpen: 20m,60m of Sentinel-2; ksdiff info names them. "
+            "Default: all.",
+            metavar="NAME,…",
+            typed=list[str] | None,
+            read=read_names,
         ),
     ] = ()
     resume: Annotated[

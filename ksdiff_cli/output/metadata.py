@@ -8,6 +8,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
 from ksdiff_cli.output.pixels import PixelFormat, ms_bands
+from ksdiff_cli.raster.bands import BandSource
 from ksdiff_cli.raster.layout import has_geotransform
 from ksdiff_cli.raster.pair import ScenePair
 
@@ -57,16 +58,32 @@ def write_metadata(dataset: Any, pair: ScenePair, pixels: PixelFormat, tags: Map
         for (source, band), named in zip(bands, pair.scene.ms, strict=True)
     )
     dataset.colorinterp = _colours(pair)
-    dataset.scales = tuple(source.scales[band - 1] for source, band in bands)
-    dataset.offsets = tuple(0.0 if pixels.differences else source.offsets[band - 1] for source, band in bands)
+    units = [declared_units(source, own) for (source, _), own in zip(bands, pair.scene.ms, strict=True)]
+    dataset.scales = tuple(scale for scale, _ in units)
+    dataset.offsets = tuple(0.0 if pixels.differences else offset for _, offset in units)
     dataset.units = tuple(source.units[band - 1] or "" for source, band in bands)
     for number, (source, band) in enumerate(bands, start=1):
         for domain, own in band_tags(source, band).items():
             update_tags(dataset, own, number, domain)
+        update_tags(dataset, _wavelengths(pair.scene.ms[number - 1]), number, "IMAGERY")
     for domain in _DOMAINS:
         of_all = set.intersection(*(set(source.tags(ns=domain).items()) for source in pair.ms))
         update_tags(dataset, dict(sorted(of_all)), ns=domain)
     _write_sensor_geometry(dataset, pair)
+
+
+def declared_units(dataset: Any, source: BandSource) -> tuple[float, float]:
+    """Return scale and offset of a band of an open file, by the product's metadata or else by the file."""
+    scale, offset = dataset.scales[source.band - 1], dataset.offsets[source.band - 1]
+    return (scale if source.scale is None else source.scale), (offset if source.offset is None else source.offset)
+
+
+def _wavelengths(source: BandSource) -> dict[str, str]:
+    """Return the centre and width of a band as GDAL's metadata has them, if the product's tells them."""
+    if source.wavelengths is None:
+        return {}
+    low, high = source.wavelengths
+    return {"CENTRAL_WAVELENGTH_UM": f"{(low + high) / 2000:.5g}", "FWHM_UM": f"{(high - low) / 1000:.5g}"}
 
 
 def band_tags(dataset: Any, band: int) -> dict[str | None, dict[str, str]]:

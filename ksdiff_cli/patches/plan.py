@@ -21,6 +21,7 @@ from ksdiff_cli.products.scene_files import identify_scene, scene_inputs
 from ksdiff_cli.raster.nodata import check_declared, declare, find_notes
 from ksdiff_cli.raster.pair import Scene, open_pair
 from ksdiff_cli.raster.registration import check_registration
+from ksdiff_cli.raster.synthesis import GuidedScene
 from ksdiff_cli.sensors import Sensor
 
 _OFF = 0.05  # share by which the true ratio may differ from that of patches at full resolution
@@ -70,10 +71,10 @@ def plan_patches(options: PatchOptions) -> list[Plan]:
         elif path.suffix.lower() in (".h5", ".hdf5"):
             plans.append(_plan_tiles(path, options))
         else:
-            plans += [
-                _plan_scene(declare(replace(scene, warp=options.warp), options.nodata), options)
-                for scene in find_scenes(path, options.sensor)
-            ]
+            for scene in find_scenes(path, options.sensor):
+                if isinstance(scene, GuidedScene):
+                    raise KsdiffError(f"{path}: has no PAN, and patches are cut from PAN with MS; name another scene")
+                plans.append(_plan_scene(declare(replace(scene, warp=options.warp), options.nodata), options))
     first = plans[0]
     for plan in plans[1:]:
         if (plan.bands, plan.ratio) != (first.bands, first.ratio):

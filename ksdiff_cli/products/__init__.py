@@ -5,15 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from ksdiff_cli.errors import KsdiffError, did_you_mean
-from ksdiff_cli.products import airbus, gaofen, landsat, maxar, plain
+from ksdiff_cli.products import airbus, gaofen, guided, landsat, maxar, plain, sentinel2
 from ksdiff_cli.products.folder import ARCHIVES, Folder, names_scenes, places
 from ksdiff_cli.products.product import NoPairError, fit_sensor
 from ksdiff_cli.raster.pair import Scene
+from ksdiff_cli.raster.synthesis import GuidedScene
 from ksdiff_cli.sensors import Sensor, find_sensor, fold_name
 
-__all__ = ["READERS", "choose_bands", "find_scene", "find_scenes", "make_pair", "names_scenes"]
+__all__ = ["READERS", "Found", "choose_bands", "find_scene", "find_scenes", "make_pair", "names_scenes"]
 
-Reader = Callable[[Folder, Sensor | None], list[Scene]]
+Found = Scene | GuidedScene
+"""PAN and MS; or bands of several resolutions, of which the finest guide the others."""
+Reader = Callable[[Folder, Sensor | None], Sequence[Found]]
 """Takes a folder and the sensor a person named (or None); returns the scenes in it, [] when it is another family's.
 Raises NoPairError for a product of the family that cannot be sharpened."""
 
@@ -31,17 +34,19 @@ class Family:
 
 # Asked in this order, the most particular first: any folder with a PAN and an MS file is a plain pair.
 READERS: dict[str, Family] = {
+    "sentinel2": Family(sentinel2.read, sentinel2.LOOKS_FOR),
     "landsat": Family(landsat.read, landsat.LOOKS_FOR),
     "maxar": Family(maxar.read, maxar.LOOKS_FOR, siblings=True),
     "airbus": Family(airbus.read, airbus.LOOKS_FOR, siblings=True),
     "gaofen": Family(gaofen.read, gaofen.LOOKS_FOR),
     "plain": Family(plain.read, plain.LOOKS_FOR),
+    "bands": Family(guided.read, guided.LOOKS_FOR),
 }
 
 _DEPTH = 2  # levels of folders below the one given
 
 
-def find_scenes(path: str | Path, sensor: str | None = None) -> list[Scene]:
+def find_scenes(path: str | Path, sensor: str | None = None) -> list[Found]:
     """Find the scenes in a folder: a product, a plain PAN/MS pair, or a folder of such folders (two levels).
 
     Args:
@@ -74,19 +79,25 @@ def find_scenes(path: str | Path, sensor: str | None = None) -> list[Scene]:
     raise KsdiffError(f"{path}: no scene found here or in its subfolders; looked for {wanted}{hint}")
 
 
-def find_scene(inputs: Sequence[str], sensor: str | None = None) -> Scene:
+def find_scene(inputs: Sequence[str], sensor: str | None = None, guide: Sequence[str] = ()) -> Found:
     """Return the one scene that a person named.
 
     Args:
-        inputs: PAN, then one or more MS files; or one folder, archive or metadata file.
+        inputs: PAN, then one or more MS files; or one folder, archive or metadata file; or bands of several
+            resolutions.
         sensor: a sensor's name or file; None takes what the product says.
+        guide: files of the finest of them; () sorts bands of which several are the finest by themselves.
 
     Raises:
         KsdiffError: nothing named, a file alone, several scenes in the folder; see :func:`find_scenes` and
             :func:`make_pair`.
     """
+    if guide:
+        return guided.sort_files(guide, inputs, sensor)
     if not inputs:
         raise KsdiffError("no input: name PAN and MS, or a scene's folder")
+    if len(inputs) > 1 and guided.guides_itself(inputs):
+        return guided.sort_files((), inputs, sensor)
     if len(inputs) > 1:
         return make_pair(inputs[0], inputs[1:], sensor)
     if Path(inputs[0]).is_file() and not names_scenes(inputs[0]):
@@ -151,11 +162,11 @@ def _band_number(scene: Scene, band: int | str, known: Sequence[str]) -> int:
     raise KsdiffError(f"{scene.name}: has no MS band {band!r}{hint} it has {', '.join(known)}")
 
 
-def _search(folder: Folder, sensor: Sensor | None, depth: int, refusals: list[NoPairError]) -> list[Scene]:
-    scenes: list[Scene] = []
+def _search(folder: Folder, sensor: Sensor | None, depth: int, refusals: list[NoPairError]) -> list[Found]:
+    scenes: list[Found] = []
     for family in READERS.values():
         try:
-            scenes = family.read(folder, sensor)
+            scenes = list(family.read(folder, sensor))
         except NoPairError as error:
             refusals.append(error)
             break  # it is that family's; no other can make more of it
@@ -173,7 +184,7 @@ def _search(folder: Folder, sensor: Sensor | None, depth: int, refusals: list[No
     return scenes
 
 
-def _meant(scenes: list[Scene], metadata: str) -> list[Scene]:
+def _meant(scenes: list[Found], metadata: str) -> list[Found]:
     """Return the scenes that a metadata file belongs to: all of them if none, or a whole volume's, was named."""
     stem = metadata.rpartition(".")[0].lower().removesuffix("_mtl")
     if not stem or "vol_" in stem:
@@ -181,5 +192,6 @@ def _meant(scenes: list[Scene], metadata: str) -> list[Scene]:
     return [
         scene
         for scene in scenes
-        if any(PurePath(source.path).name.lower().startswith(stem) for source in (scene.pan, *scene.ms))
+        if isinstance(scene, GuidedScene)
+        or any(PurePath(source.path).name.lower().startswith(stem) for source in scene.sources())
     ]

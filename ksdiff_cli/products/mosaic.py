@@ -64,6 +64,48 @@ def join_tiles(name: str, tiles: Sequence[ImageTile], shape: tuple[int, int], rp
                 ElementTree.SubElement(domain, "MDI", key=key).text = str(value)
         for band, dtype in enumerate(dataset.dtypes, start=1):
             _add_band(root, band, typename_fwd[dtype_rev[dtype]], tiles)
+    return _write(name, root)
+
+
+def resample(path: str, shape: tuple[int, int], band: int = 1, *, average: bool = False) -> str:
+    """Lay one band of an image on a finer or coarser grid of the same extent.
+
+    Args:
+        path: anything GDAL opens.
+        shape: (height, width) of the result.
+        band: which, from 1.
+        average: make a pixel the mean of those that it covers, in place of the nearest; of the pixels at the lower and
+            right border, those that fill no whole pixel are left out.
+
+    Returns:
+        The path of the VRT, see :func:`join_tiles`.
+
+    Raises:
+        KsdiffError: the image cannot be opened.
+    """
+    root = ElementTree.Element("VRTDataset", rasterXSize=str(shape[1]), rasterYSize=str(shape[0]))
+    with open_raster(path) as dataset:
+        steps = [size // count if average else size / count for size, count in zip(dataset.shape, shape, strict=True)]
+        rows, cols = (step * count for step, count in zip(steps, shape, strict=True))
+        if dataset.crs is not None:
+            ElementTree.SubElement(root, "SRS").text = dataset.crs.to_wkt()
+        if georeferenced(dataset):
+            whole = dataset.transform @ Affine.scale(steps[1], steps[0])
+            ElementTree.SubElement(root, "GeoTransform").text = ", ".join(repr(value) for value in whole.to_gdal())
+        kind = "Float32" if average else typename_fwd[dtype_rev[dataset.dtypes[band - 1]]]
+        element = ElementTree.SubElement(root, "VRTRasterBand", dataType=kind, band="1")
+        source = ElementTree.SubElement(element, "ComplexSource" if average else "SimpleSource")
+        if average:
+            source.set("resampling", "average")
+        own = path if path.startswith("/vsi") or "://" in path else str(Path(path).absolute())
+        ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = own
+        ElementTree.SubElement(source, "SourceBand").text = str(band)
+        ElementTree.SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=f"{cols:g}", ySize=f"{rows:g}")
+        ElementTree.SubElement(source, "DstRect", xOff="0", yOff="0", xSize=str(shape[1]), ySize=str(shape[0]))
+    return _write(Path(path).stem, root)
+
+
+def _write(name: str, root: ElementTree.Element) -> str:
     xml = ElementTree.tostring(root, encoding="unicode")
     folder = Path(_scratch().name, hashlib.sha256(xml.encode()).hexdigest()[:12])
     folder.mkdir(exist_ok=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -12,7 +13,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.product import fit_sensor
 from ksdiff_cli.raster.layout import georeferenced, pixel_numbers
-from ksdiff_cli.raster.open import alpha_is_data, data_bands, open_raster
+from ksdiff_cli.raster.open import alpha_is_data, data_bands, open_raster, unreadable
 from ksdiff_cli.raster.pair import BandSource, Scene
 from ksdiff_cli.sensors import Sensor, find_sensor
 
@@ -60,28 +61,28 @@ def from_files(pan: str, ms: Sequence[str], sensor: Sensor) -> Scene:
     """
     with open_raster(pan) as dataset:
         bands = data_bands(dataset)
-        if len(bands) > 1:
-            if _are_equal(dataset, bands):
-                raise KsdiffError(
-                    f"{pan}: its {len(bands)} bands seem to be one image, and PAN is one; name a band: "
-                    f"vrt://{pan}?bands={bands[0]}"
-                )
+        if len(bands) > 1 and not shows_one_image(dataset, bands):
             raise KsdiffError(
-                f"{pan}: has {len(bands)} bands, PAN has one; are PAN and MS swapped? PAN comes first, then MS"
+                f"{pan}: has {len(bands)} bands, PAN has one; are PAN and MS swapped? PAN comes first, then MS; if "
+                f"these are finer bands of no PAN: --guide {pan}"
             )
     sources = tuple(source for path in ms for source in ms_bands(path))
     return Scene(PurePath(pan).stem, BandSource(pan, bands[0], "pan"), sources, _fitted(sensor, sources))
 
 
-def _are_equal(dataset: Any, bands: Sequence[int]) -> bool:
-    """Say whether bands hold the same values, by a window in the middle."""
-    height, width = (min(side, _SAMPLE) for side in dataset.shape)
-    window = Window((dataset.width - width) // 2, (dataset.height - height) // 2, width, height)
+def shows_one_image(dataset: Any, bands: Sequence[int]) -> bool:
+    """Say whether bands of an open file are the same: PAN stored as RGB; windows spread over the file tell."""
+    height, width = (min(256, size) for size in dataset.shape)
+    places = [(int(row), int(col)) for row in np.linspace(0, dataset.height - height, 4)
+              for col in np.linspace(0, dataset.width - width, 4)]  # fmt: skip
     try:
-        first, *others = dataset.read(list(bands), window=window)
-    except RasterioError:  # reading the image tells it
-        return False
-    return all((first == other).all() for other in others)
+        for row, col in dict.fromkeys(places):
+            first, *rest = dataset.read(bands, window=Window(col, row, width, height))
+            if any(not np.array_equal(first, other, equal_nan=other.dtype.kind == "f") for other in rest):
+                return False
+    except RasterioError as error:
+        raise unreadable(dataset.name, error) from None
+    return True
 
 
 def _fitted(sensor: Sensor, bands: Sequence[BandSource]) -> Sensor:

@@ -10,7 +10,7 @@ from rasterio.warp import transform_bounds
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.raster.layout import crs_name
 from ksdiff_cli.raster.open import is_from_gdal
-from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
+from ksdiff_cli.raster.pair import ScenePair
 
 Crop = tuple[int, int, int, int]
 """Row, column, height, width, in pixels of the output grid (:attr:`ScenePair.shape`)."""
@@ -18,12 +18,6 @@ Bounds = tuple[float, float, float, float]
 """West, south, east, north (xmin, ymin, xmax, ymax), in coordinates of some CRS."""
 
 _SLACK = 1e-6  # pixels by which coordinates may miss a pixel's border and still mean it
-
-
-def find_crop(scene: Scene, window: Crop | None = None, bbox: Bounds | None = None, bbox_crs: str = "") -> Crop:
-    """Open a scene and return the wanted part of its output; see :func:`crop_to`."""
-    with open_pair(scene) as pair:
-        return crop_to(pair, window, bbox, bbox_crs)
 
 
 def crop_to(pair: ScenePair, window: Crop | None = None, bbox: Bounds | None = None, bbox_crs: str = "") -> Crop:

@@ -7,29 +7,28 @@ J-STARS 2015).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rasterio.windows import Window
 
+from ksdiff_cli.checks import GuideBy, Nodata
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.grids import apply_separable, gaussian_matrix, gaussian_reach, mtf_sigma
-from ksdiff_cli.numerics.moments import Moments, solve
+from ksdiff_cli.numerics.moments import JointMoments, solve
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.bands import BandSource, QualityBand
 from ksdiff_cli.raster.guide import Mix
+from ksdiff_cli.raster.nodata import declare_band
 from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
 from ksdiff_cli.sensors import Sensor
-
-GuideBy = Literal["synthesis", "selection"]
-"""How PAN is made of finer bands."""
 
 _SIDE = 1024  # of the blocks that are read, pixels of the finer bands, about
 _WHOLE = 1 - 1e-4  # of what an MS pixel sees must be valid
 _ENOUGH = 0.01  # share of pixels without clouds from which these alone count
 _FEWEST = 300  # of them
+_RIDGE = 1e-3  # of a band's variance
 
 
 @dataclass(frozen=True)
@@ -71,11 +70,29 @@ class GuidedScene:
     warp: bool = False
     """See :class:`ksdiff_cli.raster.pair.Scene`."""
 
+    def sources(self) -> tuple[BandSource, ...]:
+        """Return every band."""
+        return (*self.guide, *(source for group in self.groups for source in group.bands))
+
+    def files(self) -> list[str]:
+        """Return the names of all rasters that are read, some perhaps twice."""
+        quality = [group.quality.path for group in self.groups if group.quality]
+        return [*(source.path for source in self.sources()), *quality]
+
     def pair(self, group: Group, mix: Mix) -> Scene:
         """Return a group's bands as MS with a mix of the finest bands as PAN."""
         return Scene(
             self.name, mix.bands[0], group.bands, group.sensor, group.quality, group.shift, warp=self.warp, mix=mix
         )
+
+
+def declare_guided(scene: GuidedScene, given: tuple[Nodata, Nodata]) -> GuidedScene:
+    """Return the scene with what a person says of the finest bands and of the others, see :func:`declare`."""
+    fine, coarse = given
+    groups = tuple(
+        replace(group, bands=tuple(declare_band(source, coarse) for source in group.bands)) for group in scene.groups
+    )
+    return replace(scene, guide=tuple(declare_band(source, fine) for source in scene.guide), groups=groups)
 
 
 @dataclass(frozen=True)
@@ -107,7 +124,7 @@ def find_guides(
     """
     mean_gain = float(np.mean(group.sensor.ms_gains(len(group.bands))))
     mix = Mix(scene.guide, (0.0,) * len(scene.guide))
-    clear, every = Moments(), Moments()
+    clear, every = JointMoments(), JointMoments()
     with open_pair(scene.pair(group, mix)) as pair:
         boxes = list(Box(0, 0, *pair.ms_shape).pieces(max(32, _SIDE // pair.grid.ratio)))
         for done, box in enumerate(boxes, start=1):
@@ -147,7 +164,7 @@ def see_guide(pair: ScenePair, box: Box, gain: float) -> tuple[Array, Array]:
     return apply_separable(*cameras, np.where(valid, values, 0)), whole
 
 
-def _fit(moments: Moments, bands: Sequence[BandSource], number: int, by: GuideBy) -> Guide:
+def _fit(moments: JointMoments, bands: Sequence[BandSource], number: int, by: GuideBy) -> Guide:
     """Return what guides the band of that number, from the moments of the finer bands and the coarser ones."""
     count, own = len(bands), len(bands) + number
     mean, covariance = moments.mean, moments.covariance
@@ -156,7 +173,8 @@ def _fit(moments: Moments, bands: Sequence[BandSource], number: int, by: GuideBy
     alike = covariance / np.outer(scale, scale)
     cross = alike[:count, own]
     if by == "synthesis":
-        weights = solve(alike[:count, :count], cross)
+        # bands that are almost the same would get large weights of both signs, which add up their noise
+        weights = solve(alike[:count, :count] + _RIDGE * np.eye(count), cross)
     else:
         weights = np.zeros(count)
         best = int(np.abs(cross).argmax())

@@ -19,12 +19,11 @@ from ksdiff_cli.files.names import Inputs, check_place, sidecars
 from ksdiff_cli.files.writing import as_json, write_text
 from ksdiff_cli.output.vrt import tiles_folder
 from ksdiff_cli.output.writer import check_sidecars
-from ksdiff_cli.products import find_scenes, make_pair, names_scenes
+from ksdiff_cli.products import Found, find_scenes, make_pair, names_scenes
 from ksdiff_cli.products.folder import ARCHIVES
-from ksdiff_cli.products.scene_files import scene_inputs
+from ksdiff_cli.products.scene_files import find_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.open import is_from_gdal, open_raster
-from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.sharpening.engine import job_folder, remove_rest
 
 SUMMARY = "batch.json"
@@ -44,7 +43,7 @@ class Source:
     """A folder, archive or metadata file; or PAN, then MS."""
     sensor: str | None = None
 
-    def find(self) -> list[Scene]:
+    def find(self) -> list[Found]:
         """Return the scenes; for errors see :func:`ksdiff_cli.products.find_scenes` and ``make_pair``."""
         if len(self.inputs) > 1:
             return [make_pair(self.inputs[0], self.inputs[1:], self.sensor)]
@@ -66,7 +65,7 @@ class Outcome:
     """Where in the program a failure was that nobody foresaw."""
 
 
-Sharpen = Callable[[Scene, Path, ProgressCallback], Any]
+Sharpen = Callable[[Found, Path, ProgressCallback], Any]
 """Makes one scene's output."""
 
 
@@ -117,7 +116,7 @@ class BatchInputs:
             names: list[str] = []
             with suppress(KsdiffError, RasterioError):  # which the scene's own turn tells
                 for scene in source.find():
-                    names += map(str, scene_inputs(scene).files)
+                    names += map(str, find_inputs(scene.files()).files)
             self._found[name] = Inputs(names)
         return self._found[name]
 
@@ -242,7 +241,7 @@ def _run_source(
     if _is_done(Path(first.output)) and not overwrite:
         yield first
         return
-    found: list[Scene] = []
+    found: list[Found] = []
     failed = _attempt(first, lambda: found.extend(source.find()))
     if failed.status == "failed":
         yield failed

@@ -87,6 +87,9 @@ class Sharpened:
     """How far the output, degraded to MS's grid, is from MS; None where that was not measured."""
     fidelity_pan: str | None = None
     """How well the output's bands explain PAN; None where that was not measured."""
+    explained: tuple[tuple[str, float], ...] = ()
+    """Name of each coarser band and the share of its variance that the finer bands explain (R²), where these are its
+    guides."""
     cameras: str | None = None
     """How sharp MS is against PAN, as the scene tells; None where nothing asked."""
 
@@ -226,7 +229,7 @@ def _make(
         seam,
         str(fidelity) if fidelity else None,
         fidelity.of_pan if fidelity else None,
-        str(pair.camera) if pair.camera else None,
+        cameras=str(pair.camera) if pair.camera else None,
     )
 
 
@@ -301,7 +304,7 @@ def _found(output: Path, pair: ScenePair, plan: Plan) -> Sharpened:
             None if seam == "none" else float(seam),
             dataset.tags().get(FIDELITY_TAG),
             dataset.tags().get(PAN_TAG),
-            dataset.tags().get(CAMERAS_TAG),
+            cameras=dataset.tags().get(CAMERAS_TAG),
         )
 
 

@@ -3,17 +3,19 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from ksdiff_cli.checks import GuideBy
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.classical import make_fuser
 from ksdiff_cli.fusers.grouped import Grouped, Lane
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.bands import BandSource
 from ksdiff_cli.raster.grouped import GroupedScene, open_scene
 from ksdiff_cli.raster.guide import Companion
 from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.raster.registration import check_registration
-from ksdiff_cli.raster.synthesis import Group, Guide, GuideBy, GuidedScene, find_guides
+from ksdiff_cli.raster.synthesis import Group, Guide, GuidedScene, find_guides
 from ksdiff_cli.sensors import fold_name
 
 UNEXPLAINED = 0.8
@@ -22,16 +24,6 @@ NOTHING = 0.2
 """R² below which the finer bands say nothing of a band: it is interpolated."""
 _WIDE, _SMALL = 5, 64  # ratio from which, and MS pixels of a side below which, a network has too little to go by
 _FAR_METHOD = "mtf-glp-hpm-r"
-
-
-@dataclass(frozen=True)
-class Guiding:
-    """What a person wants of a scene's finer bands."""
-
-    by: GuideBy = "synthesis"
-    """How PAN is made of them."""
-    with_guide: bool | None = None
-    """Whether they go along in the output; None as the product has it."""
 
 
 @dataclass(frozen=True)
@@ -45,35 +37,60 @@ class Guided:
     notes: tuple[str, ...]
 
 
-def choose_guided(scene: GuidedScene, wanted: Sequence[int | str], with_guide: bool | None) -> GuidedScene:
+def check_pair_options(scene: Scene, options: SharpenOptions) -> None:
+    """Refuse for a scene of PAN and MS what only finer bands have a use for.
+
+    Raises:
+        KsdiffError: something of that kind was asked for.
+    """
+    given = {"guide_by": options.guide_by != "synthesis", "with_guide": options.with_guide is not None}
+    for name in (name for name, asked in (given | {"groups": bool(options.groups)}).items() if asked):
+        raise KsdiffError(
+            f"{scene.name}: has PAN, by which MS is sharpened; leave out --{name.replace('_', '-')}, or name finer "
+            "bands with --guide"
+        )
+
+
+def choose_guided(scene: GuidedScene, options: SharpenOptions) -> GuidedScene:
     """Keep only some of a scene's bands, in the order given; a finest one is only copied where it is wanted.
 
     Args:
         scene: the scene.
-        wanted: numbers in the output's order, from 1, or names; () keeps all.
-        with_guide: see :class:`Guiding`.
+        options: ``bands`` are numbers in the output's order, from 1, or names, () for all; which ``groups``; and
+            ``with_guide``, whether the finest bands are copied.
 
     Raises:
-        KsdiffError: there is no such band, or none of those that are left needs sharpening.
+        KsdiffError: there is no such band or group, or none of those that are left needs sharpening.
     """
-    copied = scene.with_guide if with_guide is None else with_guide
-    if not wanted:
+    copied = scene.with_guide if options.with_guide is None else options.with_guide
+    scene = _choose_groups(scene, options.groups)
+    if not options.bands:
         return replace(scene, with_guide=copied, order=_order(scene, copied))
     every, names = _order(scene, True), _order(scene, copied)
     known = {fold_name(name): name for name in reversed(every)}
     chosen = []
-    for band in wanted:
+    for band in options.bands:
         if isinstance(band, int) and not 1 <= band <= len(names):
             raise KsdiffError(f"{scene.name}: has no band {band}, only 1 to {len(names)}; choose with -b")
         if isinstance(band, str) and fold_name(band) not in known:
             raise KsdiffError(f"{scene.name}: has no band {band!r}; it has {', '.join(every)}")
         chosen.append(names[band - 1] if isinstance(band, int) else known[fold_name(band)])
-    groups = [_only(group, chosen) for group in scene.groups]
-    kept = tuple(group for group in groups if group.bands)
+    kept = tuple(group for group in (_only(each, chosen) for each in scene.groups) if group.bands)
     if not kept:
         coarse = ", ".join(source.name for group in scene.groups for source in group.bands)
         raise KsdiffError(f"{scene.name}: {', '.join(chosen)} is as fine as it gets; choose some of {coarse} too")
     return replace(scene, groups=kept, with_guide=True, order=tuple(chosen))
+
+
+def _choose_groups(scene: GuidedScene, names: Sequence[str]) -> GuidedScene:
+    known = {fold_name(group.name): group for group in scene.groups}
+    for name in names:
+        if fold_name(name) not in known:
+            raise KsdiffError(
+                f"{scene.name}: has no group {name!r}; it has {', '.join(group.name for group in scene.groups)}"
+            )
+    chosen = {fold_name(name) for name in names} or set(known)
+    return replace(scene, groups=tuple(group for name, group in known.items() if name in chosen))
 
 
 def _only(group: Group, names: Sequence[str]) -> Group:
@@ -94,9 +111,7 @@ def _order(scene: GuidedScene, copied: bool) -> tuple[str, ...]:
 def prepare_guided(
     scene: GuidedScene,
     fuser: Fuser,
-    guiding: Guiding,
-    *,
-    registration: str = "check",
+    options: SharpenOptions,
     finish: Callable[[Fuser], Fuser] = lambda fuser: fuser,
     progress: ProgressCallback = silent,
 ) -> Guided:
@@ -105,8 +120,7 @@ def prepare_guided(
     Args:
         scene: from :func:`choose_guided`.
         fuser: what sharpens a pair; each gets another one like it.
-        guiding: what is wanted.
-        registration: see :class:`ksdiff_cli.sharpening.workflow.Workflow`.
+        options: ``guide_by`` and ``registration``.
         finish: wraps each pair's fuser.
         progress: told how far it is.
 
@@ -116,19 +130,17 @@ def prepare_guided(
     notes: list[str] = []
     parts: list[tuple[Scene, Fuser, Guide]] = []
     for group in scene.groups:
-        guides = find_guides(scene, group, guiding.by, progress)
-        if registration != "skip":
+        guides = find_guides(scene, group, options.guide_by, progress)
+        if options.registration != "skip":
             best = max(guides, key=lambda guide: guide.r2)
-            moved, said = check_registration(
-                scene.pair(group, best.mix), correct=registration == "correct", progress=progress
-            )
+            pair, correct = scene.pair(group, best.mix), options.registration == "correct"
+            moved, said = check_registration(pair, correct=correct, progress=progress)
             notes += [f"{group.name}: {line}" for line in said]
             if moved.shift != group.shift:
                 group = replace(group, shift=moved.shift)
-                guides = find_guides(scene, group, guiding.by, progress)
-        for number, guide in enumerate(guides):
-            parts.append((_part(scene, group, number, guide), fuser, guide))
-    return _assemble(scene, parts, guiding, finish, notes)
+                guides = find_guides(scene, group, options.guide_by, progress)
+        parts += [(_part(scene, group, number, guide), fuser, guide) for number, guide in enumerate(guides)]
+    return _assemble(scene, parts, options.guide_by, finish, notes)
 
 
 def _part(scene: GuidedScene, group: Group, number: int, guide: Guide) -> Scene:
@@ -143,7 +155,7 @@ def _part(scene: GuidedScene, group: Group, number: int, guide: Guide) -> Scene:
 def _assemble(
     scene: GuidedScene,
     parts: Sequence[tuple[Scene, Fuser, Guide]],
-    guiding: Guiding,
+    by: GuideBy,
     finish: Callable[[Fuser], Fuser],
     notes: list[str],
 ) -> Guided:
@@ -172,7 +184,7 @@ def _assemble(
         notes.append(
             f"the finer bands explain less than {_share(UNEXPLAINED)} of {', '.join(faint)} (R²): expect less of it"
         )
-    facts = {"GUIDE_BY": guiding.by} | {
+    facts = {"GUIDE_BY": by} | {
         f"GUIDE_{part.ms[0].name}": f"{_say(guide)} (R2 {guide.r2:.3f})" for part, _, guide in parts
     }
     whole = replace(whole, parts=tuple(chosen))

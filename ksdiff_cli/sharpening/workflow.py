@@ -4,19 +4,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import Inputs
+from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.classical import make_fuser
 from ksdiff_cli.fusers.consistent import Consistent
 from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.output.writer import check_output
-from ksdiff_cli.products import choose_bands, find_scene
+from ksdiff_cli.products import Found, choose_bands, find_scene
 from ksdiff_cli.products.scene_files import find_inputs, scene_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.crop import find_crop
+from ksdiff_cli.raster.crop import Crop, crop_to
+from ksdiff_cli.raster.grouped import open_scene
 from ksdiff_cli.raster.nodata import declare
 from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.raster.registration import check_registration
+from ksdiff_cli.raster.synthesis import GuidedScene, declare_guided
 from ksdiff_cli.sharpening.engine import Sharpened, is_claimed, remove_rest, sharpen_scene
+from ksdiff_cli.sharpening.guided import check_pair_options, choose_guided, prepare_guided
 from ksdiff_cli.sharpening.job import forget
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
 from ksdiff_cli.sharpening.uncertainty import Uncertainty, check_uncertainty, sharpen_with_uncertainty
@@ -77,12 +82,12 @@ class Workflow:
             check_quicklook(self.options.quicklook, inputs, overwrite or is_claimed(output, self.options.quicklook))
 
     def run(
-        self, scene: Scene, output: Path, progress: ProgressCallback = silent, make: Maker = make_windows
+        self, scene: Found, output: Path, progress: ProgressCallback = silent, make: Maker = make_windows
     ) -> Sharpened:
         """Do it with one scene.
 
         Args:
-            scene: where PAN and MS are.
+            scene: where PAN and MS are, or bands of several resolutions.
             output: raster to write.
             progress: told how far each part is.
             make: who makes the windows.
@@ -95,6 +100,9 @@ class Workflow:
                 or there is no such band or part.
             ModelError: the weights do not fit the scene.
         """
+        if isinstance(scene, GuidedScene):
+            return self._run_guided(scene, output, progress, make)
+        check_pair_options(scene, self.options)
         scene = declare(
             replace(choose_bands(scene, list(self.options.bands)), warp=self.options.warp), self.options.nodata
         )
@@ -113,10 +121,8 @@ class Workflow:
             checkpoint, notes = adapted.checkpoint, (*notes, *adapted.notes)
         if self.options.consistent:
             fuser = Consistent(fuser, self.options.seen_by)
-        wanted, part = self.options, None
-        if wanted.window or wanted.bounds:
-            part = find_crop(scene, wanted.window, wanted.bounds, wanted.bounds_crs)
-        options = replace(wanted, window=part, bounds=None, besides=self._besides())
+        part = self._crop(scene)
+        options = replace(self.options, window=part, bounds=None, besides=self._besides())
         if self._uncertainty:
             spread = self._uncertainty.fuser(checkpoint)
             made = sharpen_with_uncertainty(scene, output, fuser, options, self._uncertainty, spread, progress, make)
@@ -129,6 +135,30 @@ class Workflow:
         if options.besides:
             forget(output)
         return replace(made, notes=(*notes, *made.notes))
+
+    def _run_guided(self, scene: GuidedScene, output: Path, progress: ProgressCallback, make: Maker) -> Sharpened:
+        wanted = self.options
+        for name in ("adapt", "uncertainty", "quicklook"):
+            if getattr(wanted, name) is not None:
+                raise KsdiffError(f"--{name}: goes with PAN and MS, not with bands that finer ones guide; leave it out")
+        scene = declare_guided(replace(choose_guided(scene, wanted), warp=wanted.warp), wanted.nodata)
+        self._check(output, find_inputs([*scene.files(), *self.reads]))
+
+        def finish(fuser: Fuser) -> Fuser:
+            return Consistent(fuser, wanted.seen_by) if wanted.consistent else fuser
+
+        ready = prepare_guided(scene, self._fuser, wanted, finish, progress)
+        options = replace(wanted, window=self._crop(ready.scene), bounds=None)
+        made = sharpen_scene(ready.scene, output, ready.fuser, options, progress, make)
+        return replace(made, notes=(*ready.notes, *made.notes), explained=ready.explained)
+
+    def _crop(self, scene: Scene) -> Crop | None:
+        """Return the part to make; None for all of it."""
+        wanted = self.options
+        if not (wanted.window or wanted.bounds):
+            return None
+        with open_scene(scene) as pair:
+            return crop_to(pair, wanted.window, wanted.bounds, wanted.bounds_crs)
 
     def _besides(self) -> dict[Path, str]:
         """Return what is made besides the output, and what it depends on that the output does not."""
@@ -148,5 +178,5 @@ def sharpen(
         progress: told how far each part is.
     """
     workflow = Workflow(options)
-    workflow.check(output, names)
-    return workflow.run(find_scene(names, options.sensor), output, progress)
+    workflow.check(output, [*options.guide, *names])
+    return workflow.run(find_scene(names, options.sensor, options.guide), output, progress)
