@@ -1,4 +1,4 @@
-"""Small Sentinel-2 products: the true names, metadata of our own writing, JPEG 2000 files of a ground known anywhere."""
+"""Small Sentinel-2 products: the true names, metadata of our own writing, JPEG 2000 files of a generated ground."""
 
 from collections.abc import Mapping
 from pathlib import Path

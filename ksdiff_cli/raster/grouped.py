@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Self
 
 import numpy as np
 from rasterio.windows import Window
@@ -35,15 +36,12 @@ class GroupedScene(Scene):
     """For each band of the output its number among the copied bands and those of the parts, one after the other."""
 
     def sources(self) -> tuple[BandSource, ...]:
-        """See :meth:`Scene.sources`."""
         return (*self.copied, *(source for part in self.parts for source in part.sources()))
 
     def files(self) -> list[str]:
-        """See :meth:`Scene.files`."""
         return [*(source.path for source in self.copied), *(path for part in self.parts for path in part.files())]
 
-    def renamed(self, rename: Callable[[str], str]) -> "GroupedScene":
-        """See :meth:`Scene.renamed`."""
+    def renamed(self, rename: Callable[[str], str]) -> Self:
         parts = tuple(part.renamed(rename) for part in self.parts)
         copied = tuple(replace(source, path=rename(source.path)) for source in self.copied)
         return replace(super().renamed(rename), parts=parts, copied=copied)
@@ -87,11 +85,9 @@ class GroupedPair(ScenePair):
         return [dataset.dtypes[source.band - 1] for dataset, source in pairs]
 
     def holds_data(self, box: Box) -> bool:
-        """See :meth:`ScenePair.holds_data`."""
         return all(part.holds_data(box) for part in self.parts)
 
     def recall(self, statistics: SceneStatistics) -> None:
-        """See :meth:`ScenePair.recall`."""
         super().recall(statistics)
         if isinstance(statistics, GroupedStatistics):
             for part, own in zip(self.parts, statistics.parts, strict=True):

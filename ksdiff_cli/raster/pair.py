@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from rasterio.transform import Affine
@@ -109,7 +109,7 @@ class Scene:
         """Return the names of all rasters that are read, some perhaps twice."""
         return [*(source.path for source in self.sources()), *([self.quality.path] if self.quality else [])]
 
-    def renamed(self, rename: Callable[[str], str]) -> "Scene":
+    def renamed(self, rename: Callable[[str], str]) -> Self:
         """Return the same scene by other names of its files."""
 
         def moved(sources: Sequence[BandSource]) -> tuple[BandSource, ...]:

@@ -8,6 +8,7 @@ J-STARS 2015).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from rasterio.windows import Window
@@ -146,7 +147,8 @@ def see_guide(pair: ScenePair, box: Box, gain: float) -> tuple[Array, Array]:
         (bands, h, w) DN, and (h, w) bool, True where all that was seen is valid.
     """
     assert pair.guide is not None
-    spans, cameras = [], []
+    spans: list[tuple[int, int]] = []
+    cameras: list[Any] = []
     axes = (pair.grid.rows, pair.grid.cols), (box.top, box.left), (box.height, box.width), pair.shape
     for axis, start, count, size in zip(*axes, strict=True):
         at = axis.to_pan(start + np.arange(count))
@@ -157,11 +159,12 @@ def see_guide(pair: ScenePair, box: Box, gain: float) -> tuple[Array, Array]:
         spans.append((begin, stop - begin))
         cameras.append(gaussian_matrix(at, stop - begin, sigma, begin))
     (top, height), (left, width) = spans
+    down, across = cameras
     values, valid = pair.guide.read(Window(left + pair.origin[1], top + pair.origin[0], width, height))
     if valid.all():
-        return apply_separable(*cameras, values), np.ones((box.height, box.width), bool)
-    whole = apply_separable(*cameras, valid[None].astype(np.float32))[0] >= _WHOLE
-    return apply_separable(*cameras, np.where(valid, values, 0)), whole
+        return apply_separable(down, across, values), np.ones((box.height, box.width), bool)
+    whole = apply_separable(down, across, valid[None].astype(np.float32))[0] >= _WHOLE
+    return apply_separable(down, across, np.where(valid, values, 0)), whole
 
 
 def _fit(moments: JointMoments, bands: Sequence[BandSource], number: int, by: GuideBy) -> Guide:

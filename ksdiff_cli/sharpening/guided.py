@@ -22,8 +22,7 @@ UNEXPLAINED = 0.8
 """R² below which a person is told that a band gains less."""
 NOTHING = 0.2
 """R² below which the finer bands say nothing of a band: it is interpolated."""
-_WIDE, _SMALL = 5, 64  # ratio from which, and MS pixels of a side below which, a network has too little to go by
-_FAR_METHOD = "mtf-glp-hpm-r"
+_SMALL, _OF_SMALL = 32, "mtf-glp-hpm-r"  # coarse pixels of a side below which a network loses to this method
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ def _assemble(
     lanes, chosen = [], []
     with open_scene(whole) as pair:
         for (part, fuser, guide), opened in zip(parts, getattr(pair, "parts", ()), strict=True):
-            own, why = _choose(fuser, guide, opened.true_ratio, min(opened.ms_shape))
+            own, why = _choose(fuser, guide, min(opened.ms_shape))
             if why:
                 notes.append(f"{part.ms[0].name}: {why}")
             mixes = own.mixes
@@ -191,14 +190,13 @@ def _assemble(
     return Guided(whole, Grouped(lanes, len(copied), facts), explained, tuple(notes))
 
 
-def _choose(fuser: Fuser, guide: Guide, ratio: float, side: int) -> tuple[Fuser, str]:
+def _choose(fuser: Fuser, guide: Guide, side: int) -> tuple[Fuser, str]:
     """Return what sharpens a pair, and why if it is not what was asked for."""
     if guide.r2 < NOTHING:
         why = f"the finer bands explain {_share(guide.r2)} of it (R²), so it is interpolated (exp), not sharpened"
         return make_fuser("exp"), why
-    if fuser.mixes and ratio >= _WIDE and side < _SMALL:
-        why = f"{side} pixels at ratio {ratio:.3g} are too few for the network: sharpened by {_FAR_METHOD}"
-        return make_fuser(_FAR_METHOD), why
+    if fuser.mixes and side < _SMALL:
+        return make_fuser(_OF_SMALL), f"{side} pixels a side are too few for the network: sharpened by {_OF_SMALL}"
     return fuser.another(), ""
 
 

@@ -1,0 +1,156 @@
+"""Sentinel-2 products as people name them: what is read of their metadata, and what comes out."""
+
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import sentinel2_maker as maker
+
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.products import find_scene, find_scenes
+from ksdiff_cli.raster.synthesis import GuidedScene
+
+ALL = maker.NUMBERS
+PLAIN = ("--method", "mtf-glp-fs", "--no-registration-check")
+
+
+def found(product: Path) -> GuidedScene:
+    scene = find_scene([str(product)])
+    assert isinstance(scene, GuidedScene)
+    return scene
+
+
+def test_level_1c_comes_out_at_10_m_with_all_that_is_known(tmp_path: Path, run: Any) -> None:
+    product, out = maker.safe(tmp_path), tmp_path / "out.tif"
+    result = run("sharpen", product, "-o", out, *PLAIN)
+    assert result.exit_code == 0, result.stderr
+    assert "Explained by the finer bands (R²): B05 0.9" in result.stderr
+    assert "B10: the finer bands explain" in result.stderr  # which shows other ground
+    with rasterio.open(out) as file:
+        assert file.descriptions == ALL and file.shape == (120, 120) and file.res == (10, 10)
+        assert set(file.dtypes) == {"uint16"} and file.crs == maker.CRS
+        assert file.scales == (1e-4,) * 13 and file.offsets == pytest.approx((-0.1,) * 13)
+        assert file.tags(5, ns="IMAGERY") == {"CENTRAL_WAVELENGTH_UM": "0.82", "FWHM_UM": "0.04"}
+        values = file.read()
+    for band in maker.BANDS[10]:
+        assert np.array_equal(values[ALL.index(band)], maker.image(band, 120, 10, 1000))
+    for band in ("B05", "B12"):
+        truth = maker.image(band, 120, 10, 1000).astype(float)
+        coarse = maker.image(band, 60, 20, 1000).repeat(2, 0).repeat(2, 1)
+        away, before = (np.abs(each - truth)[8:-8, 8:-8].mean() for each in (values[ALL.index(band)], coarse))
+        assert away < 0.7 * before
+
+
+def test_before_baseline_04_there_is_no_offset(tmp_path: Path) -> None:
+    scene = found(maker.safe(tmp_path, offset=None))
+    assert {source.offset for source in scene.sources()} == {0.0}
+    assert {source.scale for source in scene.sources()} == {1e-4}
+    assert [group.name for group in scene.groups] == ["20m", "60m"] and scene.with_guide
+
+
+def test_level_2a_has_no_band_10_and_its_classes_tell_what_holds_no_data(tmp_path: Path, run: Any) -> None:
+    product, out = maker.safe(tmp_path, "L2A"), tmp_path / "out.tif"
+    scene = found(product)
+    assert scene.groups[0].quality is not None and scene.groups[0].quality.path.endswith("_SCL_20m.jp2")
+    assert scene.groups[0].quality.cloud and scene.groups[0].quality.fill == ((255, 0),)
+    classes = np.full((60, 60), 5, "uint8")
+    classes[40:50, 20:30] = 0
+    place = next(product.glob("GRANULE/*/IMG_DATA/R20m"))
+    maker.write_jp2(next(place.glob("*SCL*")), classes, 20)
+    result = run("sharpen", product, "-o", out, *PLAIN, "--groups", "20m")
+    assert result.exit_code == 0, result.stderr
+    with rasterio.open(out) as file:
+        assert file.descriptions == ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+        values = file.read()
+    empty = np.zeros((120, 120), bool)
+    empty[80:100, 40:60] = True
+    assert ((values == 0) == empty).all() and file.nodata == 0
+
+
+def test_clouds_of_level_1c_lie_on_every_grid(tmp_path: Path) -> None:
+    from ksdiff_cli.raster.guide import Mix
+    from ksdiff_cli.raster.pair import open_pair
+
+    scene = found(maker.safe(tmp_path))
+    for group in scene.groups:
+        with open_pair(scene.pair(group, Mix(scene.guide, (0.25,) * 4))) as pair:
+            height, width = pair.ms_shape
+            cloudy = pair.read_cloud(0, 0, height, width)
+        assert cloudy[: height // 4, : width // 4].all() and cloudy.mean() == pytest.approx(1 / 16)
+
+
+def test_zips_folders_above_and_metadata_files_are_the_same_scene(tmp_path: Path, run: Any) -> None:
+    product = maker.safe(tmp_path / "a")
+    archive = tmp_path / "product.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in product.rglob("*"):
+            file.write(path, path.relative_to(product.parent))
+    names = [product, tmp_path / "a", product / "MTD_MSIL1C.xml", archive]
+    scenes = [found(name) for name in names]
+    assert len({scene.name.rpartition("/")[2] for scene in scenes}) == 1
+    assert all([source.name for source in scene.sources()] == [*maker.BANDS[10], *maker.BANDS[20], *maker.BANDS[60]]
+               for scene in scenes)  # fmt: skip
+    outs = [tmp_path / f"{number}.tif" for number in (0, 3)]
+    for out, number in zip(outs, (0, 3), strict=True):
+        assert run("sharpen", names[number], "-o", out, *PLAIN, "-b", "B05,B11").exit_code == 0
+    with rasterio.open(outs[0]) as first, rasterio.open(outs[1]) as second:
+        assert np.array_equal(first.read(), second.read())
+
+
+def test_info_shows_the_groups(tmp_path: Path, run: Any) -> None:
+    product = maker.safe(tmp_path)
+    facts = json.loads(run("info", product, "--json").stdout)["scenes"][0]
+    assert [(group["name"], group["pixel_size"], len(group["bands"])) for group in facts["groups"]] == [
+        ("guide", [10, 10], 4),
+        ("20m", [20, 20], 6),
+        ("60m", [60, 60], 3),
+    ]
+    band = facts["groups"][1]["bands"][0]
+    assert (band["name"], band["mtf"], band["wavelengths_nm"], band["offset"]) == ("B05", 0.365, [800, 840], -0.1)
+    text = run("info", product).stdout
+    assert "B05, 800 to 840 nm, MTF 0.365, scale 0.0001, offset -0.1, nodata 0" in text
+
+
+def test_a_product_that_lacks_something_says_what(tmp_path: Path, fails: Any) -> None:
+    for number, band in enumerate(("B08", "B02")):
+        product = maker.safe(tmp_path / str(number), size=60, without=(band,))
+        assert f"the image of {band} at 10 m is missing" in fails("sharpen", product, "-o", tmp_path / "x.tif")
+    fine = maker.safe(tmp_path / "fine", size=60, without=(*maker.BANDS[20], *maker.BANDS[60]))
+    assert "holds no bands of 20 or 60 m" in fails("info", fine)
+    some = found(maker.safe(tmp_path / "some", size=60, without=("B05", "B09")))
+    assert [group.sensor.bands for group in some.groups] == [maker.BANDS[20][1:], ("B01", "B10")]
+    cut = maker.safe(tmp_path / "cut", size=60)
+    metadata = cut / "MTD_MSIL1C.xml"
+    metadata.write_text(metadata.read_text()[:-40])
+    assert "is not whole XML" in fails("info", cut)
+    metadata.write_text("<a/>")  # nothing in it that is needed
+    assert found(cut).guide[0].scale == 1e-4
+
+
+def test_two_granules_are_refused(tmp_path: Path) -> None:
+    product = maker.safe(tmp_path, size=60)
+    (granule,) = (product / "GRANULE").iterdir()
+    shutil.copytree(granule, granule.with_name("L1C_T33UVB_A036187_20220527T102521"))
+    with pytest.raises(KsdiffError, match="holds 2 granules"):
+        find_scenes(product)
+
+
+def test_patches_are_not_cut_of_what_has_no_pan(tmp_path: Path, fails: Any) -> None:
+    product = maker.safe(tmp_path, size=60)
+    assert "has no PAN" in fails("prepare-data", product, "-o", tmp_path / "patches")
+
+
+def test_many_products_in_one_batch(tmp_path: Path, run: Any) -> None:
+    for name in ("one", "two"):
+        maker.safe(tmp_path / "scenes" / name, size=60)
+    result = run("sharpen", "--batch", tmp_path / "scenes", "-o", tmp_path / "out", *PLAIN, "-b", "B05,B8A")
+    assert result.exit_code == 0, result.stderr
+    outs = sorted((tmp_path / "out").glob("*.tif"))
+    assert len(outs) == 2
+    with rasterio.open(outs[0]) as file:
+        assert file.descriptions == ("B05", "B8A")
