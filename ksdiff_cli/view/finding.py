@@ -27,6 +27,7 @@ from ksdiff_cli.raster.layout import (
 from ksdiff_cli.raster.nodata import declare, declare_band
 from ksdiff_cli.raster.open import data_bands, open_raster
 from ksdiff_cli.raster.pair import Scene
+from ksdiff_cli.raster.synthesis import GuidedScene
 from ksdiff_cli.sensors import fold_name
 from ksdiff_cli.view.cache import Cache
 from ksdiff_cli.view.grid import Grid, Line, Place
@@ -73,7 +74,11 @@ def read_names(inputs: Sequence[str], sensor: str | None, nodata: tuple[Nodata, 
     pan, ms, rest = [], [], list(inputs)
     scene = None
     if Path(inputs[0]).is_dir() or names_scenes(inputs[0]):
-        scene, rest = find_scene(inputs[:1], sensor), rest[1:]
+        found, rest = find_scene(inputs[:1], sensor), rest[1:]
+        if isinstance(found, GuidedScene):
+            ms = [("finest", found.guide), *((group.name, group.bands) for group in found.groups)]
+        else:
+            scene = found
     elif count := _pair_at(inputs):
         scene, rest = make_pair(inputs[0], inputs[1:count], sensor), rest[count:]
     if scene is not None:
