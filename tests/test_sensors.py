@@ -99,7 +99,8 @@ def test_no_two_sensors_share_a_name() -> None:
         ("PHR", "PLEIADES"), ("PHR1B", "PLEIADES"), ("Pleiades", "PLEIADES"), ("Pléiades", "PLEIADES"),
         ("Ple\u0301iades", "PLEIADES"), ("Pléiades 1A", "PLEIADES"),
         ("SPOT7", "SPOT6"), ("SPOT 6", "SPOT6"), ("SPOT 6/7", "SPOT6"),
-        ("Sentinel-2A", "S2"), ("S2B", "S2"), ("WorldView-3 SWIR", "WV3SWIR"), ("GF-2", "GF2"), ("GF01", "GF1"), ("gaofen_1", "GF1"), ("generic", "generic"), (None, "generic"),
+        ("Sentinel-2A", "S2"), ("S2B", "S2"), ("WorldView-3 SWIR", "WV3SWIR"), ("GF-2", "GF2"), ("GF01", "GF1"),
+        ("gaofen_1", "GF1"), ("generic", "generic"), (None, "generic"),
     ],
 )  # fmt: skip
 def test_any_spelling_finds_the_sensor(name: str | None, expected: str) -> None:
