@@ -98,7 +98,7 @@ def test_the_shell_completes(typed: str, expected: set[str], run: Any) -> None:
 def test_completion_of_a_sensor_loads_nothing_heavy(tmp_path: Path) -> None:
     script = (
         "import sys\nfrom ksdiff_cli.options.shared import complete_sensor\n"
-        "assert complete_sensor('WV3') == ['WV3']\n"
+        "assert 'WV3' in complete_sensor('WV3')\n"
         "print(sorted(set(sys.modules) & {'torch', 'rasterio', 'numpy'}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

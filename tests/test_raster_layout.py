@@ -286,7 +286,7 @@ def test_a_pan_image_of_three_bands(alike: bool, make_pair: Any, run: Any, fails
     with rasterio.open(grey, "w", **profile) as dataset:
         dataset.write(three)
     out = files.folder / "out.tif"
-    line = fails("sharpen", grey, files.ms, "-o", out)
-    assert line.endswith(f"name a band: vrt://{grey}?bands=1") if alike else "are PAN and MS swapped?" in line
-    named = f"vrt://{grey}?bands=1"
+    if not alike:
+        assert "are PAN and MS swapped?" in fails("sharpen", grey, files.ms, "-o", out)
+    named = grey if alike else f"vrt://{grey}?bands=1"
     assert run("sharpen", named, files.ms, "-o", out, "--method", "exp").exit_code == 0

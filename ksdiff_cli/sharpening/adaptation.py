@@ -116,16 +116,16 @@ def adapt(
     with open_pair(scene) as pair:
         fuser = Network(start, chosen.device, chosen.seed)
         fuser.check(pair.bands, pair.true_ratio)
-        if not fuser.adapts:
-            raise KsdiffError(
-                f"{start}: its backbone cannot be adapted; leave --adapt out, or take the shipped weights"
-            )
         reads = scene_inputs(scene)
         known, facts = identify_scene(scene, reads), _facts(identify_content(scene, reads), start, chosen)
         if (found := _find(kept, facts)) is not None:
             _clear(work, busy)
             return replace(found, notes=(*found.notes, f"adapted weights of an earlier run: {kept}"))
         check_place(kept, inputs or scene_inputs(scene, [start]), overwrite)
+        if not fuser.adapts:
+            raise KsdiffError(
+                f"{start}: its backbone cannot be adapted; leave --adapt out, or take the shipped weights"
+            )
         boxes = _choose_windows(pair)
         if not find_camera(pair).reliable:
             raise KsdiffError(f"{scene.name}: --adapt needs a scene that tells its camera; sharpen without it")
