@@ -109,6 +109,10 @@ def maxar(
         place = delivery / f"{ORDER}_{part}_MUL"
         stem = f"10JAN03101113-M{level}-{ORDER}_{part}"
         maxar_image(place, stem, satellite, bands, band_id or "Multi", 2.0, 16, ms_tiles)
+    if "SWIR" in parts:
+        place = delivery / f"{ORDER}_{part}_SWIR"
+        swir = tuple(f"S{number}" for number in range(1, 9))
+        maxar_image(place, f"10JAN03101114-A{level}-{ORDER}_{part}", satellite, swir, "All-S", 8.0, 4, 1)
     return delivery
 
 

@@ -422,3 +422,66 @@ def test_pan_stored_as_three_equal_bands_is_pan(made: dict[str, Any], tmp_path: 
         result = run("sharpen", pan, made["coarse"], "-o", out, "--method", "gsa", "--no-registration-check")
         assert result.exit_code == 0, result.stderr
     assert np.array_equal(*map(read, outs))
+
+
+# --- groups that products hold besides -------------------------------------------------------------------------------
+
+
+def landsat(folder: Path) -> Path:
+    """Lay out a level-1 product whose thermal bands, seen at 90 m, are mixes of those of 30 m."""
+    from scipy.ndimage import gaussian_filter
+
+    rng, product = np.random.default_rng(4), "LC08_L1TP_017051_20151205_20200908_02_T1"
+    fine = 8000 + 9000 * np.stack([gaussian_filter(each, 2) for each in rng.normal(size=(6, 122, 122))])
+    for band, image in zip("234567", fine, strict=True):
+        put(folder / f"{product}_B{band}.TIF", np.rint(image).astype("uint16"), 30)
+    pan = fine[:3].mean(0).repeat(2, 0).repeat(2, 1)
+    put(folder / f"{product}_B8.TIF", np.rint(pan).astype("uint16"), 15)
+    for band, weights in (("10", (0.1, 0, 0.3, -0.2, 0.4, 0.4)), ("11", (0, 0, 0, 0, 0.5, 0.5))):
+        warm = 20000 + np.tensordot(weights, fine, 1)
+        seen = warm[:120, :120].reshape(40, 3, 40, 3).mean((1, 3)).repeat(3, 0).repeat(3, 1)
+        whole = np.pad(seen, ((0, 2), (0, 2)), mode="edge")
+        put(folder / f"{product}_B{band}.TIF", np.rint(whole).astype("uint16"), 30)
+    flags = np.full((122, 122), 1 << 6, "uint16")
+    put(folder / f"{product}_QA_PIXEL.TIF", flags, 30)
+    return folder
+
+
+def test_landsats_thermal_bands_by_those_of_30_m(tmp_path: Path, run: Any, fails: Any) -> None:
+    product, out = landsat(tmp_path / "scene"), tmp_path / "out.tif"
+    assert "groups besides: thermal" in run("info", product).stdout
+    result = run("sharpen", product, "-o", out, "--groups", "thermal", "--method", "mtf-glp-fs")
+    assert result.exit_code == 0, result.stderr
+    assert "Explained by the finer bands (R²): tir1 0.9" in result.stderr
+    with rasterio.open(out) as file:
+        assert file.descriptions == ("tir1", "tir2") and file.res == (30, 30) and file.dtypes == ("uint16",) * 2
+        made = file.read(2).astype(float)
+    fine = [read(next(product.glob(f"*_B{band}.TIF")))[0].astype(float) for band in "67"]
+    truth, delivered = 20000 + np.mean(fine, 0), read(next(product.glob("*_B11.TIF")))[0].astype(float)
+    inside = np.s_[9:-12, 9:-12]
+    rows, cols = made.shape
+    errors = [np.abs(one[:rows, :cols] - truth[:rows, :cols])[inside].mean() for one in (made, delivered)]
+    assert errors[0] < 0.5 * errors[1]
+    assert "leave out --groups (it has thermal)" in fails(
+        "sharpen", product, "-o", tmp_path / "x.tif", "--groups", "swir"
+    )
+    assert run("sharpen", product, "-o", tmp_path / "ms.tif", "--method", "gsa").exit_code == 0
+    with rasterio.open(tmp_path / "ms.tif") as file:
+        assert file.count == 6 and file.res == (15, 15)
+
+
+def test_worldview_3_short_wave_infrared_by_ms(tmp_path: Path, run: Any) -> None:
+    import products_maker as products
+
+    product, out = products.maxar(tmp_path, "WV03", parts=("PAN", "MUL", "SWIR")), tmp_path / "out.tif"
+    assert "groups besides: swir" in run("info", product).stdout
+    more = ["--method", "exp", "--no-registration-check"]
+    result = run("sharpen", product, "-o", out, "--groups", "swir", *more)
+    assert result.exit_code == 0, result.stderr
+    with rasterio.open(out) as file:
+        assert file.descriptions == tuple(f"swir{number}" for number in range(1, 9)) and file.res == (2, 2)
+    alone = products.maxar(tmp_path / "alone", "WV03", parts=("MUL", "SWIR"))
+    assert (
+        run("sharpen", alone, "-o", tmp_path / "two.tif", "--method", "exp", "--no-registration-check").exit_code == 0
+    )
+    assert np.array_equal(read(out), read(tmp_path / "two.tif"))

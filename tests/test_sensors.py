@@ -98,6 +98,7 @@ def test_no_two_sensors_share_a_name() -> None:
         ("Landsat8", "L8"), ("landsat_8", "L8"), ("LC08", "L8"), ("LE07", "L7"), ("Landsat 9 OLI-2", "L9"),
         ("PHR", "PLEIADES"), ("PHR1B", "PLEIADES"), ("Pleiades", "PLEIADES"), ("Pléiades", "PLEIADES"),
         ("Ple\u0301iades", "PLEIADES"), ("Pléiades 1A", "PLEIADES"),
+        ("Sentinel-2A", "S2"), ("S2B", "S2"), ("WorldView-3 SWIR", "WV3SWIR"), ("Landsat 8/9 TIRS", "TIRS"),
         ("SPOT7", "SPOT6"), ("SPOT 6", "SPOT6"), ("SPOT 6/7", "SPOT6"),
         ("Sentinel-2A", "S2"), ("S2B", "S2"), ("WorldView-3 SWIR", "WV3SWIR"), ("GF-2", "GF2"), ("GF01", "GF1"),
         ("gaofen_1", "GF1"), ("generic", "generic"), (None, "generic"),

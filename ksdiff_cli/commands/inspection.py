@@ -137,6 +137,9 @@ def _scene(scene: Any) -> Facts:
         "pan": scene.pan.path,
         "ms": [{"file": source.path, "band": source.band, "name": source.name or None} for source in scene.ms],
     }
+    if scene.others:
+        names = [group.name for other in scene.others for group in other.groups]
+        facts["groups_besides"] = names
     try:
         return facts | _geometry(scene)
     except KsdiffError as error:

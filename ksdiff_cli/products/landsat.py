@@ -7,12 +7,16 @@ Facts are from the USGS data format control books: LSDS-1822 (Landsat 8-9 Collec
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.fields import first_fields
 from ksdiff_cli.products.folder import Folder
+from ksdiff_cli.products.mosaic import resample
 from ksdiff_cli.products.product import NoPairError, fit_sensor
+from ksdiff_cli.raster.open import open_raster
 from ksdiff_cli.raster.pair import BandSource, QualityBand, Scene
+from ksdiff_cli.raster.synthesis import Group, GuidedScene
 from ksdiff_cli.sensors import SENSORS, Sensor
 
 LOOKS_FOR = "Landsat 7/8/9 level-1 bands (*_B8.TIF with *_B2.TIF …)"
@@ -22,6 +26,8 @@ _OLI = {2: "blue", 3: "green", 4: "red", 5: "nir", 6: "swir1", 7: "swir2"}
 _ETM = {1: "blue", 2: "green", 3: "red", 4: "nir", 5: "swir1", 7: "swir2"}
 # the reflective 30 m bands, in the order of Sensor.bands
 _MS = {"L7": _ETM, "L8": _OLI, "L9": _OLI}
+_TIRS = {10: "tir1", 11: "tir2"}
+_THERMAL = 3  # of the 30 m pixels that they are resampled to, those of a thermal one along a side
 _FILL = 0.0  # level-1 fill value; most files do not declare it
 
 _BAND_FILE = re.compile(r"(?P<product>.*)_B(?P<band>\d{1,2})\.TIFF?", re.IGNORECASE)
@@ -82,9 +88,7 @@ def read(folder: Folder, sensor: Sensor | None) -> list[Scene]:
             scenes.append(scene)
     if refusal and not scenes:
         raise refusal
-    return (
-        [Scene(folder.name, one.pan, one.ms, one.sensor, one.quality) for one in scenes] if len(scenes) == 1 else scenes
-    )
+    return [replace(one, name=folder.name) for one in scenes] if len(scenes) == 1 else scenes
 
 
 def _read_product(
@@ -111,13 +115,38 @@ def _read_product(
         wanted = ", ".join(f"B{band}" for band in _MS[own.name])
         raise NoPairError(f"{folder.at(product)}: has none of the MS bands {wanted}; fetch the level-1 product again")
     ms = tuple(_source(folder, files[band], name) for band, name in bands.items())
+    quality = flags and QualityBand(
+        folder.at(flags[0]), _FILL_FLAG, _cloud_flags(flags["kind"].upper(), product, own, mtl)
+    )
+    thermal = {band: name for band, name in _TIRS.items() if band in files and own.name != "L7"}
     return Scene(
         product,
         _source(folder, files[_PAN], "pan"),
         ms,
         fit_sensor(sensor or own, tuple(bands.values())),
-        flags and QualityBand(folder.at(flags[0]), _FILL_FLAG, _cloud_flags(flags["kind"].upper(), product, own, mtl)),
+        quality,
+        others=_thermal(folder, product, {files[band]: name for band, name in thermal.items()}, ms, quality),
     )
+
+
+def _thermal(
+    folder: Folder, product: str, files: Mapping[str, str], ms: tuple[BandSource, ...], quality: QualityBand | None
+) -> tuple[GuidedScene, ...]:
+    """Return the thermal bands by those of 30 m, on whose grid they are delivered, though seen at 100 m."""
+    sources: list[BandSource] = []
+    shape, coarse = (0, 0), quality
+    if not files:
+        return ()
+    try:
+        for file, name in files.items():
+            with open_raster(folder.at(file)) as dataset:
+                shape = max(1, dataset.height // _THERMAL), max(1, dataset.width // _THERMAL)
+            sources.append(BandSource(resample(folder.at(file), shape, nodata=_FILL), 1, name, _FILL))
+        coarse = quality and replace(quality, path=resample(quality.path, shape))
+    except KsdiffError:  # they are not what most people come for
+        return ()
+    sensor = SENSORS["TIRS"].with_bands(list(files.values()))
+    return (GuidedScene(product, ms, (Group("thermal", tuple(sources), sensor, coarse),)),)
 
 
 def _source(folder: Folder, file: str, name: str) -> BandSource:

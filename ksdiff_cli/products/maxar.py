@@ -7,6 +7,7 @@ Facts are from DigitalGlobe's Imagery Support Data (ISD) Documentation 1.1.2: an
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ksdiff_cli.errors import KsdiffError
@@ -15,12 +16,14 @@ from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.mosaic import ImageTile, join_tiles
 from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor, side_by_side
 from ksdiff_cli.raster.pair import BandSource, Scene, open_raster
-from ksdiff_cli.sensors import Sensor, by_any_name
+from ksdiff_cli.raster.synthesis import Group, GuidedScene
+from ksdiff_cli.sensors import SENSORS, Sensor, by_any_name
 
 LOOKS_FOR = "Maxar .IMD files of PAN and MS"
 
 _EIGHT = ("C", "B", "G", "Y", "R", "RE", "N", "N2")
 _FOUR = ("B", "G", "R", "N")
+_SWIR = tuple(f"S{number}" for number in range(1, 9))
 _IMAGES = (".tif", ".tiff", ".ntf", ".jp2")
 # order, item and part, e.g. 052299001010_01_P001
 _PART = re.compile(r"(?<!\d)\d{9,20}_\d{1,9}_P\d{1,9}", re.IGNORECASE)
@@ -48,7 +51,7 @@ class _Image:
         return self.folder.at(self.folder.find(f"{self.stem}.IMD") or self.stem)
 
 
-def read(folder: Folder, sensor: Sensor | None) -> list[Scene]:
+def read(folder: Folder, sensor: Sensor | None) -> list[Scene | GuidedScene]:
     """Return the scenes whose IMD files lie in ``folder`` or the folders in it (``…_PAN``, ``…_MUL``); [] without any.
 
     Args:
@@ -67,7 +70,8 @@ def read(folder: Folder, sensor: Sensor | None) -> list[Scene]:
     images = side_by_side(folder, images, lambda image: image.band_id == "P")
     if not images:
         return []
-    # short-wave infrared (bandId All-S) has other pixels and no PAN of its own
+    # short-wave infrared (bandId All-S) has other pixels and no PAN of its own: MS guides it
+    infrared = [image for image in images if set(image.bands) <= set(_SWIR)]
     wanted = [image for image in images if not image.sharpened and set(image.bands) <= {"P", *_EIGHT}]
     parts: dict[str, list[_Image]] = defaultdict(list)
     for image in wanted:
@@ -76,11 +80,17 @@ def read(folder: Folder, sensor: Sensor | None) -> list[Scene]:
         # PAN and MS ordered one by one have different numbers
         parts = {wanted[0].part: wanted}
     pairs = [(part, *pair) for part, group in sorted(parts.items()) for pair in _pairs(folder, part, group)]
+    if not pairs and len(wanted) == len(infrared) == 1 and wanted[0].band_id != "P":
+        return [_guided(wanted[0].part or folder.name, _scene_ms(wanted[0], sensor)[0], infrared)]
     if not pairs:
         raise _refusal(folder, images)
     shared = Counter(part for part, *_ in pairs)
     names = [f"{part}_{number}" if shared[part] > 1 else part for number, (part, *_) in enumerate(pairs, 1)]
-    return [_scene(name, pan, ms, sensor) for name, (_, pan, ms) in zip(names, pairs, strict=True)]
+    scenes: list[Scene | GuidedScene] = []
+    for name, (part, pan, ms) in zip(names, pairs, strict=True):
+        own = infrared if len(pairs) == 1 else [image for image in infrared if image.part == part]
+        scenes.append(_scene(name, pan, ms, own, sensor))
+    return scenes
 
 
 def _pairs(folder: Folder, part: str, group: Sequence[_Image]) -> list[tuple[_Image, _Image]]:
@@ -106,11 +116,30 @@ def _refusal(folder: Folder, images: Sequence[_Image]) -> NoPairError:
     )
 
 
-def _scene(name: str, pan: _Image, ms: _Image, sensor: Sensor | None) -> Scene:
+def _scene(name: str, pan: _Image, ms: _Image, infrared: Sequence[_Image], sensor: Sensor | None) -> Scene:
     if pan.satellite != ms.satellite:
         raise KsdiffError(
             f"{ms.imd}: is of {ms.satellite}, but its PAN {pan.imd} is of {pan.satellite}; they do not belong together"
         )
+    sources, own = _scene_ms(ms, sensor)
+    (source,) = _sources(pan, ["pan"])
+    others: tuple[GuidedScene, ...] = ()
+    if len(infrared) == 1:
+        with suppress(KsdiffError):  # it is not what most people come for
+            others = (_guided(name, sources, infrared),)
+    return Scene(name, source, sources, own, others=others)
+
+
+def _guided(name: str, guide: tuple[BandSource, ...], infrared: Sequence[_Image]) -> GuidedScene:
+    """Return the bands of short-wave infrared, which those of MS guide."""
+    (image,) = infrared
+    names = [f"swir{band[1:]}" for band in image.bands]
+    group = Group("swir", _sources(image, names), SENSORS["WV3SWIR"].with_bands(names))
+    return GuidedScene(name, guide, (group,))
+
+
+def _scene_ms(ms: _Image, sensor: Sensor | None) -> tuple[tuple[BandSource, ...], Sensor]:
+    """Return the bands of an MS image, and the sensor with these alone."""
     own = sensor or by_any_name(ms.satellite)
     if own is None:
         raise KsdiffError(f"{ms.imd}: satId {ms.satellite} is no satellite that ksdiff knows; name one with --sensor")
@@ -122,8 +151,7 @@ def _scene(name: str, pan: _Image, ms: _Image, sensor: Sensor | None) -> Scene:
     if strangers:
         raise KsdiffError(f"{ms.imd}: {ms.satellite} has no band {strangers[0]}; fetch the product again")
     names = [titles[letter] for letter in ms.bands]
-    (source,) = _sources(pan, ["pan"])
-    return Scene(name, source, _sources(ms, names), fit_sensor(own, names))
+    return _sources(ms, names), fit_sensor(own, names)
 
 
 def _sources(image: _Image, names: Sequence[str]) -> tuple[BandSource, ...]:

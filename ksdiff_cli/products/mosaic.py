@@ -67,15 +67,17 @@ def join_tiles(name: str, tiles: Sequence[ImageTile], shape: tuple[int, int], rp
     return _write(name, root)
 
 
-def resample(path: str, shape: tuple[int, int], band: int = 1, *, average: bool = False) -> str:
-    """Lay one band of an image on a finer or coarser grid of the same extent.
+def resample(path: str, shape: tuple[int, int], band: int = 1, nodata: float | None = None) -> str:
+    """Lay one band of an image on another grid of its extent.
+
+    On a coarser one a pixel is the mean of as many whole pixels along each side as it covers, and what is left at the
+    lower and right border is left out; where ``nodata`` is None, and on a finer one, it is the nearest.
 
     Args:
         path: anything GDAL opens.
         shape: (height, width) of the result.
         band: which, from 1.
-        average: make a pixel the mean of those that it covers, in place of the nearest; of the pixels at the lower and
-            right border, those that fill no whole pixel are left out.
+        nodata: DN that holds no data, and counts in no mean.
 
     Returns:
         The path of the VRT, see :func:`join_tiles`.
@@ -85,23 +87,28 @@ def resample(path: str, shape: tuple[int, int], band: int = 1, *, average: bool 
     """
     root = ElementTree.Element("VRTDataset", rasterXSize=str(shape[1]), rasterYSize=str(shape[0]))
     with open_raster(path) as dataset:
-        steps = [size // count if average else size / count for size, count in zip(dataset.shape, shape, strict=True)]
+        pairs = zip(dataset.shape, shape, strict=True)
+        steps = [size // count if size > count else size / count for size, count in pairs]
         rows, cols = (step * count for step, count in zip(steps, shape, strict=True))
         if dataset.crs is not None:
             ElementTree.SubElement(root, "SRS").text = dataset.crs.to_wkt()
         if georeferenced(dataset):
             whole = dataset.transform @ Affine.scale(steps[1], steps[0])
             ElementTree.SubElement(root, "GeoTransform").text = ", ".join(repr(value) for value in whole.to_gdal())
-        kind = "Float32" if average else typename_fwd[dtype_rev[dataset.dtypes[band - 1]]]
+        kind = typename_fwd[dtype_rev[dataset.dtypes[band - 1]]]
         element = ElementTree.SubElement(root, "VRTRasterBand", dataType=kind, band="1")
-        source = ElementTree.SubElement(element, "ComplexSource" if average else "SimpleSource")
-        if average:
+        if nodata is not None:
+            ElementTree.SubElement(element, "NoDataValue").text = f"{nodata:g}"
+        source = ElementTree.SubElement(element, "SimpleSource" if nodata is None else "ComplexSource")
+        if nodata is not None:
             source.set("resampling", "average")
         own = path if path.startswith("/vsi") or "://" in path else str(Path(path).absolute())
         ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = own
         ElementTree.SubElement(source, "SourceBand").text = str(band)
-        ElementTree.SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=f"{cols:g}", ySize=f"{rows:g}")
+        ElementTree.SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=f"{cols:.9g}", ySize=f"{rows:.9g}")
         ElementTree.SubElement(source, "DstRect", xOff="0", yOff="0", xSize=str(shape[1]), ySize=str(shape[0]))
+        if nodata is not None:
+            ElementTree.SubElement(source, "NODATA").text = f"{nodata:g}"
     return _write(Path(path).stem, root)
 
 

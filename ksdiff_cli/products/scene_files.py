@@ -1,7 +1,7 @@
 """Which files a scene is made of, whatever names it goes by, and by what another run knows the scene again."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def identify_scene(scene: Scene, inputs: Inputs | None = None) -> dict[str, Any]
         inputs: its :func:`scene_inputs`, if they are known.
     """
     # such a list has another place in each run, and a folder named after what it holds
-    known = scene.renamed(lambda path: Path(path).parent.name if is_mosaic(path) else path)
+    known = replace(scene, others=()).renamed(lambda path: Path(path).parent.name if is_mosaic(path) else path)
     facts = asdict(known) | {"name": ""}
     files = [path for path in (inputs or scene_inputs(scene)).files if not is_mosaic(str(path))]
     return {"scene": facts, "files": identify(files)}
@@ -57,7 +57,9 @@ def identify_content(scene: Scene, inputs: Inputs | None = None) -> dict[str, An
         inputs: its :func:`scene_inputs`, if they are known.
     """
     numbers = dict[str, int]()
-    facts = asdict(scene.renamed(lambda path: str(numbers.setdefault(path, len(numbers))))) | {"name": ""}
+    facts = asdict(replace(scene, others=()).renamed(lambda path: str(numbers.setdefault(path, len(numbers))))) | {
+        "name": ""
+    }
     files = [path for path in (inputs or scene_inputs(scene)).files if not is_mosaic(str(path))]
     return {"scene": facts, "files": sorted(digest(path, None) for path in files)}
 

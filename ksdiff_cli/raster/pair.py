@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from rasterio.transform import Affine
@@ -61,6 +61,9 @@ from ksdiff_cli.raster.survey import survey
 from ksdiff_cli.raster.warp import warp_bands, warp_flags, warp_grid
 from ksdiff_cli.sensors import Sensor
 
+if TYPE_CHECKING:
+    from ksdiff_cli.raster.synthesis import GuidedScene
+
 __all__ = [
     "BandSource",
     "ObservedTile",
@@ -100,6 +103,8 @@ class Scene:
     """What PAN is made of; ``pan`` is then the first of these bands, whose grid and metadata are PAN's."""
     companion: Companion | None = None
     """What goes along with MS as its last band, :attr:`ScenePair.bands` counts it; None for nothing."""
+    others: tuple["GuidedScene", ...] = ()
+    """Coarser bands that the product holds besides, which finer ones of it can guide."""
 
     def sources(self) -> tuple[BandSource, ...]:
         """Return every band that is read, some perhaps twice; the quality band is none of them."""

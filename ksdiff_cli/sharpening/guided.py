@@ -9,6 +9,7 @@ from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.classical import make_fuser
 from ksdiff_cli.fusers.grouped import Grouped, Lane
 from ksdiff_cli.options.sharpening import SharpenOptions
+from ksdiff_cli.products import Found
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.bands import BandSource
 from ksdiff_cli.raster.grouped import GroupedScene, open_scene
@@ -36,18 +37,27 @@ class Guided:
     notes: tuple[str, ...]
 
 
-def check_pair_options(scene: Scene, options: SharpenOptions) -> None:
-    """Refuse for a scene of PAN and MS what only finer bands have a use for.
+def choose_scene(scene: Found, options: SharpenOptions) -> Found:
+    """Return what of a product is to be sharpened: PAN and MS, or coarser bands that it holds besides.
 
     Raises:
-        KsdiffError: something of that kind was asked for.
+        KsdiffError: there is no such group; or what only finer bands have a use for is asked of PAN and MS.
     """
+    if isinstance(scene, GuidedScene):
+        return scene
+    wanted = {fold_name(name) for name in options.groups}
+    for other in scene.others if wanted else ():
+        if wanted <= {fold_name(group.name) for group in other.groups}:
+            return replace(other, name=scene.name)
     given = {"guide_by": options.guide_by != "synthesis", "with_guide": options.with_guide is not None}
     for name in (name for name, asked in (given | {"groups": bool(options.groups)}).items() if asked):
+        has = [group.name for other in scene.others for group in other.groups]
+        besides = f" (it has {', '.join(has)})" if has else ""
         raise KsdiffError(
-            f"{scene.name}: has PAN, by which MS is sharpened; leave out --{name.replace('_', '-')}, or name finer "
-            "bands with --guide"
+            f"{scene.name}: has PAN, by which MS is sharpened; leave out --{name.replace('_', '-')}{besides}, or name "
+            "finer bands with --guide"
         )
+    return replace(scene, others=())
 
 
 def choose_guided(scene: GuidedScene, options: SharpenOptions) -> GuidedScene:

@@ -21,7 +21,7 @@ from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.raster.registration import check_registration
 from ksdiff_cli.raster.synthesis import GuidedScene, declare_guided
 from ksdiff_cli.sharpening.engine import Sharpened, is_claimed, remove_rest, sharpen_scene
-from ksdiff_cli.sharpening.guided import check_pair_options, choose_guided, prepare_guided
+from ksdiff_cli.sharpening.guided import choose_guided, choose_scene, prepare_guided
 from ksdiff_cli.sharpening.job import forget
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
 from ksdiff_cli.sharpening.uncertainty import Uncertainty, check_uncertainty, sharpen_with_uncertainty
@@ -100,9 +100,9 @@ class Workflow:
                 or there is no such band or part.
             ModelError: the weights do not fit the scene.
         """
+        scene = choose_scene(scene, self.options)
         if isinstance(scene, GuidedScene):
             return self._run_guided(scene, output, progress, make)
-        check_pair_options(scene, self.options)
         scene = declare(
             replace(choose_bands(scene, list(self.options.bands)), warp=self.options.warp), self.options.nodata
         )
