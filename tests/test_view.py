@@ -217,6 +217,39 @@ def test_maps_are_told_by_their_metadata_and_drawn_in_colours(tmp_path: Path) ->
     assert tuple(shown[0, 0, :3]) == (0x10, 0x12, 0x2B) and tuple(shown[63, 63, :3]) == (0xFC, 0xF3, 0xB4)
 
 
+def test_maps_of_metrics_lie_where_they_were_measured(run: Any, tmp_path: Path) -> None:
+    """Without georeference, too, and though their cells do not cover the last pixels."""
+    truth = write_raster(tmp_path / "truth.tif", noise(3, 100, 120))
+    fused = write_raster(tmp_path / "fused.tif", noise(3, 100, 120, seed=1))
+    assert run("metrics", fused, "--reference", truth, "--maps", tmp_path / "maps").exit_code == 0
+    stage = stage_of(fused, tmp_path / "maps" / "sam.tif", tmp_path / "maps" / "q2n.tif")
+    assert [layer.about.kind for layer in stage.layers] == ["image", "map", "map"]
+    assert "degrees" in stage.layers[1].about.unit
+    with rasterio.open(tmp_path / "maps" / "q2n.tif") as dataset:
+        cells = dataset.read(1)
+    shown = stage.layers[2].look([0], Tile(0, 0, 0))[0]
+    assert np.array_equal(shown[:96:32, :96:32], cells[:3, :3], equal_nan=True)
+    assert shown[31, 31] == cells[0, 0] and shown[32, 31] == cells[1, 0]
+
+
+def test_reports_and_sharpen_lead_into_the_viewer(
+    make_pair: Callable[..., PairFiles], run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, served = make_pair(size=(64, 64)), []
+    monkeypatch.setattr("ksdiff_cli.view.opening.serve", lambda server, taken: served.append(server.stage))
+    monkeypatch.delenv("DISPLAY", raising=False)
+    out, page = tmp_path / "out.tif", tmp_path / "page.html"
+    result = run("sharpen", pair.pan, pair.ms, "-o", out, "--method", "exp", "--view")
+    assert result.exit_code == 0 and result.stdout.startswith("http://127.0.0.1:")
+    assert [layer.about.name for layer in served[0].layers] == ["PAN", "MS", "out"]
+    measured = ["metrics", out, "--pan", pair.pan, "--ms", pair.ms, "--report", page]
+    assert run(*measured).exit_code == 0
+    assert f"ksdiff view {pair.pan} {pair.ms} {out}" in page.read_text()
+    monkeypatch.setattr("ksdiff_cli.view.find_spec", lambda name: None)
+    assert run(*measured, "--overwrite").exit_code == 0
+    assert "ksdiff view" not in page.read_text()
+
+
 def test_differences_are_signed(tmp_path: Path) -> None:
     image = noise(3, 64, 64)
     first = write_raster(tmp_path / "a.tif", image + np.uint16(30))

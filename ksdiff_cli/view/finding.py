@@ -153,19 +153,21 @@ def find_layers(named: Named, cache: Cache) -> Found:
         located = has_geotransform(base)
         grid = Grid(base.height, base.width, base.transform if located else None, crs_of(base), pixel_metres(base))
         found = Found(grid, [], named.scene)
+        reasons: dict[str, list[str]] = {}
         for name, sources in named.images:
             files = [opened[path] for path in dict.fromkeys(source.path for source in sources)]
             for source in sources:
                 check_colours(opened[source.path], [source.band])
             place, warp, why = _place(base, files[0])
             if why:
-                found.notes.append(f"{name}: {why}")
+                reasons.setdefault(why, []).append(name)
             about = _about(name, sources, files, named.scene, why)
             shape = warp.shape if warp else files[0].shape
             reader = Reader(sources, find_overviews(files), warp)
             layer = FileLayer(about, shape, place, cache, reader)
             _check_overlap(grid, layer, files[0].name, base.name)
             found.layers.append(layer)
+    found.notes = [f"{', '.join(names)}: {why}" for why, names in reasons.items()]
     return found
 
 
@@ -185,6 +187,9 @@ def _place(base: Any, own: Any) -> tuple[Place, Warp | None, str]:
     """Return where an image lies on the grid, the grid it must be warped to, if any, and what to tell of it."""
     if own is base:
         return Place(), None, ""
+    if not has_geotransform(base) and own.tags().get(SHOWS_TAG):
+        # a map of an image without georeference counts that image's pixels
+        return Place.between(Affine.identity(), own.transform), None, ""
     if not both_located(base, own):
         if own.shape == base.shape:
             return Place(), None, ""

@@ -68,7 +68,7 @@ function valueRow(layer, index, state, values) {
   row.append(text("th", layer.name));
   if (!values || layer.bands.length === 1) {
     const cell = text("td", values ? show(values[0]) : layer.made ? "not made yet" : "no data", values ? "" : "none");
-    cell.colSpan = state.bands.length;
+    if (state.bands.length > 1) cell.colSpan = state.bands.length;
     row.append(cell);
     return row;
   }
@@ -129,5 +129,5 @@ export function drawBar(about, ramp, title, ends) {
   const stops = about.ramps[ramp].map(([at, colour]) => `${colour} ${100 * at}%`).join(", ");
   bar.querySelector("b").textContent = title;
   bar.querySelector("i").style.background = `linear-gradient(to right, ${stops})`;
-  bar.querySelector("span").textContent = ends.map((value) => show(value)).join("   …   ");
+  bar.querySelector("div").replaceChildren(...ends.map((value) => text("span", show(value).replace("-", "−"))));
 }

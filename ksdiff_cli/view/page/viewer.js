@@ -145,7 +145,8 @@ async function barOfMap() {
 }
 
 async function tellEnds() {
-  const image = [state.a, state.b].find((index) => about.layers[index].kind !== "map");
+  const seen = [state.a, state.b].filter((index) => about.layers[index].kind !== "map");
+  const image = seen.find((index) => about.layers[index].kind === "image") ?? seen[0];
   if (image === undefined) return;
   const { low, high } = await ends(image);
   find("ends").textContent = low.map((value, number) => `${show(Math.round(value * 10) / 10)} – ${show(Math.round(high[number] * 10) / 10)}`).join(" · ") + " DN";
