@@ -18,10 +18,12 @@ from ksdiff_cli.fusers.network import Network
 from ksdiff_cli.numerics import Array
 
 SUFFIXES = (".png", ".npz")
-KINDS = ("water", "vegetation", "built-up", "open land")
+KINDS = ("water", "vegetation", "rough (towns, rocks)", "smooth (bare land)")
 """What most of an image is, where its bands are known."""
-_WATER, _GREEN = 0.2, 0.3  # of (green - nir) / (green + nir) and (nir - red) / (nir + red), in DN
-_ROUGH = 0.12  # deviation of PAN over its mean, within blocks
+# of (green - nir) / (green + nir) and (nir - red) / (nir + red), in DN; on QuickBird's tiles water has .4 to .55 and a
+# hazy town .25, forest .4 to .55
+_WATER, _GREEN = 0.3, 0.3
+_ROUGH = 0.1  # deviation of PAN over its mean, within blocks; there bare slopes have .1, towns .15 to .19
 _BLOCK = 16  # PAN pixels
 _COLOURS = ("#1f5aa0", "#2e8b3d", "#be5014", "#c9a227", "#7b3f9d", "#4f9fa8", "#8c564b", "#777777")
 
@@ -121,13 +123,13 @@ def kind_of(ms: Array, pan: Array, bands: Sequence[str]) -> str | None:
         return None
     green, red, nir = (ms[names.index(name)].astype(np.float64) for name in ("green", "red", near))
     if np.mean((green - nir) > _WATER * np.maximum(green + nir, 1e-9)) >= 0.5:
-        return "water"
+        return KINDS[0]
     if np.mean((nir - red) > _GREEN * np.maximum(nir + red, 1e-9)) >= 0.5:
-        return "vegetation"
+        return KINDS[1]
     height, width = (side // _BLOCK * _BLOCK for side in pan.shape)
     blocks = pan[:height, :width].reshape(height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK).astype(np.float64)
     rough = blocks.std((1, 3)) / np.maximum(blocks.mean((1, 3)), 1e-9)
-    return "built-up" if rough.size and rough.mean() >= _ROUGH else "open land"
+    return KINDS[2] if rough.size and rough.mean() >= _ROUGH else KINDS[3]
 
 
 def _project(values: Array) -> tuple[Array, Array]:
