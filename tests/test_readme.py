@@ -14,6 +14,7 @@ import rasterio
 import torch
 import typer
 from typer.testing import CliRunner
+from view_maker import view_until_interrupted
 
 from ksdiff_cli.main import app
 
@@ -94,6 +95,9 @@ def test_commands_run_as_written(place, monkeypatch):
         for option, value in LESS.get(name, {}).items():
             if option in rest:
                 rest[rest.index(option) + 1] = value
+        if name == "view":  # ends with Ctrl-C only
+            view_until_interrupted(rest, place)
+            continue
         result = CliRunner().invoke(app, [name, *rest, *SHORTER.get(name, ())])
         assert result.exit_code == 0, f"{shlex.join(words)}\n{result.output}\n{result.exception!r}"
     torch.set_num_threads(threads)

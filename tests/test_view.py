@@ -2,10 +2,6 @@
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +19,7 @@ from conftest import PairFiles, write_raster
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.transform import Affine
-from view_maker import serving, stage_of
+from view_maker import serving, stage_of, view_until_interrupted
 
 for needed in ("starlette", "uvicorn"):
     pytest.importorskip(needed, reason='the extra is not installed: pip install "ksdiff[view]"')
@@ -448,19 +444,8 @@ def test_a_view_begins_where_it_is_told(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_it(tmp_path: Path) -> None:
-    path = write_raster(tmp_path / "a.tif", noise(3, 40, 40))
-    command = [sys.executable, "-m", "ksdiff_cli", "view", str(path), "--no-browser"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    url = process.stdout.readline().strip()
-    assert url.startswith("http://127.0.0.1:")
-    assert get(url)[0] == 200
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0 and "Traceback" not in errors
+    write_raster(tmp_path / "a.tif", noise(3, 40, 40))
+    view_until_interrupted(["a.tif"], tmp_path)
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.tif"]  # nothing is written
 
 
