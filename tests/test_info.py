@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from families_maker import DELIVERIES
 
 
 def facts(run: Any, path: Path) -> dict[str, Any]:
@@ -75,3 +76,13 @@ def test_real_product(run: Any, real_data: Any) -> None:
     assert scene["sensor"] == "L8"
     assert scene["offset_ms_pixels"] == [-0.5, -0.5]
     assert scene["crs"] == "EPSG:32616"
+
+
+def test_a_broken_scene_is_listed_beside_those_that_are_whole(run: Any, tmp_path: Path) -> None:
+    DELIVERIES["KOMPSAT-3A"].write(tmp_path / "a")
+    DELIVERIES["CAS500-1"].write(tmp_path / "b")
+    (tmp_path / "b" / DELIVERIES["CAS500-1"].pan).write_bytes(b"")
+    found = facts(run, tmp_path)
+    assert [scene["sensor"] for scene in found["scenes"]] == ["K3A"]
+    assert [DELIVERIES["CAS500-1"].pan in line for line in found["left_out"]] == [True]
+    assert f"left out: {tmp_path}/b/{DELIVERIES['CAS500-1'].pan}" in run("info", tmp_path).stdout

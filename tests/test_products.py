@@ -129,7 +129,7 @@ def test_chosen_bands_take_their_gains_along(tmp_path: Path) -> None:
 
 def test_every_family_reads_nothing_in_an_empty_folder(tmp_path: Path) -> None:
     assert [family.read(Folder(tmp_path), None) for family in READERS.values()] == [[]] * len(READERS)
-    assert list(READERS)[-2:] == ["plain", "bands"]
+    assert list(READERS)[-3:] == ["plain", "bands", "alone"]
 
 
 def test_products_of_several_families_in_one_folder(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_pleiades_neo_holds_two_files_of_three_bands(tmp_path: Path) -> None:
     (folder / "DIM_PNEO3_MS-FS.XML").write_text(text)
     (scene,) = find_scenes(tmp_path)
     assert [source.name for source in scene.ms] == ["red", "green", "blue", "nir", "red edge", "deep blue"]
-    assert scene.sensor.name == "generic"
+    assert scene.sensor.name == "PNEO"
 
 
 def test_sharpen_a_bundle(run: Any, tmp_path: Path) -> None:

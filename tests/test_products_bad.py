@@ -61,7 +61,7 @@ BAD: dict[str, tuple[Spoil, str, str]] = {
     # --- Landsat
     "landsat level 2": (
         lambda d: maker.landsat(d, "LC08_L2SP_017051_20151205_20200908_02_T1_SR", "1234567", quality=None, mtl=""),
-        "LC08_L2SP_017051_20151205_20200908_02_T1_SR",
+        "LC08_L2SP_017051_20151205_20200908_02_T1",
         "is a level-2 product, which has no PAN; fetch the level-1 product",
     ),
     "landsat without PAN": (
@@ -230,7 +230,11 @@ BAD: dict[str, tuple[Spoil, str, str]] = {
         "",
         "archives are read when named themselves",
     ),
-    "a metadata file alone": (lambda d: no_archive(d, "x_MTL.txt", b"END"), "x_MTL.txt", "no scene found"),
+    "a metadata file alone": (
+        lambda d: no_archive(d, "x_MTL.txt", b"END"),
+        "x_MTL.txt",
+        "describes an image that is not here; fetch the whole product",
+    ),
     "an archive that is missing": (lambda d: d / "scene.zip", "scene.zip", "no such folder or file; check the path"),
 }
 

@@ -13,6 +13,7 @@ from products_maker import C1, C1_ETM, C2
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products import find_scenes
 from ksdiff_cli.raster.pair import open_pair
+from ksdiff_cli.raster.synthesis import GuidedScene
 
 SCENE_ID = "LC80170512015339LGN00"  # before the Collections
 
@@ -154,3 +155,43 @@ def test_level_2_and_other_landsats_are_named(tmp_path: Path) -> None:
     maker.landsat(tmp_path / "b", "LT05_L1TP_017051_19951205_20200908_02_T1", "1234567", quality=None)
     with pytest.raises(KsdiffError, match="Landsat 5, which has no PAN"):
         find_scenes(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "product", ["LC08_L2SP_017051_20151205_20200908_02_T1", "LC09_L2SP_191031_20220322_20220324_02_T1"]
+)
+def test_level_2_with_the_surfaces_temperature_is_guided_by_reflectance(product: str, tmp_path: Path) -> None:
+    maker.landsat(tmp_path, f"{product}_SR", "1234567", quality=None, mtl="")
+    maker.landsat(tmp_path, f"{product}_ST", ("10",), quality=None, mtl="")
+    maker.landsat(tmp_path, product, (), quality="QA_PIXEL")
+    (scene,) = find_scenes(tmp_path)
+    assert isinstance(scene, GuidedScene) and scene.name == tmp_path.name
+    assert [source.name for source in scene.guide] == ["blue", "green", "red", "nir", "swir1", "swir2"]
+    (group,) = scene.groups
+    assert (group.name, [source.name for source in group.bands], group.sensor.bands) == ("thermal", ["tir1"], ("tir1",))
+    assert group.quality is not None
+
+
+def test_landsat_7_has_thermal_bands_too(tmp_path: Path) -> None:
+    maker.landsat(tmp_path, C1_ETM, ("1", "2", "3", "4", "5", "7", "8"), quality="BQA")
+    maker.landsat(tmp_path, f"{C1_ETM}_B6_VCID", ("1", "2"), quality=None, mtl="")
+    for gain in "12":
+        (tmp_path / f"{C1_ETM}_B6_VCID_B{gain}.TIF").rename(tmp_path / f"{C1_ETM}_B6_VCID_{gain}.TIF")
+    (scene,) = find_scenes(tmp_path)
+    ((group,),) = (other.groups for other in scene.others)
+    assert [source.name for source in group.bands] == list(group.sensor.bands) == ["tir low gain", "tir high gain"]
+    with rasterio.open(group.bands[0].path) as dataset:
+        assert dataset.shape == (8, 8)  # of 60 m
+
+
+@pytest.mark.parametrize("flags", [True, False])
+def test_the_charters_packing_of_level_1(flags: bool, tmp_path: Path) -> None:
+    name, inner = "LS081920352021070800000000MS00", tmp_path / "vendor_metadata"
+    maker.landsat(tmp_path, name, quality=None, mtl="")
+    for path in tmp_path.glob("*_B?.TIF"):
+        path.rename(path.with_name(path.name.replace("_B", "_B0")))
+    inner.mkdir()
+    maker.landsat(inner, C1, (), quality="BQA" if flags else None)
+    (scene,) = find_scenes(tmp_path)
+    assert (scene.sensor.name, numbers(scene)) == ("L8", ["08", "02", "03", "04", "05", "06", "07"])
+    assert (len(scene.quality.cloud) if scene.quality else None) == (3 if flags else None)

@@ -29,11 +29,13 @@ MSI = (0.3175, 0.275, 0.28, 0.25, 0.365, 0.33, 0.34, 0.24, 0.32, 0.295, 0.30, 0.
 
 
 # bands that no PAN covers: finer bands guide them, so that it has no wavelengths
-GUIDED = {"S2", "WV3SWIR", "TIRS"}
+GUIDED = {"S2", "WV3SWIR", "TIRS", "ETM6"}
+THERMAL = {"TIRS", "ETM6"}
 
 
 def test_the_table_holds_the_promised_sensors() -> None:
-    promised = "generic WV2 WV3 WV4 QB GE1 IKONOS GF1 GF2 PLEIADES SPOT6 L7 L8 L9 S2 WV3SWIR TIRS"
+    promised = "generic WV2 WV3 WV4 QB GE1 IKONOS GF1 GF2 PLEIADES SPOT6 L7 L8 L9 S2 WV3SWIR TIRS "
+    promised += "PNEO CBERS4 CBERS4A PERUSAT1 VISION1 K3 K3A CAS500 GEOSAT2 VRSS1 VRSS2 KANOPUS GF6 GF7 ETM6"
     assert set(promised.split()) <= set(SENSORS)
     assert all(name == sensor.name for name, sensor in SENSORS.items())
 
@@ -50,18 +52,18 @@ def test_figures_agree_with_each_other(sensor: Sensor) -> None:
     assert len(sensor.bands) == len(sensor.mtf_ms) == len(sensor.wavelengths)
     assert len(set(sensor.bands)) == len(sensor.bands)
     assert all(0 < gain < 1 for gain in (*sensor.mtf_ms, sensor.mtf_pan))
-    assert sensor.ratio in (2, 3, 4) and 8 <= sensor.bits <= 16
+    assert sensor.ratio in (2, 3, 4, 5) and 8 <= sensor.bits <= 16
     assert (sensor.pan_wavelengths is None) == (sensor.name in GUIDED)
     spans = sensor.wavelengths if sensor.pan_wavelengths is None else (*sensor.wavelengths, sensor.pan_wavelengths)
-    assert all(350 <= lower < upper <= (13000 if sensor.name == "TIRS" else 2500) for lower, upper in spans)
+    assert all(350 <= lower < upper <= (13000 if sensor.name in THERMAL else 2500) for lower, upper in spans)
     lowers = [lower for lower, _ in sensor.wavelengths]
     assert lowers == sorted(lowers)
 
 
 # where the middle of a band called so may lie, nm
 COLOURS = {
-    "coastal": (420, 430), "blue": (475, 495), "green": (540, 565), "yellow": (600, 610), "red": (650, 675),
-    "red edge": (720, 730), "nir": (800, 870), "nir1": (825, 840), "nir2": (945, 955),
+    "coastal": (420, 430), "deep blue": (420, 430), "blue": (475, 496), "green": (540, 566), "yellow": (600, 610),
+    "red": (635, 675), "red edge": (720, 730), "nir": (795, 870), "nir1": (825, 840), "nir2": (945, 955),
     "swir1": (1600, 1660), "swir2": (2190, 2215),
 }  # fmt: skip
 

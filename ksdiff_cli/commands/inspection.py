@@ -43,11 +43,13 @@ def describe(path: str, sensor: str | None = None, nodata: tuple[Nodata, Nodata]
     from ksdiff_cli.raster.synthesis import GuidedScene
 
     if names_scenes(path):
-        scenes = find_scenes(path, sensor)
+        left_out: list[KsdiffError] = []
+        scenes = find_scenes(path, sensor, left_out)
         facts = [
             _guided(scene) if isinstance(scene, GuidedScene) else _scene(declare(scene, nodata)) for scene in scenes
         ]
-        return {"kind": "scenes", "path": path, "scenes": facts}
+        broken = {"left_out": [str(error) for error in left_out]} if left_out else {}
+        return {"kind": "scenes", "path": path, "scenes": facts, **broken}
     return _sensors(path) or _raster(path)
 
 

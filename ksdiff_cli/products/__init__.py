@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from ksdiff_cli.errors import KsdiffError, did_you_mean
-from ksdiff_cli.products import airbus, gaofen, guided, landsat, maxar, plain, sentinel2
+from ksdiff_cli.products import airbus, alone, gaofen, guided, landsat, maxar, named, plain, sentinel2
 from ksdiff_cli.products.folder import ARCHIVES, Folder, names_scenes, places
-from ksdiff_cli.products.product import NoPairError, fit_sensor
+from ksdiff_cli.products.product import BrokenError, NoPairError, fit_sensor
 from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.raster.synthesis import GuidedScene
 from ksdiff_cli.sensors import Sensor, find_sensor, fold_name
@@ -18,7 +18,7 @@ Found = Scene | GuidedScene
 """PAN and MS; or bands of several resolutions, of which the finest guide the others."""
 Reader = Callable[[Folder, Sensor | None], Sequence[Found]]
 """Takes a folder and the sensor a person named (or None); returns the scenes in it, [] when it is another family's.
-Raises NoPairError for a product of the family that cannot be sharpened."""
+Raises NoPairError for a product of the family that cannot be sharpened, BrokenError for some broken of several."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,22 @@ READERS: dict[str, Family] = {
     "maxar": Family(maxar.read, maxar.LOOKS_FOR, siblings=True),
     "airbus": Family(airbus.read, airbus.LOOKS_FOR, siblings=True),
     "gaofen": Family(gaofen.read, gaofen.LOOKS_FOR),
+    "named": Family(named.read, named.LOOKS_FOR, siblings=True),
     "plain": Family(plain.read, plain.LOOKS_FOR),
     "bands": Family(guided.read, guided.LOOKS_FOR),
+    "alone": Family(alone.read, alone.LOOKS_FOR),
 }
 
 _DEPTH = 2  # levels of folders below the one given
 
 
-def find_scenes(path: str | Path, sensor: str | None = None) -> list[Found]:
+def find_scenes(path: str | Path, sensor: str | None = None, left_out: list[KsdiffError] | None = None) -> list[Found]:
     """Find the scenes in a folder: a product, a plain PAN/MS pair, or a folder of such folders (two levels).
 
     Args:
         path: the folder; or an archive, a metadata file, or one of these on a web server: see :func:`folder.places`.
         sensor: a sensor's name or file, which then stands for every scene; None takes what the product says.
+        left_out: takes what is wrong with scenes that are broken while others are not; None raises it.
 
     Returns:
         At least one scene, sorted by folder. A nested scene is named by its path below ``path``.
@@ -64,9 +67,14 @@ def find_scenes(path: str | Path, sensor: str | None = None) -> list[Found]:
     folders, metadata = places(path)
     refusals: list[NoPairError] = []
     for folder in folders:
+        broken: list[KsdiffError] = []
         # what lies beside a metadata file is one product
-        scenes = _search(folder, forced, 0 if metadata else _DEPTH, refusals)
+        scenes = _search(folder, forced, 0 if metadata else _DEPTH, refusals, broken)
+        if broken and (left_out is None or not scenes):
+            raise broken[0]
         if scenes := _meant(scenes, metadata):
+            if left_out is not None:
+                left_out.extend({str(error): error for error in broken}.values())
             return scenes
     if refusals:
         raise refusals[0]
@@ -162,7 +170,9 @@ def _band_number(scene: Scene, band: int | str, known: Sequence[str]) -> int:
     raise KsdiffError(f"{scene.name}: has no MS band {band!r}{hint} it has {', '.join(known)}")
 
 
-def _search(folder: Folder, sensor: Sensor | None, depth: int, refusals: list[NoPairError]) -> list[Found]:
+def _search(
+    folder: Folder, sensor: Sensor | None, depth: int, refusals: list[NoPairError], broken: list[KsdiffError]
+) -> list[Found]:
     scenes: list[Found] = []
     for family in READERS.values():
         try:
@@ -170,6 +180,12 @@ def _search(folder: Folder, sensor: Sensor | None, depth: int, refusals: list[No
         except NoPairError as error:
             refusals.append(error)
             break  # it is that family's; no other can make more of it
+        except BrokenError as error:
+            broken.extend(error.errors)
+            scenes = list(error.scenes)
+        except KsdiffError as error:
+            broken.append(error)
+            break
         if scenes:
             if not family.siblings:
                 return scenes
@@ -177,7 +193,7 @@ def _search(folder: Folder, sensor: Sensor | None, depth: int, refusals: list[No
     if depth == 0:
         return scenes
     for child in folder.folders:
-        for scene in _search(child, sensor, depth - 1, refusals):
+        for scene in _search(child, sensor, depth - 1, refusals, broken):
             # two products of one provider may hold scenes of one name: the folders tell them apart
             nested = scene.name != child.name
             scenes.append(replace(scene, name=f"{child.name}/{scene.name}") if nested else scene)

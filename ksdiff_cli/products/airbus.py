@@ -1,7 +1,8 @@
-"""Airbus products in DIMAP version 2 (Pléiades, SPOT 6/7, Pléiades Neo): ``DIM_*_P_*.XML`` and ``DIM_*_MS_*.XML``.
+"""Products in DIMAP version 2 (Pléiades, SPOT 6/7, Pléiades Neo, PeruSAT-1): ``DIM_*_P_*.XML``, ``DIM_*_MS_*.XML``.
 
-GDAL opens a DIM file as one image, tiles joined, with georeference or RPCs. It does not name the bands: that is done
-here, from the metadata. Facts are from the Pléiades Imagery User Guide and the SPOT 6 & SPOT 7 Imagery User Guide.
+GDAL opens a DIM file as one image, tiles joined, with georeference or RPCs; that of PeruSAT-1 it does not, so that the
+TIFF beside it is taken. It does not name the bands: that is done here, from the metadata. Facts are from the Pléiades
+Imagery User Guide and the SPOT 6 & SPOT 7 Imagery User Guide.
 """
 
 import re
@@ -47,6 +48,8 @@ class _Image:
     bands: tuple[str, ...]
     """In the file's order; empty names where the metadata does not say."""
     nodata: float | None
+    tile: str = ""
+    """Path of its one TIFF where GDAL does not open the DIM file."""
 
     @property
     def path(self) -> str:
@@ -64,9 +67,10 @@ def read(folder: Folder, sensor: Sensor | None) -> list[Scene]:
         KsdiffError: a DIM file is cut short, contradicts itself or names a missing tile; NoPairError: PAN or MS is
             missing.
     """
-    images = [
+    read = (
         _read_dim(place, name) for place in (folder, *folder.folders) for name in place.files if _DIM.fullmatch(name)
-    ]
+    )
+    images = [image for image in read if image is not None]
     images = side_by_side(folder, images, lambda image: image.spectral in ("P", "PAN"))
     if not images:
         return []
@@ -114,15 +118,19 @@ def _scene(name: str, pan: _Image, ms: _Image, sensor: Sensor | None) -> Scene:
 
 
 def _sources(image: _Image, names: Sequence[str]) -> tuple[BandSource, ...]:
-    return file_bands(image.path, names, image.path, image.shape, image.nodata)
+    return file_bands(image.tile or image.path, names, image.path, image.shape, image.nodata)
 
 
-def _read_dim(folder: Folder, file: str) -> _Image:
+def _read_dim(folder: Folder, file: str) -> _Image | None:
+    """Read a DIM file; None where it is of DIMAP version 1, which others describe their images with."""
     path = folder.at(file)
     try:
         root = ElementTree.fromstring(folder.read_text(file))
     except ElementTree.ParseError as error:
         raise KsdiffError(f"{path}: is not whole XML ({error}); fetch it again") from None
+
+    if (version := root.find(".//METADATA_FORMAT")) is not None and version.get("version", "2").startswith("1"):
+        return None
 
     def text(name: str) -> str:
         return (root.findtext(f".//{name}") or "").strip()
@@ -141,7 +149,7 @@ def _read_dim(folder: Folder, file: str) -> _Image:
         raise KsdiffError(
             f"{path}: says SPECTRAL_PROCESSING {spectral}, but is called {named[1]}; fetch the product again"
         )
-    _check_tiles(folder, path, root)
+    tiles = _check_tiles(folder, path, root)
     bands = ("pan",) if spectral in ("P", "PAN") else _band_names(path, root, count)
     return _Image(
         folder,
@@ -152,10 +160,19 @@ def _read_dim(folder: Folder, file: str) -> _Image:
         (rows, columns),
         bands,
         _nodata(root),
+        _unopened(folder, path, tiles) if mission == "PER" else "",
     )
 
 
-def _check_tiles(folder: Folder, path: str, root: ElementTree.Element) -> None:
+def _unopened(folder: Folder, path: str, tiles: Sequence[str]) -> str:
+    """Return the path of the one TIFF of an image whose DIM file GDAL does not open."""
+    if len(tiles) > 1:
+        raise KsdiffError(f"{path}: has {len(tiles)} tiles; join them first (gdalbuildvrt) and name PAN and MS")
+    return folder.at(folder.find(tiles[0]) or tiles[0])
+
+
+def _check_tiles(folder: Folder, path: str, root: ElementTree.Element) -> list[str]:
+    """Return the names of an image's files, which are there."""
     tiles = [element.get("href") or "" for element in root.iterfind(".//Data_File/DATA_FILE_PATH")]
     if not tiles:
         raise KsdiffError(f"{path}: names no image file (DATA_FILE_PATH); fetch it again")
@@ -164,6 +181,7 @@ def _check_tiles(folder: Folder, path: str, root: ElementTree.Element) -> None:
             raise KsdiffError(f"{path}: its image file {tile} is missing; fetch the product again")
     if any((root.findtext(f".//{name}") or "0").strip() not in ("", "0") for name in ("OVERLAP_ROW", "OVERLAP_COL")):
         raise KsdiffError(f"{path}: its tiles overlap, which is not supported; join them first and name PAN and MS")
+    return tiles
 
 
 def _band_names(path: str, root: ElementTree.Element, count: int) -> tuple[str, ...]:

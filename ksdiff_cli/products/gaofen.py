@@ -1,5 +1,6 @@
 """GaoFen products: ``*-PAN1.tiff`` and ``*-MSS1.tiff`` (GF-1, GF-2) or ``*-PAN.tiff`` and ``*-MUX.tiff``, with XML.
 
+GF-7 looks back with PAN and MS (``*-BWDPAN.tiff``, ``*-BWDMUX.tiff``), and ahead with another PAN, which is left out.
 Names and fields are CRESDA's, the distributor's: level-1A images in sensor geometry with RPCs in ``.rpb`` files.
 """
 
@@ -9,14 +10,14 @@ from xml.etree import ElementTree
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.folder import Folder
-from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor
+from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor, read_each
 from ksdiff_cli.raster.pair import BandSource, Scene
 from ksdiff_cli.sensors import SENSORS, Sensor, by_any_name
 
 LOOKS_FOR = "GaoFen images (*-PAN1.tiff with *-MSS1.tiff)"
 
 _IMAGE = re.compile(
-    r"(?P<scene>(?P<satellite>GF\d[A-D]?)_.+)-(?P<kind>PAN|MSS|MUX)(?P<camera>\d?)\.tiff?", re.IGNORECASE
+    r"(?P<scene>(?P<satellite>GF\d[A-D]?)_.+)-(?P<view>BWD)?(?P<kind>PAN|MSS|MUX)(?P<camera>\d?)\.tiff?", re.IGNORECASE
 )
 _WIDE = re.compile(r"GF\d_(?:WFV\d?|WFI)_.+\.tiff?", re.IGNORECASE)
 _NAMES = {"1": "blue", "2": "green", "3": "red", "4": "nir"}
@@ -37,11 +38,8 @@ def read(folder: Folder, sensor: Sensor | None) -> list[Scene]:
         if match := _IMAGE.fullmatch(name):
             role = "pan" if match["kind"].upper() == "PAN" else "ms"
             products[match["scene"], match["camera"]][role] = name
-    scenes = [
-        _scene(folder, scene, files, sensor)
-        for (scene, _), files in sorted(products.items())
-        if {"pan", "ms"} <= set(files)
-    ]
+    whole = [(scene, files) for (scene, _), files in sorted(products.items()) if {"pan", "ms"} <= set(files)]
+    scenes = read_each(whole, lambda product: _scene(folder, *product, sensor))
     if products and not scenes:
         (scene, _), files = min(products.items())
         missing = "MS (*-MSS*.tiff)" if "pan" in files else "PAN (*-PAN*.tiff)"

@@ -1,16 +1,48 @@
 """What all product families share: a product without a pair, a sensor cut to the bands at hand, bands of one file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.folder import Folder
-from ksdiff_cli.raster.pair import BandSource, open_raster
+from ksdiff_cli.raster.pair import BandSource, Scene, open_raster
 from ksdiff_cli.sensors import Sensor, fold_name
 
 
 class NoPairError(KsdiffError):
     """A product that is known but holds no PAN with its MS; a search goes on past it, and tells if nothing else is."""
+
+
+class BrokenError(KsdiffError):
+    """Some of a folder's scenes are broken; a search goes on with the others, and tells."""
+
+    def __init__(self, errors: Sequence[KsdiffError], scenes: Sequence[Scene]) -> None:
+        """Take what is wrong, once for each broken scene, and the others."""
+        super().__init__(str(errors[0]))
+        self.errors, self.scenes = errors, scenes
+
+
+_Key = TypeVar("_Key")
+
+
+def read_each(keys: Iterable[_Key], read: Callable[[_Key], Scene]) -> list[Scene]:
+    """Read the scenes of a folder one by one.
+
+    Raises:
+        BrokenError: some of several cannot be read; KsdiffError: the only one cannot.
+    """
+    scenes: list[Scene] = []
+    errors: list[KsdiffError] = []
+    for key in keys:
+        try:
+            scenes.append(read(key))
+        except KsdiffError as error:
+            errors.append(error)
+    if errors and scenes:
+        raise BrokenError(errors, scenes)
+    if errors:
+        raise errors[0]
+    return scenes
 
 
 class _Placed(Protocol):
