@@ -114,12 +114,14 @@ def ksdiff(
     """Sharpen whole satellite scenes: fuse a panchromatic band with multispectral bands by KSDiff."""
 
 
-app.command("simulate")(simulate.simulate)
-app.command("prepare-data")(prepare_data.prepare_data)
-app.command("train")(train.train)
-app.command("evaluate")(evaluate.evaluate)
-app.command("sharpen")(sharpen.sharpen)
-app.command("metrics")(metrics.metrics)
-app.command("view")(view.view)
-app.command("info")(info.info)
-app.command("doctor")(doctor.doctor)
+SHARPEN, LEARN, MORE = "Sharpen scenes", "Train and compare", "Test scenes, and this installation"
+"""Panels of ``--help``, and their commands, in the order in which people need them."""
+app.command("sharpen", rich_help_panel=SHARPEN)(sharpen.sharpen)
+app.command("metrics", rich_help_panel=SHARPEN)(metrics.metrics)
+app.command("info", rich_help_panel=SHARPEN)(info.info)
+app.command("view", rich_help_panel=SHARPEN)(view.view)
+app.command("prepare-data", rich_help_panel=LEARN)(prepare_data.prepare_data)
+app.command("train", rich_help_panel=LEARN)(train.train)
+app.command("evaluate", rich_help_panel=LEARN)(evaluate.evaluate)
+app.command("simulate", rich_help_panel=MORE)(simulate.simulate)
+app.command("doctor", rich_help_panel=MORE)(doctor.doctor)
