@@ -20,10 +20,16 @@ GuideBy = Literal["synthesis", "selection"]
 Mtf = Literal["scene", "sensor"]
 """Whose MTF counts: the camera found in the scene, or the sensor's table."""
 MethodName = Literal[
-    "ksdiff", "exp", "brovey", "gsa", "bdsd-pc", "mtf-glp-fs", "bt-h", "mtf-glp-hpm-r", "awlp", "pracs"
+    "ksdiff", "exp", "brovey", "gs", "gsa", "bdsd-pc", "mtf-glp-fs", "bt-h", "mtf-glp-hpm-r", "awlp", "awlp-r", "pracs"
 ]
 """What sharpens: the network, or a classical method by name (exp: interpolation only). Here, as listing them must load
 no method; a test compares it with the registry."""
+OTHER_METHODS = {
+    "nndiffuse": "ksdiff or mtf-glp-fs", "nnd": "ksdiff or mtf-glp-fs", "gram-schmidt": "gs, or gsa, the adaptive one",
+    "gramschmidt": "gs, or gsa, the adaptive one", "ihs": "brovey or gsa", "his": "brovey or gsa", "pca": "gs or gsa",
+    "esri": "brovey or gs", "mean": "brovey or gs",
+}  # fmt: skip
+"""Methods that other programs have, and what to take in their place here."""
 Geometry = Literal["area", "toolbox"]
 """Where reduced pixels sit: by pixel areas, as on the ground, or on pixels 4k+2, as in PanCollection's files."""
 CropName = Literal["full", "cut21", "cut30"]

@@ -71,6 +71,68 @@ def test_golden_outputs(name):
     np.testing.assert_allclose(found, bands_first(golden[REFERENCE[name]]), rtol=tolerance(name))
 
 
+def gram_schmidt(pan, up, weights):
+    """Sharpen step by step as the patent says: transform, put PAN in place of the first component, transform back."""
+    bands, planes = up.reshape(len(up), -1), pan.reshape(-1)
+    simulated = weights @ bands
+    parts, shares = [simulated - simulated.mean()], []
+    for band in bands:
+        rest, own = band - band.mean(), []
+        for part in parts:
+            own.append((band - band.mean()) @ part / (part @ part))
+            rest = rest - own[-1] * part
+        shares.append(own)
+        parts.append(rest)
+    parts[0] = (planes - planes.mean()) * simulated.std() / planes.std()
+    out = [
+        band.mean() + parts[number] + sum(share * part for share, part in zip(own, parts, strict=False))
+        for number, (band, own) in enumerate(zip(bands, shares, strict=True), start=1)
+    ]
+    return np.array(out).reshape(up.shape)
+
+
+@pytest.mark.parametrize("sensor", ["generic", "WV3"])
+def test_gs_is_what_the_patents_transforms_make(sensor):
+    pan = load_reference("inputs/m_wv3")["pan"][None]
+    up = interp23tap(bands_first(load_reference("methods_m_wv3")["ms_lr"]), 4)
+    setup = make_setup(METHODS["gs"], SENSORS[sensor], 8, 4, "toolbox")
+    # PAN of WorldView-3 is 450 to 800 nm: 60 nm of blue, 70 of green, 40, 60, 40 and 30 of the first near infrared
+    weights = np.array([0, 60, 70, 40, 60, 40, 30, 0]) / 300 if sensor == "WV3" else np.full(8, 1 / 8)
+    np.testing.assert_allclose(fuse(METHODS["gs"], pan, up, setup), gram_schmidt(pan, up, weights), rtol=1e-9)
+
+
+@pytest.mark.parametrize("bands", [4, 8])
+def test_awlp_r_is_its_formula(bands):
+    pan, up, _ = images(bands)
+    setup = setup_of(bands)
+    low = np.stack([interp23tap(decimate(mtf_filter(pan, (gain,), 4), 4), 4)[0] for gain in setup.gains])
+    haze = up.min((1, 2))
+    if bands == 4:
+        haze = np.percentile(up, 1, axis=(1, 2), method="hazen") * [0.95, 0.45, 0.4, 0.05]
+    clear = up - haze[:, None, None]
+    gain = up.mean(0).std() / low.std((1, 2))
+    mean = clear.mean(0)
+    share = np.where(mean == 0, 1, np.maximum(clear, 0) / np.where(mean == 0, 1, mean))
+    wanted = up + gain[:, None, None] * (pan - low) * share
+    np.testing.assert_allclose(fuse(METHODS["awlp-r"], pan, up, setup), wanted, rtol=1e-9)
+
+
+def test_awlp_r_leaves_hazes_colour_alone():
+    pan, up, truth = images(size=(128, 160))
+    hazy = up + np.array([300.0, 150, 80, 0])[:, None, None]
+    setup, truth = setup_of(geometry="area"), truth + np.array([300.0, 150, 80, 0])[:, None, None]
+    errors = {name: ergas(truth, fuse(METHODS[name], pan + 130, hazy, setup), 4) for name in ("awlp", "awlp-r")}
+    assert errors["awlp-r"] < errors["awlp"]
+
+
+def test_methods_of_other_programs_name_what_to_take_here(run):
+    for name, instead in (("nndiffuse", "ksdiff or mtf-glp-fs"), ("Gram-Schmidt", "gs, or gsa"), ("pca", "gs or gsa")):
+        with pytest.raises(KsdiffError, match=f"in its place take {instead}"):
+            make_fuser(name)
+        result = run("sharpen", "pan.tif", "ms.tif", "-o", "out.tif", "--method", name)
+        assert result.exit_code == 2 and f"in its place take {instead}" in " ".join(result.stderr.split())
+
+
 @pytest.mark.parametrize(
     ("name", "case"),
     [(name, case) for case, known in EXPECTED["methods"].items() for name in REFERENCE if REFERENCE[name] in known],
@@ -123,7 +185,7 @@ def test_units_do_not_matter(name, geometry):
 
 
 @both_geometries
-@pytest.mark.parametrize("name", ["exp", "gsa", "mtf-glp-fs", "mtf-glp-hpm-r", "awlp", "pracs"])
+@pytest.mark.parametrize("name", ["exp", "gsa", "mtf-glp-fs", "mtf-glp-hpm-r", "awlp", "awlp-r", "pracs"])
 def test_a_constant_pan_adds_nothing(name, geometry):
     pan, up, _ = images()
     found = fuse(METHODS[name], np.full_like(pan, 613.7), up, setup_of(geometry=geometry))
@@ -139,7 +201,7 @@ def test_detail_comes_nearer_to_the_truth(name, geometry):
 
 
 @both_geometries
-@pytest.mark.parametrize("name", ["brovey", "bt-h", "mtf-glp-hpm-r", "awlp"])
+@pytest.mark.parametrize("name", ["brovey", "bt-h", "mtf-glp-hpm-r", "awlp", "awlp-r"])
 def test_a_single_band_that_is_pan_itself_comes_back(name, geometry):
     pan, _, _ = images(1, size=(128, 160))
     up = interp23tap(decimate(mtf_filter(pan, (0.3,), 4), 4), 4)
@@ -249,7 +311,7 @@ def test_misfits_are_refused():
     with pytest.raises(KsdiffError, match="8 MS bands but the data have 4"):
         make_setup(METHODS["mtf-glp-fs"], SENSORS["WV3"], 4, 4, "area")
     assert make_setup(METHODS["gsa"], SENSORS["WV3"], 4, 4, "area").gains == find_sensor(None).ms_gains(4)
-    with pytest.raises(KsdiffError, match="known: ksdiff exp brovey gsa"):
+    with pytest.raises(KsdiffError, match="known: ksdiff exp brovey gs gsa"):
         make_fuser("nonsense")
 
 

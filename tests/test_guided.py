@@ -174,7 +174,7 @@ def test_a_companion_is_pan_as_the_ms_camera_sees_it(made: dict[str, Any]) -> No
 
 
 # those that put PAN in the place of a single band make that PAN of it, whatever the band has besides
-REPLACING = {"brovey", "gsa", "bt-h", "pracs"}
+REPLACING = {"brovey", "gs", "gsa", "bt-h", "pracs"}
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "exp"])

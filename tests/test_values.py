@@ -29,7 +29,7 @@ def rms(image: Array) -> float:
 
 
 def test_the_methods_that_divide_are_known() -> None:
-    assert DIVIDING == ["brovey", "bt-h", "mtf-glp-hpm-r", "awlp", "pracs"]
+    assert DIVIDING == ["brovey", "bt-h", "mtf-glp-hpm-r", "awlp", "awlp-r", "pracs"]
 
 
 @pytest.mark.parametrize("method", ["ksdiff", *METHODS])

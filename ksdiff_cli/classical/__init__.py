@@ -7,10 +7,12 @@ it. A new method is one file and one line below.
 from ksdiff_cli.checks import Geometry
 from ksdiff_cli.classical import (
     awlp,
+    awlp_r,
     bdsd_pc,
     brovey,
     bt_h,
     exp,
+    gs,
     gsa,
     mtf_glp_fs,
     mtf_glp_hpm_r,
@@ -23,12 +25,14 @@ __all__ = ["METHODS", "Geometry", "Method", "SceneBlock", "Setup", "fuse", "make
 METHODS: dict[str, Method] = {
     "exp": exp.METHOD,
     "brovey": brovey.METHOD,
+    "gs": gs.METHOD,
     "gsa": gsa.METHOD,
     "bdsd-pc": bdsd_pc.METHOD,
     "mtf-glp-fs": mtf_glp_fs.METHOD,
     "bt-h": bt_h.METHOD,
     "mtf-glp-hpm-r": mtf_glp_hpm_r.METHOD,
     "awlp": awlp.METHOD,
+    "awlp-r": awlp_r.METHOD,
     "pracs": pracs.METHOD,
 }
 """Every method by the name people type."""

@@ -30,18 +30,27 @@ class Coefficients:
     """Of I over the scene, DN."""
 
 
-def gather(blocks: Iterable[SceneBlock], setup: Setup) -> Coefficients:
-    """Find the haze, fit the intensity to a low-pass PAN without intercept, match PAN to the intensity.
+def haze_tail(bands: int) -> LowTail:
+    """Return what gathers the values that :func:`find_haze` asks for."""
+    return LowTail(_PERCENTILE if bands == 4 else 0.0)
 
-    Haze of four bands (blue, green, red, near infrared): .95, .45, .40, .05 of their first percentiles; of any other
-    number of bands: their minima.
+
+def find_haze(tail: LowTail, bands: int) -> Array:
+    """Return the path radiance, (bands,) DN.
+
+    Of four bands (blue, green, red, near infrared): .95, .45, .40, .05 of their first percentiles; of any other number
+    of bands: their minima.
     """
-    four = len(setup.gains) == 4
-    moments, tail = JointMoments(), LowTail(_PERCENTILE if four else 0.0)
+    return tail.result() * (_FOUR_BANDS if bands == 4 else 1.0)
+
+
+def gather(blocks: Iterable[SceneBlock], setup: Setup) -> Coefficients:
+    """Find the haze, fit the intensity to a low-pass PAN without intercept, match PAN to the intensity."""
+    moments, tail = JointMoments(), haze_tail(len(setup.gains))
     for block in blocks:
         moments.add(ideal_low(block, setup), block.ms_up, where=block.core)
         tail.add(block.ms_up, block.core, block.scene_pixels)
-    haze = tail.result() * (_FOUR_BANDS if four else 1.0)
+    haze = find_haze(tail, len(setup.gains))
     second, covariance = moments.second, moments.covariance
     alpha = solve(second[1:, 1:], second[1:, 0])
     gain = float(np.sqrt(divide(alpha @ covariance[1:, 1:] @ alpha, covariance[0, 0])))

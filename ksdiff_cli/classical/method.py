@@ -35,6 +35,8 @@ class Setup:
     invalid pixels and do not decimate where the reference decimates and interpolates, so that any window of a scene
     gives the same numbers at any ratio; and a divisor is never below 5 % of its scene mean (see :func:`modulate`).
     """
+    weights: tuple[float, ...] = ()
+    """How PAN mixes the MS bands by the sensor's table, their sum is 1; () where it does not tell: all alike."""
     compensation: float = 0.0
     """The sharpening of MS by the ground segment after its MTF, see :mod:`ksdiff_cli.numerics.camera`; 0 is nothing."""
 
@@ -90,6 +92,8 @@ class Method:
     """Margin in PAN pixels that ``apply`` needs, by the ratio."""
     uses_mtf: bool = False
     """Whether the sensor's MTF gains matter."""
+    weighs: bool = False
+    """Whether it asks how the sensor's PAN mixes the bands."""
     divides: bool = False
     """Whether it divides by radiances, which must not lie around 0."""
     thinned: Thinned | None = None
@@ -168,8 +172,10 @@ def make_setup(
     if method.uses_mtf and camera and camera.reliable:
         assert geometry == "area", "the reference's filters compensate nothing"
         # what the reference calls PAN's gain is that of the filter which makes PAN as soft as MS
-        return Setup(ratio, camera.gains(chosen.ms_gains(bands)), camera.gain, geometry, camera.compensation)
-    return Setup(ratio, chosen.ms_gains(bands), chosen.mtf_pan, geometry)
+        gains = camera.gains(chosen.ms_gains(bands))
+        return Setup(ratio, gains, camera.gain, geometry, compensation=camera.compensation)
+    weights = sensor.pan_weights() if method.weighs and len(sensor.bands) == bands else ()
+    return Setup(ratio, chosen.ms_gains(bands), chosen.mtf_pan, geometry, weights)
 
 
 def make_block(pan: Array, ms_up: Array, valid: Array | None = None) -> SceneBlock:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from ksdiff_cli.checks import OTHER_METHODS
 from ksdiff_cli.errors import KsdiffError, printable
 from ksdiff_cli.files.writing import as_json
 from ksdiff_cli.progress import ProgressCallback, silent
@@ -139,6 +140,8 @@ def _choices(message: str) -> str:
     if not found:
         return message
     given, known = found[1], re.findall(r"'([^']+)'", found[2])
+    if "gsa" in known and given.lower() in OTHER_METHODS:
+        return f"knows no {given!r}; in its place take {OTHER_METHODS[given.lower()]}"
     lower = {name.lower(): name for name in known}
     near = get_close_matches(given.lower(), lower, 1)
     hint = f"did you mean {lower[near[0]]}? " if near else ""

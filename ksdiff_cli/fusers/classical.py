@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ksdiff_cli.checks import Geometry, Mtf
+from ksdiff_cli.checks import OTHER_METHODS, Geometry, Mtf
 from ksdiff_cli.classical import METHODS, SceneBlock, Setup, fuse, make_setup
 from ksdiff_cli.classical.thinned import ThinSurvey
 from ksdiff_cli.errors import KsdiffError, did_you_mean
@@ -190,6 +190,8 @@ def make_fuser(
         return Classical(method, mtf)
     if method != "ksdiff":
         hint = did_you_mean(method, ("ksdiff", *METHODS)) or ";"
+        if other := OTHER_METHODS.get(method.lower()):
+            hint = f"; in its place take {other};"
         raise KsdiffError(f"no method is called {method!r}{hint} known: ksdiff {' '.join(METHODS)}")
     if checkpoint is None:
         from ksdiff_cli.weights import SHIPPED

@@ -105,7 +105,11 @@ class HasMethod(Options):
 
     method: Annotated[
         MethodName,
-        Option(METHOD, "ksdiff: the network; exp: interpolation only; or a classical method."),
+        Option(
+            METHOD,
+            "ksdiff: the network; exp: interpolation only; or a classical method: gsa is the adaptive form of gs "
+            "(Gram-Schmidt), awlp-r the revised awlp.",
+        ),
     ] = "ksdiff"
     checkpoint: Annotated[
         Path | None,

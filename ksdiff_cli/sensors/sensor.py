@@ -110,6 +110,15 @@ class Sensor:
             mtf_ms=tuple(self.mtf_ms[place] for place in chosen) if len(self.mtf_ms) > 1 else self.mtf_ms,
         )
 
+    def pan_weights(self) -> tuple[float, ...]:
+        """Return the share of PAN's wavelengths that each MS band covers, sum 1; () where the edges are not known."""
+        if self.pan_wavelengths is None or not self.wavelengths:
+            return ()
+        low, high = self.pan_wavelengths
+        widths = [max(0.0, min(high, upper) - max(low, lower)) for lower, upper in self.wavelengths]
+        total = sum(widths)
+        return tuple(width / total for width in widths) if total else ()
+
     def to_dict(self) -> dict[str, Any]:
         """Return the sensor's full values, for files that must stay readable when this table changes."""
         return {name: value for name, value in asdict(self).items() if name != "aliases"}
