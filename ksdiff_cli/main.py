@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from ksdiff_cli._version import __version__
-from ksdiff_cli.commands import doctor, evaluate, info, metrics, prepare_data, sharpen, simulate, train, view
+from ksdiff_cli.commands import doctor, evaluate, export, info, metrics, prepare_data, sharpen, simulate, train, view
 from ksdiff_cli.commands.console import explain, is_usage, stderr
 from ksdiff_cli.errors import KsdiffError
 
@@ -114,7 +114,7 @@ def ksdiff(
     """Sharpen whole satellite scenes: fuse a panchromatic band with multispectral bands by KSDiff."""
 
 
-SHARPEN, LEARN, MORE = "Sharpen scenes", "Train and compare", "Test scenes, and this installation"
+SHARPEN, LEARN, MORE = "Sharpen scenes", "Train and compare", "Elsewhere, and when in doubt"
 """Panels of ``--help``, and their commands, in the order in which people need them."""
 app.command("sharpen", rich_help_panel=SHARPEN)(sharpen.sharpen)
 app.command("metrics", rich_help_panel=SHARPEN)(metrics.metrics)
@@ -123,5 +123,6 @@ app.command("view", rich_help_panel=SHARPEN)(view.view)
 app.command("prepare-data", rich_help_panel=LEARN)(prepare_data.prepare_data)
 app.command("train", rich_help_panel=LEARN)(train.train)
 app.command("evaluate", rich_help_panel=LEARN)(evaluate.evaluate)
+app.command("export", rich_help_panel=MORE)(export.export)
 app.command("simulate", rich_help_panel=MORE)(simulate.simulate)
 app.command("doctor", rich_help_panel=MORE)(doctor.doctor)

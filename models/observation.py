@@ -166,8 +166,8 @@ def _sample(x: Tensor, axis: int, place: AxisMap, count: int, sigma: Tensor) -> 
         high = max(min(math.ceil(float(at.max())) + reach + 1, size), low + 1)
         taps = torch.arange(low, high, dtype=torch.float64)
         apart = (at.clamp(0, size - 1)[:, None] - taps).square()
-        # cut where the widest ends, whatever block a pixel is in
-        weights = torch.exp(-apart / (2 * sigma.double().view(-1, 1, 1) ** 2)) * (apart <= reach**2)
+        # cut where the widest ends, whatever block a pixel is in and however its place is rounded
+        weights = torch.exp(-apart / (2 * sigma.double().view(-1, 1, 1) ** 2)) * (apart <= (reach + 1e-6) ** 2)
         spans.append((low, high))
         matrices.append(weights / weights.sum(-1, keepdim=True))
     return _apply(matrices, spans, x, axis)
@@ -219,8 +219,8 @@ def _apply(
     Where ``onto`` is given, which only matrices that all images share are for, it is added to.
     """
     together = torch.cat([matrix.flatten() for matrix in matrices]).to(x.dtype)
-    if x.is_cuda:  # from pinned memory nobody waits for a copy
-        together = together.pin_memory().to(x.device, non_blocking=True)
+    # from pinned memory nobody waits for a copy
+    together = together.pin_memory().to(x.device, non_blocking=True) if x.is_cuda else together.to(x.device)
     parts = torch.split(together, [matrix.numel() for matrix in matrices])
     own = [part.view_as(matrix) for part, matrix in zip(parts, matrices, strict=True)]
     if not torch.is_grad_enabled():

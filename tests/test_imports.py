@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"doctor", "evaluate", "info", "metrics", "prepare_data", "sharpen", "simulate", "train", "view"}
+COMMANDS = {"doctor", "evaluate", "export", "info", "metrics", "prepare_data", "sharpen", "simulate", "train", "view"}
 
 HEAVY = {"torch", "rasterio", "h5py", "numpy", "scipy", "safetensors"}
 FILES = {"rasterio", "h5py", "safetensors"}

@@ -367,3 +367,13 @@ def test_what_was_found_out_is_told_when_no_window_is_left_to_make(
     made = sharpen(files, OnGpu(free), tile=256)
     with rasterio.open(made.output) as out:
         assert out.tags()["KSDIFF_PRECISION"] == "found 1 times"
+
+
+def test_apples_gpu_is_taken_where_torch_has_it(monkeypatch: pytest.MonkeyPatch, fails: Any, tmp_path: Path) -> None:
+    """Only whether it is there is looked at, and that is mocked: no such GPU was at hand to run on."""
+    from ksdiff_cli.fusers.device import pick_device
+
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("mps").type == "mps"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert "no Apple GPU" in fails("sharpen", "a.tif", "b.tif", "-o", tmp_path / "c.tif", "--device", "mps")

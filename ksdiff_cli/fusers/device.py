@@ -25,19 +25,23 @@ def pick_device(name: str = "auto") -> "torch.device":
     """Turn a device's name into a device that is there.
 
     Args:
-        name: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        name: ``auto`` (a CUDA GPU if there is one), ``cpu``, ``cuda``, ``cuda:N``, or ``mps`` (Apple's).
 
     Raises:
         KsdiffError: no such name, or no such GPU on this machine.
     """
     import torch
 
-    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", name):
-        raise KsdiffError(f"--device {name}: unknown device; choose auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,4})?", name):
+        raise KsdiffError(f"--device {name}: unknown device; choose auto, cpu, cuda, cuda:N or mps")
     if (threads := usable_threads(None)) is not None:
         torch.set_num_threads(threads)
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise KsdiffError("--device mps: this machine, or this PyTorch, has no Apple GPU; choose cpu or auto")
+        return torch.device("mps")
     if torch.cuda._is_in_bad_fork():
         raise KsdiffError(
             f"--device {name}: a GPU that was used before a fork cannot be used after it; choose cpu, or start "
@@ -120,7 +124,7 @@ class DeviceTransfer:
 
         tensors = tuple(torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in arrays)
         if self._streams is None:
-            return Sent(tensors, None)
+            return Sent(tuple(tensor.to(self.device) for tensor in tensors), None)
         up, _ = self._streams
         with torch.cuda.stream(up):  # this also chooses the device, for the pinned memory too
             # torch keeps pinned memory until the copy has been made
@@ -152,7 +156,7 @@ class DeviceTransfer:
         import torch
 
         if self._streams is None:
-            array: Array = result.numpy()
+            array: Array = result.cpu().numpy()
             return lambda: array
         _, down = self._streams
         down.wait_stream(torch.cuda.current_stream(self.device))

@@ -98,6 +98,8 @@ class Network(Fuser):
         self._transfer = DeviceTransfer(self._device)
         self._divider = Divider(self._model.margin, self._model.grid)
         self._provenance = {"METHOD": "ksdiff", "WEIGHTS": weights_hash(checkpoint), "SEED": str(seed)}
+        if self._device.type == "mps":  # whose windows are not mixed with others'; engine.py tells CUDA's
+            self._provenance["DEVICE"] = "mps"
         if sharpness:
             self._provenance["SHARPNESS"] = f"{sharpness:g}"
         if self._model.whole:

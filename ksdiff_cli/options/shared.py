@@ -177,7 +177,7 @@ class HasDevice(Options):
     """Where networks run."""
 
     device: Annotated[
-        str, Option(RUNNING, "Where a network runs: auto, cpu, cuda or cuda:N. auto takes a GPU if there is.")
+        str, Option(RUNNING, "Where a network runs: auto, cpu, cuda, cuda:N or mps. auto takes a CUDA GPU if there is.")
     ] = "auto"
 
 
