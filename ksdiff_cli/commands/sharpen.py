@@ -83,9 +83,9 @@ def sharpen(
         raise typer.BadParameter("--guide names finer bands of one scene: name the coarser ones after it, no --batch")
     if batch is None and not inputs:
         raise typer.BadParameter("name PAN and MS, or a scene's folder; or many scenes with --batch")
-    if batch is not None and (inputs or options.quicklook or options.window or options.uncertainty):
+    if batch is not None and (inputs or options.quicklook or options.rgb or options.window or options.uncertainty):
         raise typer.BadParameter(
-            "--batch names many scenes: leave out PAN, MS, SCENE, --quicklook, --window and --uncertainty"
+            "--batch names many scenes: leave out PAN, MS, SCENE, --quicklook, --rgb, --window and --uncertainty"
         )
     if batch is not None and view:
         raise typer.BadParameter("--batch names many scenes: leave out --view")

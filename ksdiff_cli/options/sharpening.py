@@ -248,6 +248,15 @@ class SharpenOptions(
         Path | None,
         Option(OUTPUT, "Draw PAN, MS and the result beside each other. Default: no picture.", metavar="OUT.png"),
     ] = None
+    rgb: Annotated[
+        Path | None,
+        Option(
+            OUTPUT,
+            "Write the result for display too: red, green and blue of 8 bits between the scene's percentiles 2 and 98, "
+            "alpha where there are no data. Default: no such file.",
+            metavar="OUT_RGB.tif",
+        ),
+    ] = None
     fidelity: bool = True
     """Whether the output is compared with MS and PAN, see :mod:`ksdiff_cli.fusers.fidelity`."""
     besides: Mapping[Path, str] = field(default_factory=dict)

@@ -80,6 +80,11 @@ class Workflow:
             from ksdiff_cli.sharpening.quicklook import check_quicklook  # which takes its time to load
 
             check_quicklook(self.options.quicklook, inputs, overwrite or is_claimed(output, self.options.quicklook))
+        if self.options.rgb:
+            from ksdiff_cli.sharpening.display import check_display
+
+            others = [output, *([self.options.uncertainty] if self.options.uncertainty else [])]
+            check_display(self.options.rgb, inputs, overwrite or is_claimed(output, self.options.rgb), others)
 
     def run(
         self, scene: Found, output: Path, progress: ProgressCallback = silent, make: Maker = make_windows
@@ -132,13 +137,17 @@ class Workflow:
             from ksdiff_cli.sharpening.quicklook import draw_quicklook
 
             draw_quicklook(scene, made.output, self.options.quicklook, part)
+        if self.options.rgb:
+            from ksdiff_cli.sharpening.display import write_display
+
+            write_display(made.output, self.options.rgb, scene.sensor.bands)
         if options.besides:
             forget(output)
         return replace(made, notes=(*notes, *made.notes))
 
     def _run_guided(self, scene: GuidedScene, output: Path, progress: ProgressCallback, make: Maker) -> Sharpened:
         wanted = self.options
-        for name in ("adapt", "uncertainty", "quicklook"):
+        for name in ("adapt", "uncertainty", "quicklook", "rgb"):
             if getattr(wanted, name) is not None:
                 raise KsdiffError(f"--{name}: goes with PAN and MS, not with bands that finer ones guide; leave it out")
         scene = declare_guided(replace(choose_guided(scene, wanted), warp=wanted.warp), wanted.nodata)
@@ -162,7 +171,7 @@ class Workflow:
 
     def _besides(self) -> dict[Path, str]:
         """Return what is made besides the output, and what it depends on that the output does not."""
-        drawn = {} if self.options.quicklook is None else {self.options.quicklook: ""}
+        drawn = {path: "" for path in (self.options.quicklook, self.options.rgb) if path is not None}
         return drawn if self._uncertainty is None else drawn | {self._uncertainty.output: str(self._uncertainty.draws)}
 
 
