@@ -8,7 +8,7 @@ The matrices are made on the CPU, the same ones for every device, and go to a GP
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,6 @@ SHARPNESS_REACH = 4
 """Pixels that :func:`resharpen` looks at on each side."""
 _SHARPNESS_SIGMA = 0.9  # PAN pixels
 _REACH = 3.5  # deviations of a Gaussian that are computed
-_BLOCK = 16  # MS pixels that one product makes, or reads
 _SMALLEST = 1e-12  # of a variance, relative to the others: where PAN does not follow any band
 
 
@@ -149,28 +148,63 @@ def see(image: Tensor, observed: Observed, cameras: Cameras) -> Tensor:
             sigma = mtf_sigma(gain, ratio)
             if blurred:
                 sigma = torch.sqrt(sigma**2 + (COMPENSATION_SIGMA * ratio) ** 2)
-            x = _sample(x, axis, place, count, sigma)
+            x = _apply(_sampling(place, x.shape[axis], count, tuple(sigma.tolist()), _block(axis)), x, axis)
         seen.append(x)
     return (1 + k) * seen[0] - k * seen[1]
 
 
-def _sample(x: Tensor, axis: int, place: AxisMap, count: int, sigma: Tensor) -> Tensor:
-    """Sample an axis at the centres of ``count`` MS pixels through Gaussians of ``sigma`` (N,) pixels, on the CPU."""
-    size = x.shape[axis]
-    reach = math.ceil(_REACH * float(sigma.max()))
-    spans, matrices = [], []
-    for first in range(0, count, _BLOCK):
-        last = min(first + _BLOCK, count)
+class _Run(NamedTuple):
+    """Matrices of one size for blocks of an axis, whose inputs begin at equal distances; all images' or (N, ...)."""
+
+    low: int
+    step: int
+    matrices: Tensor
+    """(1 or N, blocks, n, m), float32, on the CPU."""
+
+
+def _block(axis: int) -> int:
+    """MS pixels that one product makes, or reads: few where all products of rows are one call, else more."""
+    return 16 if axis == 3 or torch.is_grad_enabled() else 4
+
+
+def _runs(matrices: Sequence[Tensor], lows: Sequence[int]) -> list[_Run]:
+    """Put neighbours of one size, whose inputs begin at equal distances, together."""
+    runs: list[_Run] = []
+    first = 0
+    while first < len(lows):
+        last, step = first + 1, lows[first + 1] - lows[first] if first + 1 < len(lows) else 0
+        while (
+            step > 0
+            and last < len(lows)
+            and lows[last] - lows[last - 1] == step
+            and matrices[last].shape == matrices[first].shape
+        ):
+            last += 1
+        runs.append(_Run(lows[first], step, torch.stack(list(matrices[first:last]), 1).float()))
+        first = last
+    return runs
+
+
+@lru_cache(64)
+def _sampling(place: AxisMap, size: int, count: int, sigma: tuple[float, ...], block: int) -> list[_Run]:
+    """Sample an axis of ``size`` pixels at the centres of ``count`` MS pixels through Gaussians of ``sigma`` pixels.
+
+    Windows of a scene ask for the same ones again.
+    """
+    reach, wide = math.ceil(_REACH * max(sigma)), torch.tensor(sigma, dtype=torch.float64).view(-1, 1, 1)
+    lows, matrices = [], []
+    for first in range(0, count, block):
+        last = min(first + block, count)
         at = (torch.arange(first, last, dtype=torch.float64) - place.offset) / place.scale
         low = min(max(math.floor(float(at.min())) - reach, 0), size - 1)
         high = max(min(math.ceil(float(at.max())) + reach + 1, size), low + 1)
         taps = torch.arange(low, high, dtype=torch.float64)
         apart = (at.clamp(0, size - 1)[:, None] - taps).square()
         # cut where the widest ends, whatever block a pixel is in and however its place is rounded
-        weights = torch.exp(-apart / (2 * sigma.double().view(-1, 1, 1) ** 2)) * (apart <= (reach + 1e-6) ** 2)
-        spans.append((low, high))
+        weights = torch.exp(-apart / (2 * wide**2)) * (apart <= (reach + 1e-6) ** 2)
+        lows.append(low)
         matrices.append(weights / weights.sum(-1, keepdim=True))
-    return _apply(matrices, spans, x, axis)
+    return _runs(matrices, lows)
 
 
 def spread(
@@ -190,13 +224,16 @@ def spread(
     """
     x = image
     for axis, place in ((3, observed.cols), (2, observed.rows)):  # rows last: what they make lies in one piece
-        x = _interpolate(x, axis, place, shape[axis - 2], pool, onto if axis == 2 else None)
+        runs = _interpolation(place, x.shape[axis], shape[axis - 2], pool, _block(axis))
+        x = _apply(runs, x, axis, onto if axis == 2 else None)
     return x
 
 
-def _interpolate(x: Tensor, axis: int, place: AxisMap, count: int, pool: int, onto: Tensor | None) -> Tensor:
-    size, step = x.shape[axis], max(1, round(_BLOCK / abs(place.scale) / pool)) * pool
-    spans, matrices = [], []
+@lru_cache(64)
+def _interpolation(place: AxisMap, size: int, count: int, pool: int, block: int) -> list[_Run]:
+    """Interpolate an axis of ``size`` MS pixels at ``count`` PAN pixels, and average ``pool`` of them; see spread."""
+    step = max(1, round(block / abs(place.scale) / pool)) * pool
+    lows, matrices = [], []
     for first in range(0, count, step):
         at = place.scale * torch.arange(first, min(first + step, count), dtype=torch.float64) + place.offset
         base = torch.floor(at)
@@ -206,49 +243,53 @@ def _interpolate(x: Tensor, axis: int, place: AxisMap, count: int, pool: int, on
         inside = taps.clamp(0, size - 1).long()
         low, high = int(inside.min()), int(inside.max()) + 1
         matrix = torch.zeros(len(at), high - low, dtype=torch.float64).scatter_add_(1, inside - low, weights)
-        spans.append((low, high))
+        lows.append(low)
         matrices.append(matrix.view(-1, pool, matrix.shape[1]).mean(1)[None])
-    return _apply(matrices, spans, x, axis, onto)
+    return _runs(matrices, lows)
 
 
-def _apply(
-    matrices: Sequence[Tensor], spans: Sequence[tuple[int, int]], x: Tensor, axis: int, onto: Tensor | None = None
-) -> Tensor:
-    """Apply matrices, (1 or N, n, m) each, to the ``spans`` of axis 2 or 3 of (N, C, ·, ·), and join what they make.
+def _apply(runs: Sequence[_Run], x: Tensor, axis: int, onto: Tensor | None = None) -> Tensor:
+    """Apply matrices to axis 2 or 3 of (N, C, ·, ·), and join what they make.
 
     Where ``onto`` is given, which only matrices that all images share are for, it is added to.
     """
-    together = torch.cat([matrix.flatten() for matrix in matrices]).to(x.dtype)
+    together = torch.cat([run.matrices.flatten() for run in runs])
     # from pinned memory nobody waits for a copy
     together = together.pin_memory().to(x.device, non_blocking=True) if x.is_cuda else together.to(x.device)
-    parts = torch.split(together, [matrix.numel() for matrix in matrices])
-    own = [part.view_as(matrix) for part, matrix in zip(parts, matrices, strict=True)]
+    parts = torch.split(together.to(x.dtype), [run.matrices.numel() for run in runs])
+    own = [run._replace(matrices=part.view_as(run.matrices)) for run, part in zip(runs, parts, strict=True)]
     if not torch.is_grad_enabled():
-        return _apply_in_place(own, spans, x, axis, onto)
+        return _apply_in_place(own, x, axis, onto)
     found = []
-    for matrix, (low, high) in zip(own, spans, strict=True):
-        part = x.narrow(axis, low, high - low)
-        found.append(matrix[:, None] @ part if axis == 2 else part @ matrix[:, None].transpose(-1, -2))
+    for run in own:
+        for number, matrix in enumerate(run.matrices.unbind(1)):
+            part = x.narrow(axis, run.low + number * run.step, matrix.shape[2])
+            found.append(matrix[:, None] @ part if axis == 2 else part @ matrix[:, None].transpose(-1, -2))
     made = found[0] if len(found) == 1 else torch.cat(found, axis)
     return made if onto is None else made + onto
 
 
-def _apply_in_place(
-    matrices: Sequence[Tensor], spans: Sequence[tuple[int, int]], x: Tensor, axis: int, onto: Tensor | None
-) -> Tensor:
+def _apply_in_place(runs: Sequence[_Run], x: Tensor, axis: int, onto: Tensor | None) -> Tensor:
     """Do as :func:`_apply` without passes that only copy: every product is written where it belongs."""
     shape = list(x.shape)
-    shape[axis] = sum(matrix.shape[1] for matrix in matrices)
-    made, first = x.new_empty(shape) if onto is None else onto, 0
-    for matrix, (low, high) in zip(matrices, spans, strict=True):
-        count = matrix.shape[1]
-        place, part = (
-            each.flatten(0, 1) for each in (made.narrow(axis, first, count), x.narrow(axis, low, high - low))
-        )
-        every = matrix[:, None].expand(-1, len(part) // len(matrix), -1, -1).flatten(0, 1)
-        pair = (every, part) if axis == 2 else (part, every.transpose(1, 2))
-        place.baddbmm_(*pair, beta=0 if onto is None else 1)
-        first += count
+    shape[axis] = sum(run.matrices.shape[1] * run.matrices.shape[2] for run in runs)
+    made, beta, x = x.new_empty(shape) if onto is None else onto, 0 if onto is None else 1, x.contiguous()
+    first = 0
+    for run in runs:
+        many, blocks, count, taps = run.matrices.shape
+        images = [(made, x)] if many == 1 else list(zip(made.split(1), x.split(1), strict=True))
+        for matrices, (image, given) in zip(run.matrices, images, strict=True):
+            if axis == 2:  # all blocks of a band at once: their inputs overlap, their outputs are neighbours
+                for place, band in zip(image.flatten(0, 1), given.flatten(0, 1), strict=True):
+                    spans = band[run.low :].unfold(0, taps, max(run.step, 1))[:blocks].transpose(1, 2)
+                    whole = place.narrow(0, first, blocks * count).unflatten(0, (blocks, count))
+                    whole.baddbmm_(matrices, spans, beta=beta)
+                continue
+            lines, from_lines = image.flatten(0, 2), given.flatten(0, 2)
+            for number, matrix in enumerate(matrices):
+                part = from_lines.narrow(1, run.low + number * run.step, taps)
+                lines.narrow(1, first + number * count, count).addmm_(part, matrix.T, beta=beta)
+        first += blocks * count
     return made
 
 

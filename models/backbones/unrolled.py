@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..config import ModelConfig
 from ..contract import Inputs, Observation
 from ..kernels import Latent, ModulatedConv2d, is_fixed
-from ..layers import by_pieces, sum_shifted
+from ..layers import by_pieces, from_cells, sum_shifted, to_cells
 from ..observation import mix, see, split, spread
 from .base import Backbone
 
@@ -50,7 +50,7 @@ class SharedConv2d(ModulatedConv2d):
         assert bias is not None
         if len(weight) == 1:
             own = bias + more[0] if more is not None and len(more) == 1 else bias
-            out = F.conv2d(x, weight[0], own, padding=side) if side else _everywhere(weight[0], own, x)
+            out = F.conv2d(x, weight[0], own, padding=side)
             return out if more is None or len(more) == 1 else _add(out, more[..., None, None])
         bands = split(x, 0, images).transpose(0, 1)  # the images are the groups of one convolution
         found = F.conv2d(bands.flatten(1, 2), weight.flatten(0, 1), padding=side, groups=images)
@@ -174,11 +174,12 @@ class Unrolled(Backbone):
         n, bands = seen.weights.shape[:2]
         observed, size = seen.observed, (inputs.P.shape[2], inputs.P.shape[3])
         with _exactly(inputs.P):
-            halves = spread(observed.ms, observed, size, self.patch // 2)
-            halves = split(F.pixel_unshuffle(halves, 2), 1, bands)
-            known = torch.cat((halves, self._compare(halves.mean(2), seen)), 2).flatten(0, 1)
+            known = self._know(inputs.P, seen)
             fused = spread(observed.ms, observed.shifted(rows.start, cols.start), _sizes(rows, cols))
-        both = F.pixel_unshuffle(torch.cat((inputs.P, inputs.detail), 1), self.patch)
+        both = inputs.P.new_empty(n, *(side // self.patch for side in size), 2 * self.patch**2)
+        for each, part in zip((inputs.P, inputs.detail), both.chunk(2, -1), strict=True):
+            to_cells(part, each[:, 0], self.patch)
+        both = both.permute(0, 3, 1, 2)
         around = self.around
         # zeros reach no wanted cell: there is so much around an image, or of what goes on beyond its border
         wanted = [slice(part.start // self.patch, part.stop // self.patch) for part in (rows, cols)]
@@ -203,18 +204,32 @@ class Unrolled(Backbone):
             )
             own = both[:, :, strip, wide]
             x, features = self._look(known[:, :, strip, wide], own, seen, z, n)
+            lacking = own[:, None, self.patch**2 :][inside]
             gain, correction = split(self.head(x, z, n)[inside], 0, n).chunk(2, 2)
-            change = torch.addcmul(correction, gain, own[:, None, self.patch**2 :][inside]).flatten(1, 2)
-            change = F.pixel_shuffle(change, self.patch)
+            change = torch.addcmul(correction, gain, lacking).movedim(2, -1)
+            change = from_cells(change, self.patch)
             if step < last - first:
                 done = (top - first) * self.patch
                 fused[:, :, done : done + change.shape[2]].add_(change)
             else:
                 fused = _add(fused, change)
             # half of what the mix lacks of PAN is always given: the scene's fit seldom errs by more
-            belief = 0.5 + 0.5 * torch.sigmoid(_everywhere(self.believe.weight, self.believe.bias, features))[inside]
-            beliefs.append(F.pixel_shuffle(belief, self.patch))
+            belief = 0.5 + 0.5 * torch.sigmoid(self.believe(features)[inside])
+            beliefs.append(from_cells(belief.movedim(1, -1)[:, None], self.patch))
         return fused, torch.cat(beliefs, 2)
+
+    def _know(self, P: Tensor, seen: Observation) -> Tensor:
+        """Tell of every band, at 1/patch resolution, its means of half cells and how it follows the mix of the bands.
+
+        Returns:
+            (N * C, 7, h, w), channels last.
+        """
+        observed, bands, side = seen.observed, seen.weights.shape[1], self.patch // 2
+        halves = spread(observed.ms, observed, (P.shape[2], P.shape[3]), side)
+        cells = halves.new_empty(len(P), bands, P.shape[2] // self.patch, P.shape[3] // self.patch, 4)
+        to_cells(cells.flatten(0, 1), halves.flatten(0, 1), 2)
+        cells = torch.cat((cells, self._compare(cells.mean(-1), seen)), -1)
+        return cells.flatten(0, 1).permute(0, 3, 1, 2)
 
     def _look(self, known: Tensor, both: Tensor, seen: Observation, z: Latent, n: int) -> tuple[Tensor, Tensor]:
         """Run the trunk and the branches: (N * C, band_width, h, w) and (N, width, h, w) at 1/patch resolution."""
@@ -222,16 +237,16 @@ class Unrolled(Backbone):
         x = self.band(known, z, n, self.know_band(seen.band_facts).flatten(0, 1)).relu_()
         bands = split(x, 0, n)
         t = self.stem(both, z, n, self.know(seen.facts))
-        t = _add(t, _everywhere(self.gather.weight, self.gather.bias, _mean(bands))).relu_()
+        t = _add(t, self.gather(_mean(bands))).relu_()
         for first, second in zip(self.trunk[::2], self.trunk[1::2], strict=True):
             t = _add(second(first(t, z, n).relu_(), z, n), t)
-        x = (bands + _everywhere(self.tell.weight, self.tell.bias, t)[:, None]).flatten(0, 1).relu_()
+        x = (bands + self.tell(t)[:, None]).flatten(0, 1).relu_()
         for first, second in zip(self.blocks[::2], self.blocks[1::2], strict=True):
             x = _add(second(first(x, z, n).relu_(), z, n), x)
         return x.relu_(), t
 
     def _compare(self, means: Tensor, seen: Observation) -> Tensor:
-        """Tell how each band follows the mix around each cell: (N, C, h, w) -> (N, C, 3, h, w).
+        """Tell how each band follows the mix around each cell: (N, C, h, w) -> (N, C, h, w, 3).
 
         Convolutions hardly find products of two images by themselves: the coefficient of the band's regression on the
         mix, their correlation, and the logarithm of the ratio of their spreads.
@@ -240,7 +255,7 @@ class Unrolled(Backbone):
         s = mix(seen.weights, m)
         ss, mm, sm = _area_mean(s * s) + _EPS, _area_mean(m * m) + _EPS, _area_mean(s * m)
         found = sm / ss - seen.injection, sm * torch.rsqrt(ss * mm), torch.log(mm / ss) / 2
-        return torch.stack(found, 2).clamp_(-_LIMIT, _LIMIT)
+        return torch.stack(found, -1).clamp_(-_LIMIT, _LIMIT)
 
     def _explain_pan(self, fused: Tensor, P: Tensor, belief: Tensor, seen: Observation) -> Tensor:
         """Add what the mix of the bands lacks of PAN's detail to the bands, as far as it is believed."""
@@ -300,11 +315,6 @@ def _mean(bands: Tensor) -> Tensor:
     for band in others:
         total = _add(total, band)
     return total / bands.shape[1]
-
-
-def _everywhere(weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-    """Apply a 1x1 convolution as one matrix product: channels are last."""
-    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 def _sizes(rows: slice, cols: slice) -> tuple[int, int]:
