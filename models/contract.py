@@ -46,6 +46,18 @@ class Statistics:
         )
         return Statistics(pan_mean, pan_std, ms_mean, ms_std, self.cameras and self.cameras.to(device))
 
+    def expand(self, images: int) -> "Statistics":
+        """Return those of so many images of one scene."""
+        cameras = self.cameras
+        if cameras is not None:
+            cameras = Cameras(*(_repeat(getattr(cameras, field.name), images) for field in fields(cameras)))
+        own = (_repeat(each, images) for each in (self.pan_mean, self.pan_std, self.ms_mean, self.ms_std))
+        return Statistics(*own, cameras)
+
+
+def _repeat(value: Tensor, images: int) -> Tensor:
+    return value.expand(images, *value.shape[1:])
+
 
 @dataclass(frozen=True)
 class Observation:

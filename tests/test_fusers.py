@@ -110,7 +110,7 @@ def test_prepared_networks_give_windows_the_scenes_kernels_always_the_same(threa
             again.prepare(pair, statistics)
         finally:
             torch.set_num_threads(before)
-    assert told == [(n + 1, 16, "kernels") for n in range(16)]
+    assert told[-1] == (16, 16, "kernels") and told == sorted(told) and 1 < len(told) < 16  # some at once
     fused = network.fuse(tile, statistics, 4)
     assert np.array_equal(fused, again.fuse(tile, statistics, 4))
     assert np.abs(fused - own).max() > 1e-3

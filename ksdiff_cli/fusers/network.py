@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 
 _JUDGES = 16  # anchors that are sharpened in both precisions to find out
+_TOGETHER = 8  # anchors that are one batch
 _ROUGH = 1e-3  # share of the pixels that bfloat16 may change by more than 1 DN
 
 
@@ -154,19 +155,22 @@ class Network(Fuser):
                     kept.append(tile)
                 yield tile
 
-        made: list[list[Any]] = []
+        made: list[tuple[int, list[Any]]] = []
         with self._reproducibly(), _one_thread_each(self._device.type) as workers:
-            for kernels in workers.map(lambda tile: self._make_kernels(tile, known, ratio), read()):
+            for kernels in workers.map(lambda tiles: self._make_kernels(tiles, known, ratio), _alike(read())):
                 made.append(kernels)
-                progress(len(made), total, "kernels")
+                progress(sum(count for count, _ in made), total, "kernels")
         self._kernels = _mean(made)
         self._model.lossy = bool(kept) and self._rounds_little(kept, statistics, ratio)
 
     def _make_kernels(
-        self, tile: Tile, known: "Statistics", ratio: int, latent: "Tensor | None" = None
-    ) -> "list[Tensor]":
+        self, tiles: "Sequence[Tile]", known: "Statistics", ratio: int, latent: "Tensor | None" = None
+    ) -> "tuple[int, list[Tensor]]":
+        """Return how many tiles, all of one form, there are, and the mean of their kernels."""
         given = {} if latent is None else {"latent": latent}
-        return self._model.kernels(self._batch(tile.pan), self._ms_of(tile), known, ratio, self._noise, **given)
+        pan, ms = np.stack([tile.pan for tile in tiles]), self._ms_of(tiles)
+        kernels = self._model.kernels(self._images(pan), ms, known.expand(len(tiles)), ratio, self._noise, **given)
+        return len(tiles), kernels
 
     def for_images(
         self, sensor: "Sensor", bands: int, ratio: int, geometry: "Geometry", sharpness: float = 0.0
@@ -204,7 +208,7 @@ class Network(Fuser):
         given = [latents[at % len(latents)] if latents else None for at in range(len(windows))]
         with self._reproducibly(), _one_thread_each(self._device.type) as workers:
             make = partial(self._make_kernels, known=known, ratio=ratio)
-            made = list(workers.map(lambda window, z: make(window, latent=z), windows, given))
+            made = list(workers.map(lambda window, z: make([window], latent=z), windows, given))
         height, width = tile.valid.shape
         return self._start(self.send(tile), statistics, ratio, Box(0, 0, height, width), _mean(made))()
 
@@ -295,7 +299,7 @@ class Network(Fuser):
 
         if not isinstance(self._model, KSDiff) or not self.has_prior:
             raise KsdiffError(f"{self._checkpoint}: its network has no prior to look at")
-        side, ms = self._model.multiple, self._ms_of(tile)
+        side, ms = self._model.multiple, self._ms_of([tile])
         pan = pad_to_multiple(self._batch(tile.pan), side)
         ms = ms if isinstance(ms, Observed) else pad_to_multiple(ms, side)
         truth = None if gt is None else pad_to_multiple(self._batch(gt), side)
@@ -343,18 +347,23 @@ class Network(Fuser):
             fused = fuse(whole, core) if kernels is None else self._divider.run(fuse, whole, core)
         return self._transfer.fetch(fused[0].contiguous())
 
-    def _ms_of(self, tile: Tile) -> "Tensor | Observed":
-        """Return what the network takes of a tile's MS, on the device."""
-        if not (self._model.observes and isinstance(tile, ObservedTile)):
-            return self._batch(tile.ms_up)
-        belief = () if tile.belief is None else (self._batch(tile.belief[None]),)
-        return place(tile.grid, Box(0, 0, *tile.valid.shape), self._sharpness, self._batch(tile.ms), *belief)
+    def _ms_of(self, tiles: Sequence[Tile]) -> "Tensor | Observed":
+        """Return what the network takes of the MS of tiles of one form, on the device."""
+        first = tiles[0]
+        if not (self._model.observes and isinstance(first, ObservedTile)):
+            return self._images([tile.ms_up for tile in tiles])
+        seen = [tile for tile in tiles if isinstance(tile, ObservedTile)]
+        beliefs = [tile.belief[None] for tile in seen if tile.belief is not None]
+        images = [self._images(each) for each in ([tile.ms for tile in seen], beliefs) if each]
+        return place(first.grid, Box(0, 0, *first.valid.shape), self._sharpness, *images)
 
     def _batch(self, values: Any) -> "Tensor":
+        return self._images([values])
+
+    def _images(self, values: Any) -> "Tensor":
         import torch
 
-        array = np.ascontiguousarray(values, np.float32)
-        return torch.from_numpy(array)[None].to(self._device)
+        return torch.from_numpy(np.ascontiguousarray(values, np.float32)).to(self._device)
 
     def _statistics(self, scene: SceneStatistics) -> "Statistics":
         """Return a scene's statistics on the device; they go there once a scene."""
@@ -406,9 +415,32 @@ class Network(Fuser):
         return [note for note in (self._model.caveat, short) if note]
 
 
-def _mean(made: "list[list[Tensor]]") -> "list[Tensor] | None":
-    """Return the mean of each kernel over several windows; None if there is no window."""
-    return [sum(each[1:], each[0]) / len(made) for each in zip(*made, strict=True)] if made else None
+def _mean(made: "list[tuple[int, list[Tensor]]]") -> "list[Tensor] | None":
+    """Return the mean of each kernel over windows, given as numbers of windows and their means; None without any."""
+    if not made:
+        return None
+    total = sum(count for count, _ in made)
+    weighted = ([kernel * (count / total) for kernel in kernels] for count, kernels in made)
+    return [sum(each[1:], each[0]) for each in zip(*weighted, strict=True)]
+
+
+def _alike(tiles: Iterable[Tile]) -> Iterator[list[Tile]]:
+    """Put neighbours of one form together, a few at once: work on small images is mostly getting to it."""
+    group: list[Tile] = []
+    for tile in tiles:
+        if group and (len(group) == _TOGETHER or _form(tile) != _form(group[0])):
+            yield group
+            group = []
+        group.append(tile)
+    if group:
+        yield group
+
+
+def _form(tile: Tile) -> tuple[Any, ...]:
+    """Return what tiles must share to be one batch."""
+    if not isinstance(tile, ObservedTile):
+        return (tile.valid.shape,)
+    return tile.valid.shape, tile.ms.shape, tile.grid, tile.belief is None
 
 
 def place(grid: GridMap, seen: Box, sharpness: float, ms: "Tensor", belief: "Tensor | None" = None) -> "Observed":
