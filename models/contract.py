@@ -51,8 +51,10 @@ class Statistics:
         cameras = self.cameras
         if cameras is not None:
             cameras = Cameras(*(_repeat(getattr(cameras, field.name), images) for field in fields(cameras)))
-        own = (_repeat(each, images) for each in (self.pan_mean, self.pan_std, self.ms_mean, self.ms_std))
-        return Statistics(*own, cameras)
+        pan_mean, pan_std, ms_mean, ms_std = (
+            _repeat(each, images) for each in (self.pan_mean, self.pan_std, self.ms_mean, self.ms_std)
+        )
+        return Statistics(pan_mean, pan_std, ms_mean, ms_std, cameras)
 
 
 def _repeat(value: Tensor, images: int) -> Tensor:

@@ -50,21 +50,20 @@ def by_pieces(x: Tensor) -> bool:
 
 def to_cells(out: Tensor, x: Tensor, patch: int) -> None:
     """Write the pixels of every cell where its channels lie: (N, H, W) into (N, H / patch, W / patch, patch**2)."""
-    rows = x.unflatten(1, (-1, patch)), out.unflatten(-1, (patch, patch))
-    if _NUMBERS.get(patch * x.element_size()) and not torch.is_grad_enabled() and out.stride(2) % patch == 0:
-        given, made = (_as_numbers(each, patch) for each in (rows[0].unflatten(-1, (-1, patch)), rows[1]))
-        made.copy_(given.transpose(2, 3))
-    else:
-        rows[1].copy_(rows[0].unflatten(-1, (-1, patch)).transpose(2, 3))
+    given = x.view(len(x), -1, patch, x.shape[2] // patch, patch)
+    made = out.view(*out.shape[:3], patch, patch)
+    if not torch.is_grad_enabled() and _NUMBERS.get(patch * x.element_size()) and out.stride(2) % patch == 0:
+        given, made = _as_numbers(given, patch), _as_numbers(made, patch)
+    made.copy_(given.transpose(2, 3))
 
 
 def from_cells(cells: Tensor, patch: int) -> Tensor:
     """Lay out cells: (N, C, h, w, patch**2) to (N, C, h * patch, w * patch)."""
-    pixels = cells.contiguous().unflatten(-1, (patch, patch))
+    pixels = cells.contiguous().view(*cells.shape[:4], patch, patch)
     if torch.is_grad_enabled() or not _NUMBERS.get(patch * cells.element_size()):
         return pixels.transpose(3, 4).flatten(4).flatten(2, 3)
-    numbers = _as_numbers(pixels, patch).transpose(3, 4).contiguous()
-    return numbers.view(cells.dtype).flatten(2, 3)
+    laid: Tensor = _as_numbers(pixels, patch).transpose(3, 4).contiguous().view(cells.dtype)
+    return laid.flatten(2, 3)
 
 
 _NUMBERS = {8: torch.complex64, 16: torch.complex128}
@@ -73,7 +72,8 @@ _NUMBERS = {8: torch.complex64, 16: torch.complex128}
 
 def _as_numbers(x: Tensor, patch: int) -> Tensor:
     """View the last axis, ``patch`` values in one piece, as one number."""
-    return x.view(_NUMBERS[patch * x.element_size()]).squeeze(-1)
+    numbers: Tensor = x.view(_NUMBERS[patch * x.element_size()])
+    return numbers.squeeze(-1)
 
 
 def low_pass(pan: Tensor, ratio: int, gain: float = 0.3) -> Tensor:

@@ -277,12 +277,12 @@ def _apply_in_place(runs: Sequence[_Run], x: Tensor, axis: int, onto: Tensor | N
     first = 0
     for run in runs:
         many, blocks, count, taps = run.matrices.shape
-        images = [(made, x)] if many == 1 else list(zip(made.split(1), x.split(1), strict=True))
+        images = [(made, x)] if many == 1 else list(zip(torch.split(made, 1), torch.split(x, 1), strict=True))
         for matrices, (image, given) in zip(run.matrices, images, strict=True):
             if axis == 2:  # all blocks of a band at once: their inputs overlap, their outputs are neighbours
                 for place, band in zip(image.flatten(0, 1), given.flatten(0, 1), strict=True):
                     spans = band[run.low :].unfold(0, taps, max(run.step, 1))[:blocks].transpose(1, 2)
-                    whole = place.narrow(0, first, blocks * count).unflatten(0, (blocks, count))
+                    whole = place.narrow(0, first, blocks * count).view(blocks, count, -1)
                     whole.baddbmm_(matrices, spans, beta=beta)
                 continue
             lines, from_lines = image.flatten(0, 2), given.flatten(0, 2)
