@@ -253,7 +253,7 @@ def test_commands_offer_what_the_api_takes() -> None:
     from ksdiff_cli.evaluation.cases import Protocol
     from ksdiff_cli.evaluation.prior import Prior
     from ksdiff_cli.metrics import CropName
-    from ksdiff_cli.training.options import Precision, Recipe
+    from ksdiff_cli.options.training import Precision, Recipe
 
     for command, name, choices in (
         (sharpen, "dtype", Dtype),

@@ -12,14 +12,15 @@ import pytest
 import torch
 
 from ksdiff_cli.api_learning import train
-from ksdiff_cli.commands.train import Backbone
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.models.backbones import BACKBONES, takes_any_bands
 from ksdiff_cli.models.checkpoint import load_model, save_model, weights_hash
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError
 from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig
-from ksdiff_cli.training.stages import TrainingOptions, check_output, choose_bands, is_done, open_data, train_stage
+from ksdiff_cli.options.training import Backbone
+from ksdiff_cli.training.settings import RunSettings, choose_bands
+from ksdiff_cli.training.stages import check_output, is_done, open_data, train_stage
 
 SMALL = {
     "width": 8,
@@ -63,7 +64,7 @@ def patches(tmp_path_factory):
 
 def options(patches, run, **changes):
     values = {"steps": 6, "batch": 4, "validate_every": 2, "config": ModelConfig(bands=4, **SMALL)} | changes
-    return TrainingOptions(data=(patches,), run=run, **values)
+    return RunSettings(data=(patches,), run=run, **values)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_mixed_band_counts_make_a_universal_network(patches, tmp_path):
     assert choose_bands(files, universal=False) is None
     assert choose_bands(files[:1], universal=False) == 4
     assert choose_bands(files[:1], universal=True) is None
-    chosen = TrainingOptions(
+    chosen = RunSettings(
         data=(patches, other), run=tmp_path / "run", steps=2, batch=4, config=ModelConfig(bands=None, **SMALL)
     )
     model, header = load_model(train_stage(chosen, 1))
@@ -229,7 +230,7 @@ def test_plain_network_trains_without_prior(patches, tmp_path):
 
 def test_init_starts_from_given_weights(patches, tmp_path):
     first = train_stage(options(patches, tmp_path / "first", steps=8, batch=8), 1)
-    again = train_stage(options(patches, tmp_path / "again", steps=1, rate=1e-9, init=first), 1)
+    again = train_stage(options(patches, tmp_path / "again", steps=1, rate=1e-7, init=first), 1)
     old, new = (weights_of(path) for path in (first, again))
     name = "network.stem.conv.weight"
     torch.testing.assert_close(new[name], old[name], rtol=1e-4, atol=1e-6)

@@ -15,9 +15,9 @@ from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError, Statistics
 from ksdiff_cli.models.ksdiff import KSDiff
 from ksdiff_cli.models.peers import PLRConfig
+from ksdiff_cli.options.training import read_setting
 from ksdiff_cli.patches.dataset import PatchFile
-from ksdiff_cli.training.options import TrainingOptions
-from ksdiff_cli.training.presets import PRESETS, apply, configure, read_setting, read_settings
+from ksdiff_cli.training.settings import PRESETS, RunSettings, apply, configure, read_settings
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_every_field_of_network_and_training_is_reached():
         "seed",
         "config",
     }  # options or the data say these
-    training = {each.name for each in fields(TrainingOptions)} - own
+    training = {each.name for each in fields(RunSettings)} - own
     settings = {f"network.{name}": 1 for name in network} | {f"training.{name}": 1 for name in training}
     found = apply("default", settings, ModelConfig())
     assert set(found.network) == network and set(found.training) == training
@@ -53,7 +53,7 @@ def test_presets_are_made_of_fields_that_there_are():
     for name in PRESETS:
         found = apply(name, {}, ModelConfig())
         assert set(found.network) <= {each.name for each in fields(ModelConfig)}
-        assert set(found.training) <= {each.name for each in fields(TrainingOptions)} | {"epochs"}
+        assert set(found.training) <= {each.name for each in fields(RunSettings)} | {"epochs"}
     assert apply("paper", {}, PLRConfig()).network == {}
 
 

@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from types import NoneType
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -28,6 +28,7 @@ from ksdiff_cli.options import (
     Option,
     Options,
     default_of,
+    kinds_of,
     options_of,
 )
 from ksdiff_cli.options.measuring import MeasureOptions
@@ -68,8 +69,8 @@ def complete_method(incomplete: str) -> list[str]:
 
 
 def option(panel: str, *names: str, help: str, **more: Any) -> Any:
-    """Return an option of a panel; see ``typer.Option`` for the rest."""
-    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+    """Return an option of a panel; see ``typer.Option`` for the rest. Square brackets of its help are no markup."""
+    return typer.Option(*names, help=help.replace("[", r"\["), rich_help_panel=panel, **more)
 
 
 def argument(*, help: str, metavar: str, **more: Any) -> Any:
@@ -151,14 +152,9 @@ def _names(name: str, one: Option) -> tuple[str, ...]:
 
 def _typer_option(name: str, each: Any, one: Option) -> Any:
     more = dict(one.more)
-    kinds = {part for part in get_args(each) if part is not NoneType} if _is_union(each) else {each}
-    if kinds <= {int, float}:
+    if set(kinds_of(each)) <= {int, float, NoneType}:
         more |= {"min": None if one.above else one.min, "max": one.max}
     return option(one.panel, *_names(name, one), help=one.help, metavar=one.metavar, **more)
-
-
-def _is_union(kind: Any) -> bool:
-    return get_origin(kind) in (Union, UnionType)
 
 
 def _chosen(kind: type[Options], given: dict[str, Any]) -> list[tuple[str, Any]]:

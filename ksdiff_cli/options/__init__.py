@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import wraps
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ksdiff_cli.checks import check_choice, check_number
 
@@ -69,22 +69,40 @@ class Options:
             KsdiffError: a value is none of its names, or out of its range.
         """
         for name, (kind, option) in options_of(type(self)).items():
-            value = getattr(self, name)
-            kinds = get_args(kind) if get_origin(kind) not in (None, Literal) else (kind,)
-            optional = NoneType in kinds
-            if value is None and optional:
-                continue
-            choices = next((each for each in kinds if get_origin(each) is Literal), None)
-            if choices is not None and not (set(kinds) - {choices, NoneType}):
-                check_choice(name, value, choices)
-            elif Path in kinds:
-                object.__setattr__(self, name, Path(value))
-            elif option.min is not None or option.max is not None:
-                least, most = (
-                    math.copysign(math.inf, sign) if end is None else end
-                    for sign, end in ((-1, option.min), (1, option.max))
-                )
-                check_number(name, value, least, most, whole=float not in kinds, above=option.above)
+            object.__setattr__(self, name, check_value(name, getattr(self, name), kind, option))
+
+
+def check_value(name: str, value: Any, kind: Any, option: Option) -> Any:
+    """Return a value of a field, a path given as text as a path.
+
+    Args:
+        name: what the person calls it.
+        value: what was given.
+        kind: the field's type; None will do where it says so.
+        option: the field's option, with its range.
+
+    Raises:
+        KsdiffError: it is none of the type's names, or out of range.
+    """
+    kinds = kinds_of(kind)
+    if value is None and NoneType in kinds:
+        return None
+    choices = next((each for each in kinds if get_origin(each) is Literal), None)
+    if choices is not None and not (set(kinds) - {choices, NoneType}):
+        check_choice(name, value, choices)
+    elif Path in kinds:
+        return Path(value)
+    elif option.min is not None or option.max is not None:
+        least, most = (
+            math.copysign(math.inf, sign) if end is None else end for sign, end in ((-1, option.min), (1, option.max))
+        )
+        check_number(name, value, least, most, whole=float not in kinds, above=option.above)
+    return value
+
+
+def kinds_of(kind: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the type itself."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def options_of(kind: type[Options]) -> dict[str, tuple[Any, Option]]:
@@ -109,25 +127,26 @@ def default_of(kind: type[Options], name: str) -> Any:
 def keywords(kind: type[Options]) -> Callable[[Callable[..., Returned]], Callable[..., Returned]]:
     """Let a function that takes ``options`` be called with the fields of ``kind`` as keywords instead, or besides.
 
-    Signature and docstring say so.
+    Signature and docstring say so. What the function takes by a field's name is its own.
     """
-    known = set(options_of(kind))
 
     def decorate(function: Callable[..., Returned]) -> Callable[..., Returned]:
+        own = [one for one in inspect.signature(function).parameters.values() if one.name != "options"]
+        known = {name: one for name, one in options_of(kind).items() if name not in {each.name for each in own}}
+
         @wraps(function)
         def call(*arguments: Any, options: Any = None, **given: Any) -> Returned:
-            chosen = {name: given.pop(name) for name in known & set(given)}
+            chosen = {name: given.pop(name) for name in known.keys() & given.keys()}
             options = kind(**chosen) if options is None else replace(options, **chosen)
             return function(*arguments, options=options, **given)
 
-        own = [one for one in inspect.signature(function).parameters.values() if one.name != "options"]
         made = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default_of(kind, name), annotation=each)
-            for name, (each, _) in options_of(kind).items()
+            for name, (each, _) in known.items()
         ]
         given = inspect.Parameter("options", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind | None)
         call.__signature__ = inspect.signature(function).replace(parameters=[*own, given, *made])  # type: ignore[attr-defined]
-        lines = [f"    {name}: {_sentence(option)}" for name, (_, option) in options_of(kind).items()]
+        lines = [f"    {name}: {_sentence(option)}" for name, (_, option) in known.items()]
         listed = "\n".join(["Keywords in place of ``options``:", *lines])
         call.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n{listed}\n"
         return call

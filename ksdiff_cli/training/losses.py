@@ -11,7 +11,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.models.contract import Inputs
 from ksdiff_cli.models.ksdiff import KSDiff, diffusion_loss, regression_loss
 from ksdiff_cli.models.peers.pixel_diffusion import PixelDiffusion
-from ksdiff_cli.training.options import Precision, Recipe
+from ksdiff_cli.options.training import Precision, Recipe
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Arithmetic:
 
 
 def choose_arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
-    """Return the arithmetic of a run; see :attr:`TrainingOptions.precision`."""
+    """Return the arithmetic of a run; see :attr:`RunSettings.precision`."""
     dtype = None
     if device.type == "cuda":
         auto = torch.bfloat16 if torch.cuda.is_bf16_supported() else None

@@ -1,10 +1,14 @@
 """The two training stages (paper sec. 3.1-3.2): patches in, checkpoints out; they can be killed and resumed."""
 
 import errno
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 from ksdiff_cli._version import __version__
@@ -18,25 +22,22 @@ from ksdiff_cli.patches.compact import use_compact
 from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.training.log import NAMES, Log, StepCallback, TrainingStep
-from ksdiff_cli.training.options import KEPT, TrainingOptions
 from ksdiff_cli.training.parallel import ALONE, Team
 from ksdiff_cli.training.run import Run
-from ksdiff_cli.training.stopper import Stopper
+from ksdiff_cli.training.settings import KEPT, RunSettings
 from ksdiff_cli.training.validation import IDLE, draw_pictures, measure_quality, validate
-
-__all__ = ["TrainingOptions", "check_output", "choose_bands", "hold_run", "is_done", "open_data", "train_stage"]
 
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST}
 _SAVE_SECONDS = 600  # between resume states where validations are further apart
 _LOOK = 20  # steps between looks at the loss on a GPU, which has to stop for each
 
 
-def _say_nothing(line: str) -> None:
+def say_nothing(line: str) -> None:
     """Take a note for people and drop it."""
 
 
 def check_output(
-    options: TrainingOptions, stage: Stage, inputs: Inputs | None = None, *, resume: bool, overwrite: bool
+    settings: RunSettings, stage: Stage, inputs: Inputs | None = None, *, resume: bool, overwrite: bool
 ) -> None:
     """Refuse to lose an earlier run, or what this one reads.
 
@@ -44,13 +45,13 @@ def check_output(
         KsdiffError: there is one, and neither ``resume`` nor ``overwrite`` says what to do with it; or a file to be
             written is one of the inputs, a folder or a symbolic link.
     """
-    done, state = options.file(stage), options.state(stage)
-    weights = [done, *_beside(options, stage)]
-    for path in (*weights, state, *(options.run / name for name in NAMES)):
-        if options.run.is_dir():
+    done, state = settings.file(stage), settings.state(stage)
+    weights = [done, *_beside(settings, stage)]
+    for path in (*weights, state, *(settings.run / name for name in NAMES)):
+        if settings.run.is_dir():
             check_place(path, inputs or Inputs(), overwrite=True)
-    if not overwrite and Log(options.run, options.name(stage)).is_foreign():
-        raise KsdiffError(f"{options.run}: has other {' or '.join(NAMES)}; choose another folder with -o")
+    if not overwrite and Log(settings.run, settings.name(stage)).is_foreign():
+        raise KsdiffError(f"{settings.run}: has other {' or '.join(NAMES)}; choose another folder with -o")
     if resume:
         return
     for path in weights:
@@ -61,32 +62,32 @@ def check_output(
     state.unlink(missing_ok=True)
 
 
-def _beside(options: TrainingOptions, stage: Stage) -> list[Path]:
+def _beside(settings: RunSettings, stage: Stage) -> list[Path]:
     """Return where a stage's best weights are or will be, and the checkpoints of it that are kept."""
-    kept = (options.run / KEPT).glob(f"{options.name(stage)}_*.safetensors")
-    return [options.best_file(stage), *sorted(kept)]
+    kept = (settings.run / KEPT).glob(f"{settings.name(stage)}_*.safetensors")
+    return [settings.best_file(stage), *sorted(kept)]
 
 
-def is_done(options: TrainingOptions, stage: Stage) -> bool:
+def is_done(settings: RunSettings, stage: Stage) -> bool:
     """Tell whether a run that is resumed had finished this stage already.
 
     Raises:
         KsdiffError: the stage's weights are there but come from other options, other patches or another stage 1.
         ModelError: they cannot be read.
     """
-    done = options.file(stage)
-    if options.state(stage).exists() or not done.exists():
+    done = settings.file(stage)
+    if settings.state(stage).exists() or not done.exists():
         return False
     training = read_header(done)["training"]
-    plain = options.plain() | _names(options)
-    if changed := options.changed(training, plain):
+    plain = settings.plain() | _names(settings)
+    if changed := settings.changed(training, plain):
         raise KsdiffError(
             f"{done}: was made with other values of {', '.join(changed)}; choose another folder with -o, or --overwrite"
         )
-    if training.get("patches") != [file.identity for file in open_data(options.data, options.valid)[0]]:
+    if training.get("patches") != [file.identity for file in open_data(settings.data, settings.valid)[0]]:
         raise KsdiffError(f"{done}: was made from other patches; choose another folder with -o, or --overwrite")
-    first = options.file(1)
-    if stage == 2 and not options.fine_tune and first.exists() and training.get("stage1") != weights_hash(first):
+    first = settings.file(1)
+    if stage == 2 and not settings.fine_tune and first.exists() and training.get("stage1") != weights_hash(first):
         raise KsdiffError(f"{done}: was made from another {first}; train --stage 2 --overwrite")
     return True
 
@@ -114,10 +115,10 @@ def hold_run(folder: Path, team: Team = ALONE) -> Iterator[None]:
 
 
 def train_stage(
-    options: TrainingOptions,
+    settings: RunSettings,
     stage: Stage,
     progress: ProgressCallback = silent,
-    note: Callable[[str], None] = _say_nothing,
+    note: Callable[[str], None] = say_nothing,
     team: Team = ALONE,
     again: str = "the same command with --resume goes on from here",
     listeners: Sequence[StepCallback] = (),
@@ -125,7 +126,7 @@ def train_stage(
     """Train one stage, or go on where a killed run of the same options stopped.
 
     Args:
-        options: the run.
+        settings: of the run.
         stage: 1 (PLFE1 + network, eq. 4) or 2 (PLFE2 + denoiser + network, eq. 10); 1 for pixel diffusion.
         progress: told every step, with the live loss.
         note: called with lines for people.
@@ -142,41 +143,41 @@ def train_stage(
             run folder that cannot be written to, or a stop that somebody asked for, after the resume state is written.
         ModelError: the weights cannot be written.
     """
-    train, valid = open_data(options.data, options.valid)
-    _compact(train, options, team, progress, note)
-    run = Run(options, stage, train, team)
+    train, valid = open_data(settings.data, settings.valid)
+    _compact(train, settings, team, progress, note)
+    run = Run(settings, stage, train, team)
     _check_sizes(train + valid, run)
-    begun = options.state(stage).exists()
+    begun = settings.state(stage).exists()
     if begun:
-        run.restore(options.state(stage))
-        note(f"going on at step {run.step} of {options.steps}")
+        run.restore(settings.state(stage))
+        note(f"going on at step {run.step} of {settings.steps}")
     team.wait()  # nobody writes before all have read
-    if not begun and team.leads and options.file(stage).exists():
-        run.save(options.state(stage))  # whoever resumes knows that the weights there are of an earlier run
+    if not begun and team.leads and settings.file(stage).exists():
+        run.save(settings.state(stage))  # whoever resumes knows that the weights there are of an earlier run
     if not begun and team.leads:
-        for path in _beside(options, stage):
+        for path in _beside(settings, stage):
             path.unlink(missing_ok=True)
     if not valid:
         note("no validation file beside the training data: validation is skipped; --valid names one")
     try:
         _loop(run, train, valid, progress, note, again, listeners)
         if team.leads:
-            _save(run, train, options.file(stage))
-            options.state(stage).unlink(missing_ok=True)
+            _save(run, train, settings.file(stage))
+            settings.state(stage).unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in _UNWRITABLE:  # HDF5's complaints of damaged data are such errors too
             raise
-        raise KsdiffError(f"{unwritable(options.run, error)}; make room there; {again}") from None
+        raise KsdiffError(f"{unwritable(settings.run, error)}; make room there; {again}") from None
     finally:
         for file in (*train, *valid):
             file.close()
     team.wait()  # the next stage reads this one's weights
-    return options.file(stage)
+    return settings.file(stage)
 
 
 def _compact(
     files: list[PatchFile],
-    options: TrainingOptions,
+    settings: RunSettings,
     team: Team,
     progress: ProgressCallback,
     note: Callable[[str], None],
@@ -187,14 +188,14 @@ def _compact(
             note(f"{file.path}: taken for {file.named_after.name} by its name")
         if file.fits_memory:
             continue
-        if options.cache is None:
+        if settings.cache is None:
             note(f"{file.path}: too large for memory, read as needed; --cache DIR keeps a compact copy for slow disks")
             continue
         if team.leads:
-            use_compact(file, options.cache, progress)
+            use_compact(file, settings.cache, progress)
         team.wait()
         if not team.leads:
-            use_compact(file, options.cache)
+            use_compact(file, settings.cache)
 
 
 def _loop(
@@ -207,55 +208,57 @@ def _loop(
     listeners: Sequence[StepCallback],
 ) -> None:
     """Train until the stage is over; validate, draw and save in between."""
-    options, team = run.options, run.team
-    log = Log(options.run, options.name(run.stage))
+    settings, team = run.settings, run.team
+    log = Log(settings.run, settings.name(run.stage))
     if team.leads:
         log.forget_after(run.step)
     started = saved = time.monotonic()
     before = run.elapsed
     every = 1 if run.device.type == "cpu" or listeners else _LOOK
-    with Stopper() as stopper, run.ahead() as batches:
+    with _Stopper() as stopper, run.ahead() as batches:
         while not run.finished:
             losses = run.advance(batches.get(run.step))
             run.elapsed, stop = team.agree(before + time.monotonic() - started, stopper.asked)
-            kept = options.keep_every is not None and run.step % options.keep_every == 0
-            due = run.step % options.validate_every == 0 or kept or run.finished
+            kept = settings.keep_every is not None and run.step % settings.keep_every == 0
+            due = run.step % settings.validate_every == 0 or kept or run.finished
             save = due or stop or time.monotonic() - saved > _SAVE_SECONDS
             if run.step % every == 0 or save:  # no state of lost weights is stored
                 run.look(losses)
-            scale = (run.step, options.steps) if options.time_limit is None else (round(1000 * run.part), 1000)
+            scale = (run.step, settings.steps) if settings.time_limit is None else (round(1000 * run.part), 1000)
             progress(*scale, f"loss {run.losses.get('loss', 0):.4f}")
             found = {}
             if due and team.leads:
                 found = _report(run, train, valid, log, note)
             if kept and team.leads:
-                _save(run, train, options.kept_file(run.stage, run.step), found)
+                _save(run, train, settings.kept_file(run.stage, run.step), found)
             if team.leads and listeners:
-                told = TrainingStep(options.name(run.stage), run.step, options.steps, run.rate, run.losses, found)
+                told = TrainingStep(settings.name(run.stage), run.step, settings.steps, run.rate, run.losses, found)
                 for listener in listeners:
                     listener(told)
             if team.leads and save:
-                run.save(options.state(run.stage))
+                run.save(settings.state(run.stage))
                 saved = time.monotonic()
             if stop and not run.finished:
                 if not team.leads:
                     raise SystemExit(1)
-                raise StoppedError(f"{options.name(run.stage)}: stopped at step {run.step} of {options.steps}; {again}")
+                raise StoppedError(
+                    f"{settings.name(run.stage)}: stopped at step {run.step} of {settings.steps}; {again}"
+                )
 
 
 def _report(
     run: Run, train: list[PatchFile], valid: list[PatchFile], log: Log, note: Callable[[str], None]
 ) -> dict[str, float]:
     """Validate, keep the weights if they are the best so far, and tell the log, the pictures and people."""
-    model, name, judge = run.averaged(), run.options.name(run.stage), run.options.best
+    model, name, judge = run.averaged(), run.settings.name(run.stage), run.settings.best
     found = validate(model, valid, run.device) | measure_quality(model, valid, run.device)
     log.add(run.step, {"seconds": round(run.elapsed, 1), **run.losses, **found})
-    draw_pictures(model, valid, run.device, run.options.run / "pictures", f"{name}_{run.step:06d}")
+    draw_pictures(model, valid, run.device, run.settings.run / "pictures", f"{name}_{run.step:06d}")
     words = [f"loss {run.losses['loss']:.4f}"]
     words += [f"{key} {found[key]:.4f}" for key in ("valid", "SAM", "ERGAS") if key in found]
     if judge in found and (run.best is None or found[judge] < run.best):
         run.best = found[judge]
-        _save(run, train, run.options.best_file(run.stage), found)
+        _save(run, train, run.settings.best_file(run.stage), found)
         words.append(f"the best {judge} so far")
     if "shuffle_cost" in found:
         words.append(f"another image's z costs {found['shuffle_cost']:+.2%}")
@@ -279,8 +282,8 @@ def _save(run: Run, train: list[PatchFile], path: Path, found: Mapping[str, floa
 def _facts(run: Run, train: list[PatchFile]) -> dict[str, Any]:
     """Gather what a reader needs to judge the weights."""
     facts = {
-        **run.options.plain(),
-        **_names(run.options),
+        **run.settings.plain(),
+        **_names(run.settings),
         "ksdiff_version": __version__,
         "losses": run.losses,
         "images": sum(map(len, train)),
@@ -289,12 +292,12 @@ def _facts(run: Run, train: list[PatchFile]) -> dict[str, Any]:
     return facts if run.origin is None else facts | {"stage1": run.origin}
 
 
-def _names(options: TrainingOptions) -> dict[str, Any]:
+def _names(settings: RunSettings) -> dict[str, Any]:
     """Return the inputs' names: weights travel, and the paths of one machine need not."""
     return {
-        "data": [path.name for path in options.data],
-        "valid": [path.name for path in options.valid],
-        "init": options.init and options.init.name,
+        "data": [path.name for path in settings.data],
+        "valid": [path.name for path in settings.valid],
+        "init": settings.init and settings.init.name,
     }
 
 
@@ -335,12 +338,6 @@ def _open_data(paths: tuple[Path, ...]) -> tuple[list[PatchFile], list[PatchFile
     return train, valid
 
 
-def choose_bands(files: list[PatchFile], universal: bool) -> int | None:
-    """Return the bands the network sees at once: the data's, or None for one shared by any number of bands."""
-    bands = {file.bands for file in files}
-    return None if universal or len(bands) > 1 else bands.pop()
-
-
 def _check_sizes(files: list[PatchFile], run: Run) -> None:
     multiple = run.model.multiple
     for file in files:
@@ -360,3 +357,26 @@ def _sensors(files: list[PatchFile]) -> dict[str, Any]:
     sensors = [file.sensor for file in files]
     names = sorted({str(sensor.get("name", "unknown")) for sensor in sensors})
     return sensors[0] if len(names) == 1 else {"name": "+".join(names)}
+
+
+class _Stopper:
+    """While it is open, a Ctrl-C or SIGTERM is only noted, for the end of the step; a second one ends the program."""
+
+    asked = False
+
+    def __enter__(self) -> "_Stopper":
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before or signal.SIG_DFL)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun hands a Ctrl-C on a second time
+            signal.signal(number, self._before[number] or signal.SIG_DFL)

@@ -24,8 +24,8 @@ import torch
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.patches.compact import use_compact
 from ksdiff_cli.patches.dataset import PatchFile
-from ksdiff_cli.training.options import TrainingOptions
 from ksdiff_cli.training.run import Run
+from ksdiff_cli.training.settings import RunSettings
 
 SIDE, RATIO = 64, 4
 SETTLE = 3  # steps that pay for memory and for choosing algorithms
@@ -52,7 +52,7 @@ def write_file(path, patches, bands):
 
 def make_run(options, file):
     config = ModelConfig(bands=options.bands, backbone=options.backbone, prior=False)
-    chosen = TrainingOptions(
+    chosen = RunSettings(
         data=(file.path,), run=options.folder, batch=options.batch, steps=10**6, device=options.device, config=config
     )
     return Run(chosen, 1, [file])

@@ -26,7 +26,8 @@ from ksdiff_cli.models.checkpoint import save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.ksdiff import KSDiff
 from ksdiff_cli.training.run import Run
-from ksdiff_cli.training.stages import TrainingOptions, open_data
+from ksdiff_cli.training.settings import RunSettings
+from ksdiff_cli.training.stages import open_data
 
 # What is trained: configuration, stage, share of the warm-up (1: PLFE2 and denoiser alone). One line adds a row.
 ROWS = {
@@ -55,7 +56,7 @@ def make_run(options, folder, row, bands):
     """The row's run at its first step; stage 2 starts from a stage 1 of random weights."""
     changes, stage, warm_up = ROWS[row]
     config = ModelConfig(bands=bands, **changes)
-    chosen = TrainingOptions(
+    chosen = RunSettings(
         data=(folder,),
         run=folder / row,
         steps=10**6,
