@@ -12,8 +12,7 @@ from ksdiff_cli.errors import KsdiffError
 
 if TYPE_CHECKING:
     from ksdiff_cli import metrics
-    from ksdiff_cli.api import measure, sharpen_array, sharpen_scene
-    from ksdiff_cli.api_learning import evaluate, prepare_patches, train
+    from ksdiff_cli.api import evaluate, measure, prepare_patches, sharpen_array, sharpen_scene, train
 
 __all__ = [
     "KsdiffError",
@@ -34,25 +33,15 @@ if not (_package / "models").is_dir() and (_package.parent / "models" / "ksdiff.
     __path__.append(str(_package.parent))
 
 
-_HOMES = {
-    "metrics": "metrics",
-    "measure": "api",
-    "sharpen_array": "api",
-    "sharpen_scene": "api",
-    "evaluate": "api_learning",
-    "prepare_patches": "api_learning",
-    "train": "api_learning",
-}
-
-
 def __getattr__(name: str) -> Any:
     """Fetch a public function when it is first asked for; ``metrics`` is the package of that name."""
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    home = import_module(f"{__name__}.{_HOMES[name]}")
-    return home if name == _HOMES[name] else getattr(home, name)
+    if name == "metrics":
+        return import_module(f"{__name__}.metrics")
+    return getattr(import_module(f"{__name__}.api"), name)
 
 
 def __dir__() -> list[str]:

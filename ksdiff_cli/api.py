@@ -3,7 +3,6 @@
 Imported as ``from ksdiff_cli import sharpen_scene, sharpen_array, prepare_patches, train, evaluate, measure``; nothing
 heavy is loaded before one of them is called. Every function refuses bad input with a :class:`ksdiff_cli.KsdiffError`
 (weights that do not fit with a :class:`ksdiff_cli.models.contract.ModelError`) whose message is one line for people.
-What has to do with patches and training stands in :mod:`ksdiff_cli.api_learning`.
 
 Metrics on arrays are not here: ``from ksdiff_cli import metrics`` is the package of them, with ``metrics.sam(truth,
 fused)``, ``metrics.measure_reduced`` and the others; a package that could be called as well would be two things under
@@ -11,18 +10,26 @@ one name. :func:`measure` is what the command ``ksdiff metrics`` does with files
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ksdiff_cli.options import keywords
-from ksdiff_cli.options.measuring import MeasureOptions
+from ksdiff_cli.options.measuring import EvaluateOptions, MeasureOptions
+from ksdiff_cli.options.patches import PatchOptions
 from ksdiff_cli.options.sharpening import ArrayOptions, SharpenOptions
+from ksdiff_cli.options.training import TrainOptions
 from ksdiff_cli.progress import ProgressCallback, silent
 
 if TYPE_CHECKING:
     from ksdiff_cli.evaluation.measured import Measurement
+    from ksdiff_cli.evaluation.results import Evaluation
+    from ksdiff_cli.models.config import ModelConfig
+    from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig
+    from ksdiff_cli.patches.prepare import Prepared
     from ksdiff_cli.sharpening.engine import Sharpened
+    from ksdiff_cli.training.log import StepCallback
 
 Name = str | PathLike[str]
 """A path; where it says so also anything else that GDAL opens, such as ``https://…`` or ``s3://…``."""
@@ -105,6 +112,91 @@ def sharpen_array(
     return sharpen_arrays(pan, ms, valid, nodata, options, progress, note)
 
 
+@keywords(PatchOptions)
+def prepare_patches(*scenes: Name, options: PatchOptions, progress: ProgressCallback = silent) -> "Prepared":
+    """Make training, validation, test and full-resolution patches from scenes by Wald's protocol.
+
+    The command is ``ksdiff prepare-data``.
+
+    Args:
+        scenes: folders with a PAN/MS pair or a product, folders of such folders, or HDF5 files of gt and pan tiles.
+        options: how.
+        progress: told how far it is.
+
+    Returns:
+        What came out: images and their side by file, windows left out by reason, notes.
+
+    Raises:
+        KsdiffError: no scene, scenes that do not go into one file, too small a scene, an output that exists, or a value
+            out of its range.
+    """
+    from ksdiff_cli.patches import prepare
+
+    return prepare.prepare_patches(replace(options, scenes=tuple(map(Path, scenes))), progress)
+
+
+@keywords(TrainOptions)
+def train(
+    *data: Name,
+    config: "ModelConfig | PixelConfig | None" = None,
+    options: TrainOptions,
+    on_step: "StepCallback | None" = None,
+    progress: ProgressCallback = silent,
+    note: Note = _drop,
+) -> list[Path]:
+    """Train KSDiff on patches, one stage or both; ``ksdiff train``. Needs torch and h5py, no rasterio.
+
+    Args:
+        data: folders made by :func:`prepare_patches`, folders of such folders, or PanCollection's ``train_*.h5``; none
+            stands for ``options.data``.
+        config: the network that settings and options change; its ``bands`` are replaced by those of the data. None
+            takes the defaults of ``options.model``.
+        options: how; ``stage`` may be a number. Its ``settings`` are values by name, ``{"width": 64, "network.steps":
+            1000}``, of the network's configuration and of :class:`~ksdiff_cli.training.settings.RunSettings`; options
+            of their own count over them.
+        on_step: called after every optimiser step with its :class:`~ksdiff_cli.training.log.TrainingStep`; what it
+            raises ends the run, which ``resume`` takes up again.
+        progress: told every step, with stage and loss.
+        note: called with lines for people, among them validations.
+
+    Returns:
+        The checkpoints, in the order of the stages.
+
+    Raises:
+        KsdiffError: nothing to train on, data that do not fit, no stage 1 for stage 2, an earlier run in ``output``,
+            one that works there now, or a value out of its range.
+        ModelError: weights or a configuration that cannot be used.
+    """
+    from ksdiff_cli.training import workflow
+
+    options = replace(options, data=tuple(map(Path, data))) if data else options
+    return workflow.train(options, config, on_step, progress, note)
+
+
+@keywords(EvaluateOptions)
+def evaluate(
+    *data: Name, options: EvaluateOptions, command: str = "ksdiff_cli.evaluate", progress: ProgressCallback = silent
+) -> "Evaluation":
+    """Compare methods over the images of patch files: quality, and time per image; ``ksdiff evaluate``.
+
+    Args:
+        data: files of :func:`prepare_patches` or PanCollection; a folder stands for its test.h5 (full: its full.h5).
+        options: how, and what is written.
+        command: what the page says it was made by.
+        progress: told after every image and method.
+
+    Returns:
+        Values by method and image: ``result.methods["gsa"].mean("ERGAS")``, ``result.to_dict()``.
+
+    Raises:
+        KsdiffError: no data, no such file, method, protocol, crop or prior, or images that do not suit the protocol.
+        ModelError: weights that cannot be used, or do not fit the images.
+    """
+    from ksdiff_cli.evaluation import compare
+
+    return compare.evaluate([Path(path) for path in data], options, command, progress)
+
+
 @keywords(MeasureOptions)
 def measure(
     fused: Name,
@@ -137,19 +229,18 @@ def measure(
     from ksdiff_cli.report import check_report, write_report
     from ksdiff_cli.view import is_installed, view_command
 
-    reference, pan, ms, sensor = options.reference, options.pan, options.ms, options.sensor
+    reference, pan, ms = options.reference, options.pan, options.ms
     page, claim = options.report, None if options.maps is None else map_claim(options.maps)
     if page is not None:
-        reads = find_inputs(str(name) for name in (fused, reference, pan, ms, sensor) if name is not None)
+        reads = find_inputs(str(name) for name in (fused, reference, pan, ms, options.sensor) if name is not None)
         check_report(page, claimed := options.overwrite or (claim is not None and claim.names(page)), reads)
-    more: dict[str, Any] = {"sensor": sensor, "maps": options.maps, "pictures": page is not None}
-    more |= {"overwrite": options.overwrite, "report": page, "progress": progress}
+    more: dict[str, Any] = {"options": options, "pictures": page is not None, "progress": progress}
     if reference is not None and pan is None and ms is None:
-        inputs, more["nodata"] = {"reference": reference}, options.nodata[1]
-        found = measure_against_reference(Path(fused), reference, ratio=options.ratio, crop=options.crop, **more)
+        inputs = {"reference": reference}
+        found = measure_against_reference(Path(fused), reference, **more)
     elif reference is None and pan is not None and ms is not None:
-        inputs, more["nodata"] = {"PAN": pan, "MS": ms}, options.nodata
-        found = measure_at_full_resolution(Path(fused), pan, ms, mtf=options.mtf, warp=options.warp, **more)
+        inputs = {"PAN": pan, "MS": ms}
+        found = measure_at_full_resolution(Path(fused), pan, ms, **more)
     else:
         raise KsdiffError(f"{fused}: give either a reference, or PAN and MS, to measure it against")
     if page is not None:

@@ -245,14 +245,12 @@ def test_nothing_given() -> None:
 def test_commands_offer_what_the_api_takes() -> None:
     from inspect import signature
 
-    from ksdiff_cli.checks import Dtype, Format, Geometry
+    from ksdiff_cli.checks import CropName, Dtype, Format, Geometry
     from ksdiff_cli.commands.evaluate import evaluate
     from ksdiff_cli.commands.prepare_data import prepare_data
     from ksdiff_cli.commands.sharpen import sharpen
     from ksdiff_cli.commands.train import train
-    from ksdiff_cli.evaluation.cases import Protocol
-    from ksdiff_cli.evaluation.prior import Prior
-    from ksdiff_cli.metrics import CropName
+    from ksdiff_cli.options.measuring import Prior, Protocol
     from ksdiff_cli.options.training import Precision, Recipe
 
     for command, name, choices in (

@@ -27,7 +27,7 @@ FLOORS = (
     ("training", "evaluation"),
     ("sharpening",),
     ("view",),
-    ("api", "api_learning"),
+    ("api",),
     ("commands",),
     ("main",),
 )
@@ -40,7 +40,7 @@ NO_RASTERIO = (
     "ksdiff_cli.patches.dataset",
     "ksdiff_cli.training.stages",
     "ksdiff_cli.training.batches",
-    "ksdiff_cli.api_learning",
+    "ksdiff_cli.api",
     "ksdiff_cli.commands.diagnosis",
     "ksdiff_cli.weights.check",
     "ksdiff_cli.models.ksdiff",

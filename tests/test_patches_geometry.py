@@ -27,7 +27,7 @@ def simulated(tmp_path_factory):
     def make(name: str, size: int) -> tuple[Path, np.ndarray, np.ndarray]:
         if name not in made:
             folder = tmp_path_factory.mktemp(name)
-            simulate_scene(folder / "scene", size, None, None, name, 3)
+            simulate_scene(folder / "scene", size=size, sensor=name, seed=3)
             images = []
             for file in ("pan", "ms"):
                 with rasterio.open(folder / "scene" / f"{file}.tif") as dataset:

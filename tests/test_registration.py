@@ -44,7 +44,7 @@ def grounds() -> Callable[..., Ground]:
     def make(size: int = 384, ratio: int = 4, sensor: str | None = "WV3") -> Ground:
         key = size, ratio, sensor
         if key not in drawn:
-            pan, _, truth = camera.simulate_arrays(size, None, ratio, sensor, 3)
+            pan, _, truth = camera.simulate_arrays(size, ratio=ratio, sensor=sensor, seed=3)
             drawn[key] = Ground(pan, truth.astype(np.float32))
         return drawn[key]
 

@@ -81,8 +81,8 @@ def degraded(truth: np.ndarray, gains: tuple[float, ...], ratio: int) -> np.ndar
 @pytest.mark.parametrize(("sensor", "ratio"), [("WV3", None), ("QB", None), ("L8", None), (None, 3), (None, 8)])
 def test_ms_is_degraded_truth_plus_noise(sensor: str | None, ratio: int | None) -> None:
     size = 240
-    scene = plan_scene(size, None, ratio, sensor, 11)
-    _, ms, truth = simulate_arrays(size, None, ratio, sensor, 11)
+    scene = plan_scene(size=size, ratio=ratio, sensor=sensor, seed=11)
+    _, ms, truth = simulate_arrays(size, ratio=ratio, sensor=sensor, seed=11)
     count = len(scene.spectra.names)
     expected = degraded(truth, scene.sensor.ms_gains(count), scene.ratio)
     inner = np.s_[:, 6:-6, 6:-6]
@@ -97,11 +97,11 @@ def test_ms_is_degraded_truth_plus_noise(sensor: str | None, ratio: int | None) 
 
 
 def test_pan_and_truth_are_the_world_through_the_pan_mtf() -> None:
-    scene = plan_scene(64, 4, 4, None, 2)
+    scene = plan_scene(size=64, bands=4, seed=2)
     side = pan_kernel(scene.sensor.mtf_pan)
     reach = len(side) - 1
     world = blur(draw(scene.world, -reach, -reach, 64 + 2 * reach, 64 + 2 * reach), side)
-    pan, _, truth = simulate_arrays(64, 4, 4, None, 2)
+    pan, _, truth = simulate_arrays(64, bands=4, seed=2)
     assert np.abs(np.clip(world[:4], 1, 2047) - truth).max() <= 0.5
     error = pan[0] - np.clip(world[4], 1, 2047)
     assert 0.3 < error.std() < 12
@@ -153,7 +153,7 @@ def test_files(tmp_path: Path) -> None:
     def report(done: int, total: int, note: str = "") -> None:
         seen.append((done, total))
 
-    simulate_scene(folder, 320, sensor="WV3", seed=4, block=256, progress=report)
+    simulate_scene(folder, size=320, sensor="WV3", seed=4, block=256, progress=report)
     assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
     assert [path.name for path in folder.parent.iterdir()] == ["scene"]
     assert seen == [(done, 4) for done in range(5)]
@@ -183,11 +183,11 @@ def test_the_folder_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run
 
 
 def test_same_bytes_and_overwrite(tmp_path: Path) -> None:
-    simulate_scene(tmp_path / "a", 64, seed=1)
-    simulate_scene(tmp_path / "b", 64, seed=2)
+    simulate_scene(tmp_path / "a", size=64, seed=1)
+    simulate_scene(tmp_path / "b", size=64, seed=2)
     with pytest.raises(KsdiffError, match=r"pan\.tif: exists already"):
-        simulate_scene(tmp_path / "b", 64, seed=1)
-    simulate_scene(tmp_path / "b", 64, seed=1, overwrite=True)
+        simulate_scene(tmp_path / "b", size=64, seed=1)
+    simulate_scene(tmp_path / "b", size=64, seed=1, overwrite=True)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
@@ -201,7 +201,7 @@ def test_failure_leaves_nothing(tmp_path: Path, failure: BaseException) -> None:
 
     expected = KsdiffError if isinstance(failure, OSError) else type(failure)
     with pytest.raises(expected):
-        simulate_scene(tmp_path / "deep" / "scene", 64, progress=stop)
+        simulate_scene(tmp_path / "deep" / "scene", size=64, progress=stop)
     assert not list(tmp_path.iterdir())
 
 
@@ -269,7 +269,7 @@ def test_shift_moves_ms_alone(shift: tuple[float, float]) -> None:
 def test_shift_leaves_no_trace_of_blocks(tmp_path: Path) -> None:
     whole, pieces = (simulate_arrays(192, seed=7, shift=(0.3, -1.6), block=b) for b in (512, 64))
     assert all(np.array_equal(a, b) for a, b in zip(whole, pieces, strict=True))
-    simulate_scene(tmp_path / "scene", 64, shift=(0.5, 0))
+    simulate_scene(tmp_path / "scene", size=64, shift=(0.5, 0))
     with rasterio.open(tmp_path / "scene" / "ms.tif") as file:
         assert file.tags()["SHIFT"] == "0.5 0 MS pixels"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ksdiff_cli.api_learning import train
+from ksdiff_cli.api import train
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.models.backbones import BACKBONES, takes_any_bands
 from ksdiff_cli.models.checkpoint import load_model, save_model, weights_hash

@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_training import SMALL, options, write_patches
 
-from ksdiff_cli.api_learning import train
+from ksdiff_cli.api import train
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.models.checkpoint import load_model
 from ksdiff_cli.models.config import ModelConfig

@@ -10,7 +10,7 @@ import torch
 from test_training import SMALL, lines_of, options, write_patches
 
 from ksdiff_cli import metrics
-from ksdiff_cli.api_learning import train
+from ksdiff_cli.api import train
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.models.checkpoint import load_model, read_header
 from ksdiff_cli.models.config import ModelConfig

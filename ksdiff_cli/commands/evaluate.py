@@ -4,12 +4,13 @@ import math
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ksdiff_cli.commands import options
+from ksdiff_cli.commands import options as typed
 from ksdiff_cli.commands.console import cell, note, print_json, print_table, progress, stdout
+from ksdiff_cli.options.measuring import EvaluateOptions
 
 if TYPE_CHECKING:
     from ksdiff_cli.evaluation.results import Evaluation
@@ -18,104 +19,19 @@ _COLUMNS = 7  # metrics of a table
 _SHIFTS = 20  # images whose shift is printed
 
 
+@typed.takes
 def evaluate(
     data: Annotated[
         list[Path],
-        options.argument(
+        typed.argument(
             metavar="DATA…",
             help="Files of prepare-data or PanCollection (.h5, .mat); a folder stands for its test.h5 (full: its "
             "full.h5).",
         ),
     ],
-    checkpoint: Annotated[
-        list[Path] | None,
-        options.option(
-            options.METHOD,
-            "--checkpoint",
-            metavar="FILE",
-            help="Weights to compare (.safetensors); may be repeated. Default: the shipped weights, ksdiff.",
-        ),
-    ] = None,
-    method: Annotated[
-        list[str] | None,
-        options.option(
-            options.METHOD,
-            "--method",
-            metavar="NAME",
-            autocompletion=options.complete_method,
-            help="Method to compare with, by name (ksdiff sharpen --help lists them); may be repeated. Default: all.",
-        ),
-    ] = None,
-    protocol: Annotated[
-        Literal["reduced", "full"],
-        options.option(
-            options.MEASURING,
-            "--protocol",
-            help="reduced: against the ground truth. full: against PAN and MS, without a truth.",
-        ),
-    ] = "reduced",
-    crop: Annotated[
-        Literal["full", "cut21", "cut30"] | None,
-        options.option(
-            options.MEASURING,
-            "--crop",
-            help="Reduced protocol: measure everything, or leave out a border of 21 or 30 px. Default: full.",
-        ),
-    ] = None,
-    sensor: options.SensorName = None,
-    prior: Annotated[
-        Literal["own", "shuffled", "mean", "zero", "true"],
-        options.option(
-            options.METHOD,
-            "--prior",
-            help="What networks get as z: their own, another image's, the mean of the others of the file, zeros, or "
-            "the truth's (stage-1 weights).",
-        ),
-    ] = "own",
-    scaling: Annotated[
-        Literal["image", "scene"],
-        options.option(
-            options.METHOD,
-            "--scaling",
-            help="What networks standardise by: each image by itself, as sharpen would were it the whole scene; or the "
-            "scene that a file states for it, else all images of the file together.",
-        ),
-    ] = "image",
-    draws: Annotated[
-        int,
-        options.option(
-            options.METHOD,
-            "--draws",
-            min=1,
-            metavar="N",
-            help="Draws of z_T; from 2 on the deviation over draws is shown for networks that have some.",
-        ),
-    ] = 1,
-    csv: Annotated[
-        Path | None,
-        options.option(
-            options.OUTPUT,
-            "--csv",
-            metavar="OUT.csv",
-            help="Write every method's values, one row an image. Default: no file.",
-        ),
-    ] = None,
-    latents: Annotated[
-        Path | None,
-        options.option(
-            options.OUTPUT,
-            "--latents",
-            metavar="OUT.png | OUT.npz",
-            help="Draw the prior's z of every image by what the image shows (the report has it too), or write it. "
-            "Default: no file.",
-        ),
-    ] = None,
-    report: options.ReportFile = None,
-    device: options.Device = "auto",
-    seed: options.Seed = 0,
-    overwrite: options.Overwrite = False,
-    quiet: options.Quiet = False,
-    as_json: options.Json = False,
+    options: EvaluateOptions,
+    quiet: typed.Quiet = False,
+    as_json: typed.Json = False,
 ) -> None:
     """Compare methods: quality on every image of test files, mean and deviation, and time per image.
 
@@ -123,41 +39,23 @@ def evaluate(
 
     Example: ksdiff evaluate patches/full.h5 --protocol full --method gsa --method bt-h
     """
-    if protocol == "full" and crop is not None:
+    if options.protocol == "full" and options.crop is not None:
         raise typer.BadParameter("--crop goes with --protocol reduced")
 
     from ksdiff_cli.process import wait_quietly
 
     wait_quietly()  # before torch is loaded
-    from ksdiff_cli import api_learning
+    from ksdiff_cli.evaluation import compare
 
     with progress("evaluate", quiet=quiet) as tell:
-        found = api_learning.evaluate(
-            *data,
-            methods=method or (),
-            checkpoints=checkpoint or (),
-            protocol=protocol,
-            crop=crop or "full",
-            sensor=sensor,
-            prior=prior,
-            scaling=scaling,
-            draws=draws,
-            csv=csv,
-            latents=latents,
-            report=report,
-            command=shlex.join(["ksdiff", *sys.argv[1:]]),
-            overwrite=overwrite,
-            device=device,
-            seed=seed,
-            progress=tell,
-        )
+        found = compare.evaluate(data, options, shlex.join(["ksdiff", *sys.argv[1:]]), tell)
     if as_json:
         print_json(found.to_dict())
     else:
         _print_table(found)
     for line in found.notes:
         note(line, quiet=quiet)
-    for path in (csv, latents, report):
+    for path in (options.csv, options.latents, options.report):
         if path is not None:
             note(f"written: {path}", quiet=quiet)
 

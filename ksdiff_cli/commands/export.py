@@ -10,7 +10,7 @@ from ksdiff_cli.commands.console import note, progress
 from ksdiff_cli.options.exporting import ExportOptions
 
 
-@typed.takes(ExportOptions)
+@typed.takes
 def export(
     checkpoint: Annotated[
         str,

@@ -5,22 +5,23 @@ from typing import Annotated, Any
 
 import typer
 
-from ksdiff_cli.commands import options
+from ksdiff_cli.commands import options as typed
 from ksdiff_cli.commands.console import print_json
 from ksdiff_cli.errors import printable
+from ksdiff_cli.options.shared import InfoOptions
 
 
+@typed.takes
 def info(
     path: Annotated[
         str,
-        options.argument(
+        typed.argument(
             metavar="FILE | SCENE | SENSOR",
             help="Raster, scene folder, .safetensors checkpoint, .h5 file, or a sensor (WV3, my.toml; sensors: all).",
         ),
     ],
-    sensor: options.SensorName = None,
-    src_nodata: options.SrcNodata = None,
-    json: options.Json = False,
+    options: InfoOptions,
+    json: typed.Json = False,
 ) -> None:
     """Print what a file holds: size, grids, CRS, bands; how PAN and MS lie on each other; a checkpoint's header.
 
@@ -30,7 +31,7 @@ def info(
     """
     from ksdiff_cli.commands.inspection import describe
 
-    facts = describe(path, sensor, options.read_nodata(src_nodata))
+    facts = describe(path, options.sensor, options.nodata)
     if json:
         print_json(facts)
         return

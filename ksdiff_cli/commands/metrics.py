@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ksdiff_cli.evaluation.measured import Measurement
 
 
-@typed.takes(MeasureOptions)
+@typed.takes
 def metrics(
     fused: Annotated[Path, typed.argument(metavar="FUSED", help="The sharpened raster to judge.")],
     options: MeasureOptions,

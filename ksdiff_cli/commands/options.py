@@ -3,13 +3,11 @@
 import inspect
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
-from ksdiff_cli.checks import MethodName
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.options import (
     ALIGNMENT,
@@ -31,16 +29,6 @@ from ksdiff_cli.options import (
     kinds_of,
     options_of,
 )
-from ksdiff_cli.options.measuring import MeasureOptions
-from ksdiff_cli.options.shared import (
-    HasDevice,
-    HasOverwrite,
-    HasSeed,
-    HasSensor,
-    HasSrcNodata,
-    HasThreads,
-    read_src_nodata,
-)
 
 __all__ = [
     "ALIGNMENT",
@@ -57,15 +45,9 @@ __all__ = [
     "TRAINING",
     "VIEWING",
     "argument",
-    "complete_method",
     "option",
     "takes",
 ]
-
-
-def complete_method(incomplete: str) -> list[str]:
-    """Return the methods whose names begin as typed, for the shell."""
-    return [name for name in get_args(MethodName) if name.startswith(incomplete)]
 
 
 def option(panel: str, *names: str, help: str, **more: Any) -> Any:
@@ -78,48 +60,32 @@ def argument(*, help: str, metavar: str, **more: Any) -> Any:
     return typer.Argument(help=help, metavar=metavar, show_default=False, **more)
 
 
-def typed(kind: type[Options], name: str) -> Any:
-    """Return a field of options as Typer's annotation, for commands that have no options object of their own."""
-    each, one = options_of(kind)[name]
-    return Annotated[one.typed or each, _typer_option(name, each, one)]
-
-
-def takes(kind: type[Options]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of a class: in place of its parameter ``options`` it gets one for each field.
+def takes(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in place of each parameter that is an :class:`Options` object, one for each field of it.
 
     Values that cannot be are bad usage: one line, exit code 2.
     """
+    own = inspect.signature(function).parameters.values()
+    kinds = {one.name: one.annotation for one in own if inspect.isclass(one.annotation)}
+    kinds = {name: kind for name, kind in kinds.items() if issubclass(kind, Options)}
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        @wraps(function)
-        def command(**given: Any) -> None:
+    @wraps(function)
+    def command(**given: Any) -> None:
+        made = {}
+        for name, kind in kinds.items():
             try:
-                options = kind(**{name: value for name, value in _chosen(kind, given) if value is not None})
+                made[name] = kind(**{key: value for key, value in _chosen(kind, given) if value is not None})
             except KsdiffError as error:
                 raise typer.BadParameter(_spelled(kind, str(error))) from None
-            function(options=options, **given)
+        function(**made, **given)
 
-        parameters = []
-        for one in inspect.signature(function).parameters.values():
-            parameters += _parameters(kind) if one.name == "options" else [_keyword(one)]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {one.name: one.annotation for one in parameters}
-        del command.__wrapped__
-        return command
-
-    return decorate
-
-
-def read_nodata(text: str | None) -> Any:
-    """Return what ``--src-nodata`` says of PAN and of MS.
-
-    Raises:
-        typer.BadParameter: it says nothing that is understood.
-    """
-    try:
-        return (None, None) if text is None else read_src_nodata(text)
-    except KsdiffError as error:
-        raise typer.BadParameter(str(error)) from None
+    parameters: list[inspect.Parameter] = []
+    for one in own:
+        parameters += _parameters(kinds[one.name]) if one.name in kinds else [_keyword(one)]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    del command.__wrapped__
+    return command
 
 
 def _keyword(one: inspect.Parameter) -> inspect.Parameter:
@@ -185,64 +151,5 @@ def _spelled(kind: type[Options], text: str) -> str:
     return f"{_names(first, options_of(kind)[first][1])[0]} {rest}"
 
 
-Seed = typed(HasSeed, "seed")
-Device = typed(HasDevice, "device")
-Threads = typed(HasThreads, "threads")
-SensorName = typed(HasSensor, "sensor")
-SrcNodata = typed(HasSrcNodata, "src_nodata")
-ReportFile = typed(MeasureOptions, "report")
-Overwrite = typed(HasOverwrite, "overwrite")
 Quiet = Annotated[bool, option(RUNNING, "--quiet", "-q", help="No progress and no notes on stderr.")]
 Json = Annotated[bool, option(OUTPUT, "--json", help="Print one JSON object on stdout instead of a table.")]
-Workers = Annotated[
-    int | None,
-    option(
-        CLUSTER,
-        "--workers",
-        metavar="N",
-        min=1,
-        help="Make windows in N processes on this machine, through Dask (pip install 'ksdiff[distributed]'). "
-        "Default: in this process.",
-    ),
-]
-Scheduler = Annotated[
-    str | None,
-    option(
-        CLUSTER,
-        "--scheduler",
-        metavar="URL",
-        help="Make windows by the workers of a Dask scheduler: tcp://host:8786, or the JSON file that it wrote. "
-        "They must see inputs and output under the paths given here. Default: in this process.",
-    ),
-]
-Tls = Annotated[
-    str | None,
-    option(
-        CLUSTER,
-        "--tls",
-        metavar="CA,CERT,KEY",
-        help="Encrypt and authenticate by these PEM files what goes to workers, of --workers or of a --scheduler "
-        "tls://host:8786; see docs/trust.md. Default: what Dask's own settings say; else neither.",
-    ),
-]
-Batch = Annotated[
-    Path | None,
-    option(
-        CLUSTER,
-        "--batch",
-        metavar="LIST.csv|DIR",
-        help="Many scenes: a folder of products, or a list with columns scene, or pan and ms, and if you like name and "
-        "sensor. -o is a folder then; a scene that fails does not stop the others; what is there already is kept. "
-        "Default: one scene, named by its files.",
-    ),
-]
-Mosaic = Annotated[
-    Path | None,
-    option(
-        CLUSTER,
-        "--mosaic",
-        metavar="FILE.vrt",
-        help="With --batch: a virtual raster that shows all outputs as one, the later ones on top; they must share one "
-        "grid. One that is there is replaced. Default: none.",
-    ),
-]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ksdiff_cli.patches.prepare import Forecast, Prepared
 
 
-@typed.takes(PatchOptions)
+@typed.takes
 def prepare_data(
     scenes: Annotated[
         list[Path],

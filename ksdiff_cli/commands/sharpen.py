@@ -10,7 +10,7 @@ import typer
 from ksdiff_cli.commands import options as typed
 from ksdiff_cli.commands.console import cell, note, print_json, print_table, progress, stdout
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.options.sharpening import SharpenOptions
+from ksdiff_cli.options.sharpening import SharpenCommand, SharpenOptions
 
 if TYPE_CHECKING:
     from ksdiff_cli.products import Found
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _MOST_ROWS = 200  # scenes of a batch that its table shows
 
 
-@typed.takes(SharpenOptions)
+@typed.takes
 def sharpen(
     output: Annotated[
         Path,
@@ -36,6 +36,7 @@ def sharpen(
         ),
     ],
     options: SharpenOptions,
+    command: SharpenCommand,
     inputs: Annotated[
         list[str] | None,
         typed.argument(
@@ -44,24 +45,6 @@ def sharpen(
             "guide the others; or a scene's folder or archive.",
         ),
     ] = None,
-    seam_report: Annotated[
-        bool,
-        typed.option(typed.CUTTING, "--seam-report", help="Say whether window borders show: 1 means that none does."),
-    ] = False,
-    view: Annotated[
-        bool,
-        typed.option(
-            typed.VIEWING,
-            "--view",
-            help="Look at PAN, MS and the result in a browser when it is there, until Ctrl-C; see ksdiff view. "
-            "Default: do not.",
-        ),
-    ] = False,
-    workers: typed.Workers = None,
-    scheduler: typed.Scheduler = None,
-    tls: typed.Tls = None,
-    batch: typed.Batch = None,
-    mosaic: typed.Mosaic = None,
     quiet: typed.Quiet = False,
     as_json: typed.Json = False,
 ) -> None:
@@ -79,32 +62,7 @@ def sharpen(
     Example: ksdiff sharpen --batch scenes.csv -o sharpened
     """
     inputs = inputs or []
-    if options.guide and (batch or not inputs):
-        raise typer.BadParameter("--guide names finer bands of one scene: name the coarser ones after it, no --batch")
-    if batch is None and not inputs:
-        raise typer.BadParameter("name PAN and MS, or a scene's folder; or many scenes with --batch")
-    if batch is not None and (inputs or options.quicklook or options.rgb or options.window or options.uncertainty):
-        raise typer.BadParameter(
-            "--batch names many scenes: leave out PAN, MS, SCENE, --quicklook, --rgb, --window and --uncertainty"
-        )
-    if batch is not None and view:
-        raise typer.BadParameter("--batch names many scenes: leave out --view")
-    if view:
-        from ksdiff_cli.view import check_installed
-
-        check_installed()
-    if as_json and batch is None:
-        raise typer.BadParameter("--json goes with --batch")
-    if mosaic and (batch is None or mosaic.suffix.lower() != ".vrt"):
-        raise typer.BadParameter("--mosaic names a .vrt, and goes with --batch")
-    if options.bounds_crs and not options.bounds:
-        raise typer.BadParameter("--bbox-crs goes with --bbox")
-    if options.window and options.bounds:
-        raise typer.BadParameter("--window and --bbox both choose a part: leave one out")
-    if workers and scheduler:
-        raise typer.BadParameter("--workers starts processes here, --scheduler uses those elsewhere: leave one out")
-    if tls and not (workers or scheduler):
-        raise typer.BadParameter("--tls goes with --workers or --scheduler")
+    _check(inputs, options, command, as_json=as_json)
     from ksdiff_cli.process import keep_freed_memory, wait_quietly
 
     keep_freed_memory()
@@ -113,13 +71,13 @@ def sharpen(
     from ksdiff_cli.sharpening.engine import job_folder
     from ksdiff_cli.sharpening.workflow import Workflow
 
-    reads = [str(name) for name in (batch, scheduler) if name is not None]
+    reads = [str(name) for name in (command.batch, command.scheduler) if name is not None]
     # a client may have no GPU, though its workers have
-    device = "auto" if scheduler and options.device != "cpu" else options.device
+    device = "auto" if command.scheduler and options.device != "cpu" else options.device
     workflow = Workflow(options, reads, device)
-    makers = _makers(workers, scheduler, options, tls)
-    if batch is not None:
-        _run_batch(batch, output, workflow, makers, mosaic, quiet=quiet, as_json=as_json)
+    makers = _makers(command, options)
+    if command.batch is not None:
+        _run_batch(command, output, workflow, makers, quiet=quiet, as_json=as_json)
         return
     workflow.check(output, [*options.guide, *inputs])
     scene = find_scene(inputs, options.sensor, options.guide)
@@ -130,15 +88,49 @@ def sharpen(
         if job_folder(output).exists():
             note(f"interrupted: the same command goes on from here ({job_folder(output)})", quiet=quiet)
         raise
-    each = " for each worker" if workers or scheduler else ""
-    _tell(made, each, seam_report=seam_report, quiet=quiet)
-    if view:
+    each = " for each worker" if command.workers or command.scheduler else ""
+    _tell(made, each, seam_report=command.seam_report, quiet=quiet)
+    if command.view:
         from ksdiff_cli.commands.view import show_until_closed
         from ksdiff_cli.options.viewing import ViewOptions
 
         shown = ViewOptions(sensor=options.sensor, src_nodata=options.src_nodata)
         results = [str(made.output), *([str(options.uncertainty)] if options.uncertainty else [])]
         show_until_closed([*inputs, *results], shown, quiet=quiet)
+
+
+def _check(inputs: Sequence[str], options: SharpenOptions, command: SharpenCommand, *, as_json: bool) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        typer.BadParameter: see above.
+    """
+    if options.guide and (command.batch or not inputs):
+        raise typer.BadParameter("--guide names finer bands of one scene: name the coarser ones after it, no --batch")
+    if command.batch is None and not inputs:
+        raise typer.BadParameter("name PAN and MS, or a scene's folder; or many scenes with --batch")
+    if command.batch is not None and (inputs or options.quicklook or options.rgb or options.window or options.uncertainty):
+        raise typer.BadParameter(
+            "--batch names many scenes: leave out PAN, MS, SCENE, --quicklook, --rgb, --window and --uncertainty"
+        )
+    if command.batch is not None and command.view:
+        raise typer.BadParameter("--batch names many scenes: leave out --view")
+    if command.view:
+        from ksdiff_cli.view import check_installed
+
+        check_installed()
+    if as_json and command.batch is None:
+        raise typer.BadParameter("--json goes with --batch")
+    if command.mosaic and (command.batch is None or command.mosaic.suffix.lower() != ".vrt"):
+        raise typer.BadParameter("--mosaic names a .vrt, and goes with --batch")
+    if options.bounds_crs and not options.bounds:
+        raise typer.BadParameter("--bbox-crs goes with --bbox")
+    if options.window and options.bounds:
+        raise typer.BadParameter("--window and --bbox both choose a part: leave one out")
+    if command.workers and command.scheduler:
+        raise typer.BadParameter("--workers starts processes here, --scheduler uses those elsewhere: leave one out")
+    if command.tls and not (command.workers or command.scheduler):
+        raise typer.BadParameter("--tls goes with --workers or --scheduler")
 
 
 def _tell(made: "Sharpened", each: str, *, seam_report: bool, quiet: bool) -> None:
@@ -165,11 +157,10 @@ def _tell(made: "Sharpened", each: str, *, seam_report: bool, quiet: bool) -> No
 
 
 def _run_batch(
-    place: Path,
+    command: SharpenCommand,
     folder: Path,
     workflow: "Workflow",
     makers: "AbstractContextManager[Maker]",
-    mosaic: Path | None,
     *,
     quiet: bool,
     as_json: bool,
@@ -178,7 +169,9 @@ def _run_batch(
     from ksdiff_cli.output.vrt import write_vrt
     from ksdiff_cli.sharpening.batch import SUMMARY, BatchInputs, check_mosaic, read_sources, run_batch, summarise
 
-    sources = read_sources(place, workflow.options.sensor, folder)
+    assert command.batch is not None
+    mosaic = command.mosaic
+    sources = read_sources(command.batch, workflow.options.sensor, folder)
     suffix = ".vrt" if workflow.options.format == "VRT" else ".tif"
     reads = BatchInputs(sources, workflow.reads)
     if mosaic:
@@ -237,15 +230,13 @@ def _print_outcomes(outcomes: "Sequence[Outcome]", summary: Path) -> None:
         stdout.print(f"and {len(outcomes) - len(shown)} more, see {summary}", markup=False, soft_wrap=True)
 
 
-def _makers(
-    workers: int | None, scheduler: str | None, options: SharpenOptions, tls: str | None
-) -> "AbstractContextManager[Maker]":
+def _makers(command: SharpenCommand, options: SharpenOptions) -> "AbstractContextManager[Maker]":
     """Return who makes windows: this process, others on this machine, or those of a scheduler."""
-    if workers or scheduler:
+    if command.workers or command.scheduler:
         from ksdiff_cli.sharpening.distributed import open_workers
 
-        keys = tls.split(",") if tls else None
-        return open_workers(workers, scheduler, options.device, options.threads, keys)
+        keys = command.tls.split(",") if command.tls else None
+        return open_workers(command.workers, command.scheduler, options.device, options.threads, keys)
     from ksdiff_cli.sharpening.pipeline import make_windows
 
     return nullcontext(make_windows)

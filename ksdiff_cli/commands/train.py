@@ -10,7 +10,7 @@ from ksdiff_cli.errors import printable
 from ksdiff_cli.options.training import TrainOptions
 
 
-@typed.takes(TrainOptions)
+@typed.takes
 def train(options: TrainOptions, quiet: typed.Quiet = False) -> None:
     """Train KSDiff on patches: stage 1, stage 2 or both.
 

@@ -8,7 +8,7 @@ from ksdiff_cli.commands.console import note, stdout
 from ksdiff_cli.options.viewing import ViewOptions
 
 
-@typed.takes(ViewOptions)
+@typed.takes
 def view(
     inputs: Annotated[
         list[str],

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -15,12 +14,11 @@ from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.grids import GridMap, corner_aligned
 from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.numerics.toolbox import is_power_of_two
+from ksdiff_cli.options.measuring import Protocol, Scaling
 from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.raster.pair import ObservedTile, Tile
 from ksdiff_cli.sensors import Sensor, find_sensor
 
-Protocol = Literal["reduced", "full"]
-Scaling = Literal["image", "scene"]
 SCALINGS: dict[Scaling, str] = {"image": "each image by itself", "scene": "the scenes that the files state"}
 """The statistics by which networks standardise their input: those of the image, as ``sharpen`` would take them were it
 the whole scene; or those of the scenes that the images were cut from, if the file states them, else of all together."""

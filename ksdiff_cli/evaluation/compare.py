@@ -1,7 +1,9 @@
 """Comparing methods over the images of patch files: quality by reduced or full resolution metrics, time per image."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,20 +12,28 @@ import numpy as np
 
 from ksdiff_cli._version import __version__
 from ksdiff_cli.classical import METHODS
-from ksdiff_cli.evaluation.cases import SCALINGS, Case, Image, Protocol, Scaling, make_case
-from ksdiff_cli.evaluation.latents import collect_latents
-from ksdiff_cli.evaluation.prior import Prior, check_prior, gather_latents, name_with
-from ksdiff_cli.evaluation.results import Evaluation, MethodResult, image_name
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.evaluation.cases import SCALINGS, Case, Image, make_case, open_files
+from ksdiff_cli.evaluation.latents import SUFFIXES, collect_latents
+from ksdiff_cli.evaluation.prior import check_prior, gather_latents, name_with
+from ksdiff_cli.evaluation.results import Evaluation, MethodResult, image_name, write_csv
+from ksdiff_cli.files.content import identify
+from ksdiff_cli.files.names import Inputs, check_place
+from ksdiff_cli.files.workdir import Claim
 from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.classical import Network, make_fuser
 from ksdiff_cli.metrics import SOFTNESS, Shifts
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.moments import SceneStatistics
+from ksdiff_cli.options import keywords
+from ksdiff_cli.options.measuring import EvaluateOptions, Prior
 from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.pair import Tile
-from ksdiff_cli.report import Example, rgb_bands
-from ksdiff_cli.sensors import Sensor, find_sensor
+from ksdiff_cli.report import Example, check_report, rgb_bands, write_report
+from ksdiff_cli.sensors import find_sensor
+
+_EXAMPLES = 3  # images shown in a report; its pictures grow with them
 
 
 def make_fusers(
@@ -60,19 +70,64 @@ def make_fusers(
     return fusers
 
 
+def evaluate(data: Sequence[Path], options: EvaluateOptions, command: str, progress: ProgressCallback) -> Evaluation:
+    """Compare methods over patch files; see :func:`ksdiff_cli.evaluate`."""
+    if not data:
+        raise KsdiffError("no data: name patch files, or folders that prepare-data made")
+    files = open_files(list(data), options.protocol)
+    reads = [options.sensor] if isinstance(options.sensor, str) else []
+    inputs = Inputs([*(file.path for file in files), *map(str, options.checkpoints), *reads])
+    claim, claimed = _claim(options, inputs)
+    fusers = make_fusers(list(options.methods), list(options.checkpoints), options.device, options.seed, options.prior)
+    keep = 0 if options.report is None else _EXAMPLES
+    found = evaluate_files(files, fusers, progress, options=options, keep=keep)
+    with claim or nullcontext():
+        if claim is not None:
+            claim.make(*claimed)
+        if options.csv is not None:
+            write_csv(found, options.csv)
+        if options.latents is not None and found.latents is not None:
+            found.latents.save(options.latents)
+        if options.report is not None:
+            write_report(found.to_report(command), options.report, claimed[options.report])
+        if claim is not None:
+            claim.drop()
+    return found
+
+
+def _claim(options: EvaluateOptions, inputs: Inputs) -> tuple[Claim | None, Mapping[Path, bool]]:
+    """Check the places of what is to be written.
+
+    Returns:
+        The claim on them where they are several, and for each whether what is there may be replaced.
+    """
+    pages = [path for path in (options.csv, options.latents, options.report) if path is not None]
+    crop = options.crop or "full"
+    how = [*options.methods, options.protocol, crop, options.sensor, options.prior, options.seed, options.scaling]
+    facts = json.dumps([[str(one) for one in (*how, options.draws)], identify(inputs.files)])
+    claim = Claim(pages[0].with_name(f".{pages[0].name}.begun"), facts) if len(pages) > 1 else None
+    claimed = {page: options.overwrite or (claim is not None and claim.owns(page)) for page in pages}
+    if options.report is not None:
+        check_report(options.report, claimed[options.report], inputs)
+    for path in (options.csv, options.latents):
+        if path is not None:
+            check_place(path, inputs, claimed[path])
+    if options.latents is not None and options.latents.suffix.lower() not in SUFFIXES:
+        known = " or ".join(SUFFIXES)
+        raise KsdiffError(f"{options.latents}: latents are a picture or arrays; let the name end in {known}")
+    if len({page.resolve() for page in pages}) < len(pages):
+        raise KsdiffError(f"{pages[0]}: cannot hold two outputs; name a file for each")
+    return claim, claimed
+
+
+@keywords(EvaluateOptions)
 def evaluate_files(
     files: Sequence[PatchFile],
     fusers: Mapping[str, Fuser],
     progress: ProgressCallback = silent,
     *,
-    protocol: Protocol = "reduced",
-    sensor: Sensor | None = None,
-    crop: str = "full",
+    options: EvaluateOptions,
     keep: int = 0,
-    prior: Prior = "own",
-    scaling: Scaling = "image",
-    draws: int = 1,
-    latents: bool = False,
 ) -> Evaluation:
     """Fuse every image by every method and measure it.
 
@@ -84,15 +139,9 @@ def evaluate_files(
         files: with ground truth for the reduced protocol.
         fusers: by name.
         progress: told after every image and method.
-        protocol: ``reduced`` (against gt) or ``full`` (against PAN and MS).
-        sensor: takes the place of what the files state; see :func:`ksdiff_cli.evaluation.cases.make_case`.
-        crop: see :func:`ksdiff_cli.metrics.crop_slices`.
+        options: how. Unless ``prior`` is ``own``, the time per image leaves out how z is made; of several ``draws`` the
+            values are those of the first.
         keep: number of images, spread over all, whose pixels are kept as examples.
-        prior: whose z networks use; see :func:`ksdiff_cli.evaluation.prior.gather_latents`. Unless it is ``own``, the
-            time per image leaves out how z is made.
-        scaling: see :class:`ksdiff_cli.evaluation.cases.Case`.
-        draws: of z_T, of networks that draw it and use their own z; the values are those of the first.
-        latents: also make the z of every image, see :class:`ksdiff_cli.evaluation.latents.Latents`.
 
     Returns:
         Values by method and image, all metrics of :data:`ksdiff_cli.metrics.REDUCED` or, at full resolution, those of
@@ -105,15 +154,17 @@ def evaluate_files(
     for file in files:
         for fuser in fusers.values():
             fuser.check(file.bands, file.ratio)
-    cases = [make_case(file, protocol, sensor, crop, scaling) for file in files]
+    protocol, crop, sensor = options.protocol, options.crop or "full", options.sensor
+    known = find_sensor(sensor) if isinstance(sensor, str) else sensor
+    cases = [make_case(file, protocol, known, crop, options.scaling) for file in files]
     images = [(str(case.file.path), index) for case in cases for index in range(len(case.file))]
     outcome = Evaluation(protocol, crop, images, {name: MethodResult() for name in fusers})
     outcome.facts = _facts(cases, fusers)
     notes: dict[str, None] = dict.fromkeys(note for case in cases for note in case.notes)
     notes |= {SOFTNESS: None} if protocol == "full" else {}
-    if latents:
+    if options.latents is not None:
         outcome.latents = collect_latents(fusers, cases)
-    bound = _bind_all(cases, fusers, prior, notes)
+    bound = _bind_all(cases, fusers, options.prior, notes)
     kept = set(np.linspace(0, len(images) - 1, min(keep, len(images))).round().astype(int).tolist())
     number = 0
     for case, steps in zip(cases, bound, strict=True):
@@ -133,7 +184,7 @@ def evaluate_files(
                 values, remarks = case.measure(image, fused, shifts)
                 outcome.methods[name].add(values, seconds)
                 notes |= dict.fromkeys(remarks)
-                for draw, other in enumerate(_draw(fusers[name], fuse, image, fused, draws)):
+                for draw, other in enumerate(_draw(fusers[name], fuse, image, fused, options.draws)):
                     outcome.methods[name].add_draw(draw, case.measure(image, other, shifts)[0])
                 if number in kept:
                     pictures[name] = fused.astype(np.float32)

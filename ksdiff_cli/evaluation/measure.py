@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import rasterio
 
-from ksdiff_cli.checks import Mtf, Nodata
+from ksdiff_cli.checks import Nodata
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation.examples import Overview, View, choose_bands
-from ksdiff_cli.evaluation.maps import Maps, open_maps, plan_maps
+from ksdiff_cli.evaluation.maps import MapPlan, Maps, open_maps, plan_maps
 from ksdiff_cli.evaluation.measured import Measurement
 from ksdiff_cli.evaluation.reprojection import find_band_shifts, ms_blocks, read_reprojected
 from ksdiff_cli.evaluation.sources import (
@@ -24,12 +24,15 @@ from ksdiff_cli.evaluation.sources import (
     compare_names,
     compare_units,
 )
+from ksdiff_cli.files.names import Inputs
 from ksdiff_cli.metrics import SOFTNESS, FullGatherer, Gatherer, Settings, crop_slices, guess_peak
 from ksdiff_cli.metrics.blocks import CELL, Block, Metric, Span, make_block, split
 from ksdiff_cli.metrics.q2n import Q2n
 from ksdiff_cli.numerics.camera import Kernel
 from ksdiff_cli.numerics.grids import Axis
 from ksdiff_cli.numerics.toolbox import is_power_of_two
+from ksdiff_cli.options import keywords
+from ksdiff_cli.options.measuring import MeasureOptions
 from ksdiff_cli.products.scene_files import find_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.camera import ms_camera
@@ -45,18 +48,13 @@ _OFF_GRID = 0.05
 """Largest misfit, in PAN pixels, of MS pixels that are taken to lie exactly on PAN's."""
 
 
+@keywords(MeasureOptions)
 def measure_against_reference(
     fused: Path,
     reference: Path,
     *,
-    ratio: float | None = None,
-    sensor: str | None = None,
-    crop: str = "full",
-    nodata: Nodata = None,
-    maps: Path | None = None,
+    options: MeasureOptions,
     pictures: bool = False,
-    overwrite: bool = False,
-    report: Path | None = None,
     progress: ProgressCallback = silent,
 ) -> Measurement:
     """Measure a raster against a reference raster, in bounded memory.
@@ -64,24 +62,20 @@ def measure_against_reference(
     Args:
         fused: the raster to judge.
         reference: the truth, same bands and pixel grid; its extent may differ.
-        ratio: PAN pixels per MS pixel, for ERGAS; ``None`` takes the sensor's, or 4.
-        sensor: short name; its bit depth gives the peak of PSNR and SSIM, else the reference's largest value does.
-        crop: ``full``, ``cut21`` or ``cut30``.
-        nodata: what means "no data" in both.
-        maps: folder for ``sam.tif`` and ``q2n.tif``; ``None`` for no maps.
+        options: how; the sensor's bit depth gives the peak of PSNR and SSIM, else the reference's largest value does.
+            ``report`` is a page that the caller writes, see :func:`ksdiff_cli.evaluation.maps.plan_maps`.
         pictures: keep an overview and a few windows as examples for a report.
-        overwrite: replace existing maps.
-        report: page that the caller writes of the result, see :func:`ksdiff_cli.evaluation.maps.plan_maps`.
         progress: told the blocks done.
 
     Raises:
         KsdiffError: a file is missing or no raster, band counts, CRS or pixel grids differ, there is no overlap, no
             valid pixel, or a map exists.
     """
+    sensor, crop, nodata = options.sensor, options.crop, options.nodata[1]
     known = find_sensor(sensor) if sensor else None
-    ratio = ratio or (known.ratio if known else 4)
+    ratio = options.ratio or (known.ratio if known else 4)
     inputs = find_inputs([fused, reference, *([sensor] if sensor else [])])
-    plan = plan_maps(maps, ("sam", "q2n"), inputs, [ratio, sensor, crop, repr(nodata)], overwrite, report)
+    plan = _plan_maps(options, ("sam", "q2n"), inputs, [ratio, sensor, crop, repr(nodata)])
     with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), open_raster(reference) as first, open_raster(fused) as second:
         truth, judged, notes = _common_areas(first, second, crop, nodata)
         peak = float(2**known.bits - 1) if known else _find_peak(truth)
@@ -116,19 +110,14 @@ def measure_against_reference(
     return found
 
 
+@keywords(MeasureOptions)
 def measure_at_full_resolution(
     fused: Path,
     pan: Path,
     ms: Path,
     *,
-    sensor: str | None = None,
-    mtf: Mtf = "sensor",
-    warp: bool = False,
-    nodata: tuple[Nodata, Nodata] = (None, None),
-    maps: Path | None = None,
+    options: MeasureOptions,
     pictures: bool = False,
-    overwrite: bool = False,
-    report: Path | None = None,
     progress: ProgressCallback = silent,
 ) -> Measurement:
     """Measure a sharpened raster against the PAN and MS that it was made from, in bounded memory.
@@ -140,24 +129,20 @@ def measure_at_full_resolution(
         fused: the raster to judge, on PAN's grid; its extent may differ.
         pan: the panchromatic raster.
         ms: the multispectral raster, same bands as ``fused``.
-        sensor: short name, for its MTF gains; ``None`` takes 0.3 for every band.
-        mtf: whose camera R-Q2n, R-ERGAS, R-SAM, RQNR and D_lambda_align look through: "sensor" by its gains, "scene" as
-            it is found in PAN and MS; the other figures take the gains, as the reference toolbox does.
-        warp: warp MS to PAN's grid where its CRS differs or it is rotated against PAN.
-        nodata: what means "no data" in PAN, and in MS and the fused image.
-        maps: folder for ``q2n_d_lambda.tif``; ``None`` for no map.
+        options: how. ``mtf`` says whose camera R-Q2n, R-ERGAS, R-SAM, RQNR and D_lambda_align look through; the other
+            figures take the sensor's gains, 0.3 without one, as the reference toolbox does. ``report`` is a page that
+            the caller writes, see :func:`ksdiff_cli.evaluation.maps.plan_maps`.
         pictures: keep an overview and a few windows as examples for a report.
-        overwrite: replace an existing map.
-        report: page that the caller writes of the result, see :func:`ksdiff_cli.evaluation.maps.plan_maps`.
         progress: told the blocks done.
 
     Raises:
         KsdiffError: a file is missing or no raster, band counts, CRS or pixel grids differ, the overlap is under 32
             pixels, no valid pixel, or the map exists.
     """
+    sensor, mtf, warp, nodata = options.sensor, options.mtf, options.warp, options.nodata
     known = find_sensor(sensor)
     inputs = find_inputs([fused, pan, ms, *([sensor] if sensor else [])])
-    plan = plan_maps(maps, ("q2n_d_lambda",), inputs, [sensor, warp, repr(nodata), mtf], overwrite, report)
+    plan = _plan_maps(options, ("q2n_d_lambda",), inputs, [sensor, warp, repr(nodata), mtf])
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE))
         dataset = stack.enter_context(open_raster(fused))
@@ -189,6 +174,10 @@ def measure_at_full_resolution(
             )
         found.maps = list(writer.paths.values())
     return found
+
+
+def _plan_maps(options: MeasureOptions, names: tuple[str, ...], inputs: Inputs, facts: Sequence[object]) -> MapPlan:
+    return plan_maps(options.maps, names, inputs, facts, options.overwrite, options.report)
 
 
 def _gather_full(

@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation.cases import Case
 from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.classical import Network
+from ksdiff_cli.options.measuring import Prior
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Prior = Literal["own", "shuffled", "mean", "zero", "true"]
 
 
 def name_with(name: str, prior: Prior) -> str:

@@ -73,7 +73,7 @@ class Options:
 
 
 def check_value(name: str, value: Any, kind: Any, option: Option) -> Any:
-    """Return a value of a field, a path given as text as a path.
+    """Return a value of a field; texts that stand for paths as paths.
 
     Args:
         name: what the person calls it.
@@ -92,6 +92,8 @@ def check_value(name: str, value: Any, kind: Any, option: Option) -> Any:
         check_choice(name, value, choices)
     elif Path in kinds:
         return Path(value)
+    elif kind == tuple[Path, ...]:
+        return tuple(map(Path, value))
     elif option.min is not None or option.max is not None:
         least, most = (
             math.copysign(math.inf, sign) if end is None else end for sign, end in ((-1, option.min), (1, option.max))

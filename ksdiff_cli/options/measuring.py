@@ -1,12 +1,31 @@
-"""Options of measuring a raster."""
+"""Options of measuring: a raster, or methods over test files."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from ksdiff_cli.checks import CropName, Mtf
-from ksdiff_cli.options import INPUTS, MEASURING, OUTPUT, Option
-from ksdiff_cli.options.shared import HasOverwrite, HasSensor, HasSrcNodata, HasWarp
+from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.options import INPUTS, MEASURING, METHOD, OUTPUT, Option, Options
+from ksdiff_cli.options.shared import (
+    SENSOR,
+    HasDevice,
+    HasOverwrite,
+    HasSeed,
+    HasSensor,
+    HasSrcNodata,
+    HasWarp,
+    complete_method,
+)
+from ksdiff_cli.sensors import Sensor
+
+Protocol = Literal["reduced", "full"]
+"""Against the truth, or against PAN and MS."""
+Prior = Literal["own", "shuffled", "mean", "zero", "true"]
+"""Whose z networks use; see :mod:`ksdiff_cli.evaluation.prior`."""
+Scaling = Literal["image", "scene"]
+"""See :data:`ksdiff_cli.evaluation.cases.SCALINGS`."""
+REPORT = Option(OUTPUT, "Write a page with tables, pictures and error maps. Default: no page.", metavar="OUT.html")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +80,100 @@ class MeasureOptions(HasOverwrite, HasWarp, HasSrcNodata, HasSensor):
             metavar="DIR",
         ),
     ] = None
-    report: Annotated[
-        Path | None,
-        Option(OUTPUT, "Write a page with tables, pictures and error maps. Default: no page.", metavar="OUT.html"),
+    report: Annotated[Path | None, REPORT] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared(Options):
+    """What is compared, and how it is measured."""
+
+    checkpoints: Annotated[
+        tuple[Path, ...],
+        Option(
+            METHOD,
+            "Weights to compare (.safetensors); may be repeated. Default: the shipped weights, ksdiff.",
+            names=("--checkpoint",),
+            metavar="FILE",
+            typed=list[Path] | None,
+            read=tuple,
+        ),
+    ] = ()
+    methods: Annotated[
+        tuple[str, ...],
+        Option(
+            METHOD,
+            "Method to compare with, by name (ksdiff sharpen --help lists them); may be repeated. Default: all.",
+            names=("--method",),
+            metavar="NAME",
+            typed=list[str] | None,
+            read=tuple,
+            more={"autocompletion": complete_method},
+        ),
+    ] = ()
+    protocol: Annotated[
+        Protocol,
+        Option(MEASURING, "reduced: against the ground truth. full: against PAN and MS, without a truth."),
+    ] = "reduced"
+    crop: Annotated[
+        CropName | None,
+        Option(
+            MEASURING,
+            "Reduced protocol: measure everything, or leave out a border of 21 or 30 px. Default: full.",
+        ),
     ] = None
+    prior: Annotated[
+        Prior,
+        Option(
+            METHOD,
+            "What networks get as z: their own, another image's, the mean of the others of the file, zeros, or the "
+            "truth's (stage-1 weights).",
+        ),
+    ] = "own"
+    scaling: Annotated[
+        Scaling,
+        Option(
+            METHOD,
+            "What networks standardise by: each image by itself, as sharpen would were it the whole scene; or the "
+            "scene that a file states for it, else all images of the file together.",
+        ),
+    ] = "image"
+    draws: Annotated[
+        int,
+        Option(
+            METHOD,
+            "Draws of z_T; from 2 on the deviation over draws is shown for networks that have some.",
+            metavar="N",
+            min=1,
+        ),
+    ] = 1
+    sensor: Annotated[str | Sensor | None, SENSOR] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written(Options):
+    """What is written of a comparison."""
+
+    csv: Annotated[
+        Path | None,
+        Option(OUTPUT, "Write every method's values, one row an image. Default: no file.", metavar="OUT.csv"),
+    ] = None
+    latents: Annotated[
+        Path | None,
+        Option(
+            OUTPUT,
+            "Draw the prior's z of every image by what the image shows (the report has it too), or write it. "
+            "Default: no file.",
+            metavar="OUT.png | OUT.npz",
+        ),
+    ] = None
+    report: Annotated[Path | None, REPORT] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(HasSeed, HasDevice, HasOverwrite, Written, Compared):
+    """How methods are compared over test files."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draws > 1 and self.prior != "own":
+            raise KsdiffError("draws of z_T go with the networks' own prior: leave --prior or --draws out")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from ksdiff_cli import checks
 from ksdiff_cli.checks import LARGEST_SEED, MethodName, Nodata, Registration
@@ -19,25 +19,31 @@ def complete_sensor(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def complete_method(incomplete: str) -> list[str]:
+    """Return the methods whose names begin as typed, for the shell."""
+    return [name for name in get_args(MethodName) if name.startswith(incomplete)]
+
+
 def read_src_nodata(text: str) -> tuple[Nodata, Nodata]:
     """Return what ``--src-nodata`` says of PAN and of MS."""
     return checks.read_nodata(text, "--src-nodata")
+
+
+SENSOR = Option(
+    INPUTS,
+    "Sensor by name (WV3, worldview-3, LC08 …; all: ksdiff info sensors) or a sensor file: gives bands, bit depth and "
+    "MTF gains. Default: what the product or file says, else generic gains.",
+    metavar="NAME | FILE.toml",
+    typed=str | None,
+    more={"autocompletion": complete_sensor},
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HasSensor(Options):
     """A scene's sensor."""
 
-    sensor: Annotated[
-        str | None,
-        Option(
-            INPUTS,
-            "Sensor by name (WV3, worldview-3, LC08 …; all: ksdiff info sensors) or a sensor file: gives bands, bit "
-            "depth and MTF gains. Default: what the product or file says, else generic gains.",
-            metavar="NAME | FILE.toml",
-            more={"autocompletion": complete_sensor},
-        ),
-    ] = None
+    sensor: Annotated[str | None, SENSOR] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,3 +209,8 @@ class HasOverwrite(Options):
     overwrite: Annotated[
         bool, Option(OUTPUT, "Replace an existing output. Default: refuse, and leave it as it is.")
     ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfoOptions(HasSrcNodata, HasSensor):
+    """How a scene is described."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from ksdiff_cli.checks import Dtype, Format, GuideBy, Mtf, check_four
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.options import CUTTING, INPUTS, METHOD, OUTPUT, Option
+from ksdiff_cli.options import CLUSTER, CUTTING, INPUTS, METHOD, OUTPUT, VIEWING, Option, Options
 from ksdiff_cli.options.shared import (
     HasCut,
     HasDevice,
@@ -282,3 +282,65 @@ class SharpenOptions(
     def seen_by(self) -> Literal["scene", "sensor"]:
         """Whose camera the output is compared with MS through."""
         return self.mtf or "scene"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharpenCommand(Options):
+    """What the command ``ksdiff sharpen`` does besides: tell, show, many scenes, many processes."""
+
+    seam_report: Annotated[bool, Option(CUTTING, "Say whether window borders show: 1 means that none does.")] = False
+    view: Annotated[
+        bool,
+        Option(
+            VIEWING,
+            "Look at PAN, MS and the result in a browser when it is there, until Ctrl-C; see ksdiff view. "
+            "Default: do not.",
+        ),
+    ] = False
+    workers: Annotated[
+        int | None,
+        Option(
+            CLUSTER,
+            "Make windows in N processes on this machine, through Dask (pip install 'ksdiff[distributed]'). "
+            "Default: in this process.",
+            metavar="N",
+            min=1,
+        ),
+    ] = None
+    scheduler: Annotated[
+        str | None,
+        Option(
+            CLUSTER,
+            "Make windows by the workers of a Dask scheduler: tcp://host:8786, or the JSON file that it wrote. "
+            "They must see inputs and output under the paths given here. Default: in this process.",
+            metavar="URL",
+        ),
+    ] = None
+    tls: Annotated[
+        str | None,
+        Option(
+            CLUSTER,
+            "Encrypt and authenticate by these PEM files what goes to workers, of --workers or of a --scheduler "
+            "tls://host:8786; see docs/trust.md. Default: what Dask's own settings say; else neither.",
+            metavar="CA,CERT,KEY",
+        ),
+    ] = None
+    batch: Annotated[
+        Path | None,
+        Option(
+            CLUSTER,
+            "Many scenes: a folder of products, or a list with columns scene, or pan and ms, and if you like name and "
+            "sensor. -o is a folder then; a scene that fails does not stop the others; what is there already is kept. "
+            "Default: one scene, named by its files.",
+            metavar="LIST.csv|DIR",
+        ),
+    ] = None
+    mosaic: Annotated[
+        Path | None,
+        Option(
+            CLUSTER,
+            "With --batch: a virtual raster that shows all outputs as one, the later ones on top; they must share one "
+            "grid. One that is there is replaced. Default: none.",
+            metavar="FILE.vrt",
+        ),
+    ] = None

@@ -358,8 +358,6 @@ class TrainOptions(
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stage", str(self.stage))  # Python may say 1 or 2
-        for name in ("data", "valid"):
-            object.__setattr__(self, name, tuple(map(Path, getattr(self, name))))
         super().__post_init__()
         if self.steps is not None and self.epochs is not None:
             raise KsdiffError("give --steps or --epochs, not both")

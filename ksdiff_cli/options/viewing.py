@@ -8,12 +8,7 @@ from typing import Annotated, get_args
 from ksdiff_cli.checks import MethodName
 from ksdiff_cli.errors import KsdiffError, did_you_mean
 from ksdiff_cli.options import METHOD, RUNNING, VIEWING, Option
-from ksdiff_cli.options.shared import HasDevice, HasSensor, HasSrcNodata
-
-
-def complete_methods(incomplete: str) -> list[str]:
-    """Return the methods whose names begin as typed, for the shell."""
-    return [name for name in get_args(MethodName) if name.startswith(incomplete)]
+from ksdiff_cli.options.shared import HasDevice, HasSensor, HasSrcNodata, complete_method
 
 
 def read_place(text: str) -> tuple[float, ...]:
@@ -41,7 +36,7 @@ class ViewOptions(HasDevice, HasSrcNodata, HasSensor):
             metavar="NAME",
             typed=list[str] | None,
             read=tuple,
-            more={"autocompletion": complete_methods},
+            more={"autocompletion": complete_method},
         ),
     ] = ()
     checkpoint: Annotated[

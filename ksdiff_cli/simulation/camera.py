@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ksdiff_cli.checks import check_seed
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.options import keywords
+from ksdiff_cli.options.simulating import SimulateOptions
 from ksdiff_cli.sensors import SENSORS, Sensor, find_sensor
 from ksdiff_cli.simulation.content import World
 from ksdiff_cli.simulation.fields import Float, derive, normal_at
@@ -81,31 +82,15 @@ class Scene:
         return noisy
 
 
-def plan_scene(
-    size: int,
-    bands: int | None,
-    ratio: int | None,
-    sensor: str | None,
-    seed: int,
-    *,
-    noise: float = 1.0,
-    shift: tuple[float, float] = (0.0, 0.0),
-) -> Scene:
+@keywords(SimulateOptions)
+def plan_scene(*, options: SimulateOptions) -> Scene:
     """Check the wishes against the sensor and return the scene.
-
-    Args:
-        size: side of PAN in pixels, a multiple of the ratio.
-        bands: 4 or 8 (other numbers only as the sensor has them); None for the sensor's, 4 for the generic one.
-        ratio: 2 to 8; None for the sensor's.
-        sensor: short name; None for generic values.
-        seed: 0 or more.
-        noise: factor of the noise of PAN and MS; 0 for none.
-        shift: MS pixels by which MS shows everything too far down and right.
 
     Raises:
         KsdiffError: the values contradict each other or are out of range.
     """
-    camera = find_sensor(sensor)
+    size, bands, ratio, noise, shift = options.size, options.bands, options.ratio, options.noise, options.shift
+    camera = find_sensor(options.sensor)
     if camera.bands:
         if bands not in (None, len(camera.bands)):
             raise KsdiffError(f"sensor {camera.name} has {len(camera.bands)} MS bands, not {bands}: leave out --bands")
@@ -122,44 +107,30 @@ def plan_scene(
         raise KsdiffError(f"cannot simulate ratio {ratio}: choose 2 to 8")
     if size % ratio or not ratio <= size <= LARGEST:
         raise KsdiffError(f"size {size} does not fit: choose a multiple of the ratio {ratio} up to {LARGEST}")
-    check_seed(seed)
     if not 0 <= noise <= LOUDEST:
         raise KsdiffError(f"noise {noise:g} is out of range: choose a factor from 0 (none) to {LOUDEST:g}")
     if not all(abs(by) <= FARTHEST for by in shift):
         raise KsdiffError(f"shift {shift[0]:g} {shift[1]:g} is too far: choose up to {FARTHEST:g} MS pixels")
-    spectra = make_spectra(camera, names, seed)
+    spectra = make_spectra(camera, names, options.seed)
     read, shot = spectra.read_noise * np.float32(noise), spectra.shot_noise * np.float32(noise) ** 2
     spectra = replace(spectra, read_noise=read, shot_noise=shot)
-    return Scene(size, ratio, camera, seed, spectra, World(spectra, seed, coarse="swir1" in names), shift)
+    world = World(spectra, options.seed, coarse="swir1" in names)
+    return Scene(size, ratio, camera, options.seed, spectra, world, shift)
 
 
-def simulate_arrays(
-    size: int,
-    bands: int | None = None,
-    ratio: int | None = None,
-    sensor: str | None = None,
-    seed: int = 0,
-    *,
-    noise: float = 1.0,
-    shift: tuple[float, float] = (0.0, 0.0),
-    block: int = 512,
-) -> tuple[Pixels, Pixels, Pixels]:
-    """Return a simulated scene as arrays; arguments as in :func:`plan_scene`.
+@keywords(SimulateOptions)
+def simulate_arrays(size: int, *, options: SimulateOptions, block: int = 512) -> tuple[Pixels, Pixels, Pixels]:
+    """Return a simulated scene as arrays.
 
     Args:
-        size: side of PAN in pixels.
-        bands: number of MS bands.
-        ratio: PAN pixels per MS pixel along a side.
-        sensor: short name.
-        seed: 0 or more.
-        noise: factor of the noise.
-        shift: of MS.
+        size: side of PAN in pixels, a multiple of the ratio.
+        options: the scene and the camera.
         block: side of the blocks it is drawn in, pixels; it changes memory and speed, never a value.
 
     Returns:
         pan (1, size, size), ms (bands, size/ratio, size/ratio), truth (bands, size, size); uint16.
     """
-    scene = plan_scene(size, bands, ratio, sensor, seed, noise=noise, shift=shift)
+    scene = plan_scene(options=options, size=size)
     count, small = len(scene.spectra.names), size // scene.ratio
     pan, truth = np.empty((1, size, size), np.uint16), np.empty((count, size, size), np.uint16)
     ms = np.empty((count, small, small), np.uint16)

@@ -20,6 +20,8 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import Inputs, check_place
 from ksdiff_cli.files.workdir import Claim
 from ksdiff_cli.files.writing import growing_name
+from ksdiff_cli.options import keywords
+from ksdiff_cli.options.simulating import SimulateOptions
 from ksdiff_cli.output.geotiff import put_raster
 from ksdiff_cli.output.writer import check_sidecars
 from ksdiff_cli.progress import ProgressCallback, silent
@@ -33,32 +35,15 @@ _CACHE_BYTES = 256 << 20
 """GDAL's block cache: it must hold a row of half-filled tiles of the widest scene."""
 
 
+@keywords(SimulateOptions)
 def simulate_scene(
-    output: Path,
-    size: int,
-    bands: int | None = None,
-    ratio: int | None = None,
-    sensor: str | None = None,
-    seed: int = 0,
-    *,
-    noise: float = 1.0,
-    shift: tuple[float, float] = (0.0, 0.0),
-    overwrite: bool = False,
-    progress: ProgressCallback = silent,
-    block: int = 512,
+    output: Path, *, options: SimulateOptions, progress: ProgressCallback = silent, block: int = 512
 ) -> Scene:
     """Write a simulated scene to ``output``/pan.tif, ms.tif and truth.tif; all of it or nothing.
 
     Args:
         output: folder; it and its parents are made if missing, other files in it are left alone.
-        size: side of PAN in pixels, a multiple of the ratio.
-        bands: number of MS bands; None for the sensor's, 4 for the generic one.
-        ratio: PAN pixels per MS pixel along a side; None for the sensor's, 4 for the generic one.
-        sensor: short name; None for generic values.
-        seed: 0 or more; the same arguments give the same bytes.
-        noise: factor of the noise of PAN and MS; 0 for none.
-        shift: MS pixels by which MS shows everything too far down and right; its georeference knows nothing of it.
-        overwrite: replace the files if they exist.
+        options: the scene and the camera; the georeference knows nothing of the shift.
         progress: told after every block.
         block: side of the blocks in pixels; memory grows with its square, the pixels do not depend on it.
 
@@ -68,13 +53,14 @@ def simulate_scene(
     Raises:
         KsdiffError: contradictory arguments, a file in the way, or a place that cannot be written.
     """
-    scene = plan_scene(size, bands, ratio, sensor, seed, noise=noise, shift=shift)
+    scene = plan_scene(options=options)
     targets, made = [output / name for name in FILES], list[Path]()
-    claim = Claim(output / ".simulate.begun", repr((__version__, size, bands, ratio, scene.sensor, seed, noise, shift)))
+    how = (options.size, options.bands, options.ratio, scene.sensor, options.seed, options.noise, options.shift)
+    claim = Claim(output / ".simulate.begun", repr((__version__, *how)))
     if output.is_dir():
         for path in targets:
             for check in (check_place, check_sidecars):
-                check(path, Inputs([sensor] if sensor else []), overwrite or claim.owns(path))
+                check(path, Inputs([options.sensor] if options.sensor else []), options.overwrite or claim.owns(path))
     try:
         _make_folder(output.parent, made)
         work = growing_name(output.resolve())  # "." has no name

@@ -238,7 +238,7 @@ def make_step(device):
 def race_training(options):
     sizes = options.sizes
     side = 2 * sizes.crop + 64
-    truth = simulate_arrays(side, 4, 4, seed=1)[2].astype(np.float32)
+    truth = simulate_arrays(side, bands=4, ratio=4, seed=1)[2].astype(np.float32)
     batches, numbers = [], {}
     for seed in range(4):  # the same chains on both
         random = np.random.default_rng(seed)
@@ -262,7 +262,9 @@ def race_training(options):
 
 def race_diffusion(options):
     side, device = options.sizes.tile, torch.device(options.device)
-    pan, ms, _ = (torch.from_numpy(each.astype(np.float32))[None] for each in simulate_arrays(side, 4, 4, seed=2))
+    pan, ms, _ = (
+        torch.from_numpy(each.astype(np.float32))[None] for each in simulate_arrays(side, bands=4, ratio=4, seed=2)
+    )
     up = nn.functional.interpolate(ms, scale_factor=4, mode="bicubic")
     known = Statistics(*(f(each) for each in (pan, ms) for f in (lambda x: x.mean((2, 3)), lambda x: x.std((2, 3)))))
     ksdiff = load_model(options.checkpoint)[0].to(device).eval()
