@@ -9,9 +9,9 @@ import pytest
 import rasterio
 from reference_values import EXPECTED, load_reference
 
+from ksdiff_cli.checks import MethodName
 from ksdiff_cli.classical import METHODS, Setup, fuse, gsa, make_block, make_setup
 from ksdiff_cli.classical.filters import atrous, mtf_low
-from ksdiff_cli.commands.options import MethodName
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation.compare import evaluate_files
 from ksdiff_cli.fusers.classical import Classical, Upsampling, make_fuser

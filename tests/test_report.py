@@ -27,13 +27,11 @@ from ksdiff_cli.report import (
     rgb_bands,
     table,
     write_report,
-    writing,
 )
-from ksdiff_cli.report.charts import chart
+from ksdiff_cli.report.charts import make_chart
 from ksdiff_cli.report.colours import encode_picture, find_stretch, palette, reduce
 from ksdiff_cli.report.details import choose_details, relative_errors, show_valid
-from ksdiff_cli.report.pictures import make_gallery, whole_limit
-from ksdiff_cli.report.scale import choose_bar
+from ksdiff_cli.report.pictures import choose_bar, make_gallery, whole_limit
 
 Array = np.ndarray[Any, Any]
 NAN, INF = math.nan, math.inf
@@ -73,6 +71,15 @@ class Page(HTMLParser):
 
     def text(self) -> str:
         return " ".join(text for tag, text in self.texts if tag not in ("style", "script"))
+
+
+def part(name: str, *values: Any) -> str:
+    """A part of the page by itself."""
+    return str(getattr(page.environment().get_template("parts.html").module, name)(*values))
+
+
+def chart(*values: Any) -> str:
+    return part("chart", make_chart(*values))
 
 
 def decode(png: bytes) -> Array:
@@ -197,10 +204,10 @@ def test_values_without_a_number(tmp_path: Path) -> None:
 
 def test_every_metric_is_explained() -> None:
     assert all(about.what and bool(about.rewards) == bool(about.fooled) for about in ABOUT.values())
-    assert "rewards" in table.make_definitions(["HQNR"]) and "never choose" in table.make_definitions(["HQNR"])
-    assert "→1" in table.make_definitions(["sharpness_next"])
-    assert "best is 0" in table.make_definitions(["SAM"]) and "higher is better" in table.make_definitions(["PSNR"])
-    assert table.make_definitions(["new <metric>"]) == "<dl><dt>new &lt;metric&gt; </dt><dd></dd></dl>"
+    assert "rewards" in part("definitions", ["HQNR"]) and "never choose" in part("definitions", ["HQNR"])
+    assert "→1" in part("definitions", ["sharpness_next"])
+    assert "best is 0" in part("definitions", ["SAM"]) and "higher is better" in part("definitions", ["PSNR"])
+    assert part("definitions", ["new <metric>"]) == "<dl><dt>new &lt;metric&gt; </dt><dd></dd></dl>"
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
@@ -278,7 +285,7 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(KsdiffError, match=r"old\.html: cannot be written \(No space left on device\)"):
         write_report(report(), old, overwrite=True)
-    monkeypatch.setattr(writing, "make_page", lambda _: 1 / 0)
+    monkeypatch.setattr(page, "make_page", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(report(), tmp_path / "new.html")
     assert [path.name for path in tmp_path.iterdir()] == ["old.html"] and old.read_text() == "mine"
@@ -287,7 +294,7 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_style_and_script_are_packaged() -> None:
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     assert "ksdiff_cli.report" in setup["packages"]
-    data = {path.name for path in Path(page.__file__).parent.iterdir() if path.suffix in {".css", ".js"}}
+    data = {f"*{path.suffix}" for path in Path(page.__file__).parent.iterdir() if path.suffix not in {".py", ""}}
     assert data == set(setup["package-data"]["ksdiff_cli.report"])
 
 

@@ -33,8 +33,7 @@ from ksdiff_cli.training.losses import (
 from ksdiff_cli.training.parallel import ALONE, Team, join_team
 from ksdiff_cli.training.pictures import draw_curves, draw_strip
 from ksdiff_cli.training.run import Run
-from ksdiff_cli.training.stages import open_data, train_stage
-from ksdiff_cli.training.stopper import Stopper
+from ksdiff_cli.training.stages import Stopper, open_data, train_stage
 from ksdiff_cli.training.validation import means_of_others, validate
 
 EXACT = choose_arithmetic("auto", torch.device("cpu"))

@@ -384,7 +384,7 @@ def test_training_stopped_before_it_has_written_anything(
     words = ("train", "--stage", 1, "--data", place / "patches", "-o", tmp_path / "run", "--threads", 1, "-q")
     words = (*words, "--backbone", "pnn", "--no-prior", "--batch", 1, "--steps", 2)
     with monkeypatch.context() as hasty:
-        hasty.setattr("ksdiff_cli.training.stages._Stopper.asked", True)
+        hasty.setattr("ksdiff_cli.training.stages.Stopper.asked", True)
         line = fails(*words)
     assert "stage1: stopped at step 1 of 2" in line and "--resume" in line
     assert run(*words, "--resume").exit_code == 0 and (tmp_path / "run" / "stage1.safetensors").is_file()

@@ -20,7 +20,7 @@ from ksdiff_cli._version import __version__
 _GB = 10**9
 _LITTLE_DISK, _LITTLE_MEMORY = 2 * _GB, 2 * _GB  # a scene of 8192² x 4 in uint16 takes half a GB; the engine's default
 _ROUNDING = 0.5  # DN by which another processor's result may differ
-_LIBRARIES = ("numpy", "scipy", "h5py", "safetensors", "typer", "rich", "matplotlib", "PIL")
+_LIBRARIES = ("numpy", "scipy", "h5py", "safetensors", "typer", "rich", "matplotlib", "PIL", "jinja2")
 _PACKAGES = {"PIL": "pillow"}
 _JPEG2000 = ("JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "JP2Lura")
 _EXTRAS = {

@@ -66,8 +66,11 @@ def takes(function: Callable[..., None]) -> Callable[..., None]:
     Values that cannot be are bad usage: one line, exit code 2.
     """
     own = inspect.signature(function).parameters.values()
-    kinds = {one.name: one.annotation for one in own if inspect.isclass(one.annotation)}
-    kinds = {name: kind for name, kind in kinds.items() if issubclass(kind, Options)}
+    kinds: dict[str, type[Options]] = {
+        one.name: one.annotation
+        for one in own
+        if inspect.isclass(one.annotation) and issubclass(one.annotation, Options)
+    }
 
     @wraps(function)
     def command(**given: Any) -> None:

@@ -5,6 +5,6 @@ It knows arrays and figures, not where they come from: evaluating and measuring 
 
 from ksdiff_cli.report.colours import rgb_bands
 from ksdiff_cli.report.contents import Example, Figure, Mark, Report
-from ksdiff_cli.report.writing import check_report, write_report
+from ksdiff_cli.report.page import check_report, write_report
 
 __all__ = ["Example", "Figure", "Mark", "Report", "check_report", "rgb_bands", "write_report"]

@@ -1,9 +1,8 @@
-"""Charts as inline SVG: every method's value for every image, one small chart a metric."""
+"""Charts, laid out to be drawn as inline SVG: every method's value for every image, one small chart a metric."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-
-from ksdiff_cli.report.text import escape
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 SHAPES = (
     "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0z",
@@ -23,25 +22,31 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 10, 10, 34
 _MANY = 1500  # markers a chart, above which they carry no text of their own
 
 
-def marker_shapes() -> str:
-    """Return the outlines that all charts and the legend refer to."""
-    paths = "".join(f'<path id="m{index}" d="{path}"/>' for index, path in enumerate(SHAPES))
-    return f'<svg width="0" height="0" class="shapes" aria-hidden="true"><defs>{paths}</defs></svg>'
+@dataclass(frozen=True)
+class Chart:
+    """One metric, laid out; lengths in units of the drawing."""
+
+    title: str
+    unit: str
+    ticks: list[tuple[float, str]]
+    """Height and text of the lines across."""
+    numbers: list[tuple[str, int]]
+    """Place and number of the images that are numbered."""
+    series: list[list[tuple[str, str, str]]]
+    """Method by method: x, y and text of each value."""
+    missing: int
+    """Values that are not finite, hence not drawn."""
+    total: int
+    width: int = _WIDTH
+    height: int = _HEIGHT
+    left: int = _LEFT
+    right: int = _WIDTH - _RIGHT
+    below: int = _HEIGHT - _BOTTOM + 16
+    """Height of the numbers."""
 
 
-def legend(methods: Sequence[str]) -> str:
-    """Return the buttons that name the markers; pressing one shows its method alone."""
-    items = "".join(
-        f'<button type="button" data-series="{index}" aria-pressed="false">'
-        f'<svg width="14" height="14" viewBox="-7 -7 14 14" aria-hidden="true">{_use(index, 0, 0)}</svg>'
-        f"{escape(method)}</button>"
-        for index, method in enumerate(methods)
-    )
-    return f'<div class="legend" role="group" aria-label="Methods">{items}</div>'
-
-
-def chart(title: str, unit: str, images: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
-    """Return a chart of one metric.
+def make_chart(title: str, unit: str, images: Sequence[str], series: Mapping[str, Sequence[float]]) -> Chart:
+    """Lay out the chart of one metric.
 
     Args:
         title: the metric.
@@ -54,56 +59,35 @@ def chart(title: str, unit: str, images: Sequence[str], series: Mapping[str, Seq
     low, high = ticks[0], ticks[-1]
     last = max(1, len(images) - 1)
 
-    def across(index: int) -> float:
+    def across(index: int) -> str:
         # a single image stands in the middle
         share = index / last if len(images) > 1 else 0.5
-        return _LEFT + 8 + share * (_WIDTH - _LEFT - _RIGHT - 16)
+        return f"{_LEFT + 8 + share * (_WIDTH - _LEFT - _RIGHT - 16):.1f}"
 
     def down(value: float) -> float:
         return _TOP + (high - value) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
-    parts = [_y_axis(ticks, down), _x_axis(len(images), across)]
-    named = len(finite) <= _MANY
-    for index, (method, values) in enumerate(series.items()):
-        marks = []
-        for place, value in enumerate(values):
-            if math.isfinite(value):
-                text = f"{method} · {images[place]}: {value:.4f}{unit}" if named else ""
-                marks.append(_use(index, across(place), down(value), text))
-        parts.append(f'<g data-series="{index}">{"".join(marks)}</g>')
-    total = sum(map(len, series.values()))
-    missing = total - len(finite)
-    below = f"<p>Not drawn, as undefined or infinite: {missing} of {total} values.</p>" if missing else ""
-    label = escape(f"{title} of every image, by method")
-    return (
-        f'<figure class="chart"><figcaption>{escape(title)}{f" ({escape(unit)})" if unit else ""}</figcaption>'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>{below}</figure>'
-    )
-
-
-def _use(index: int, x: float, y: float, text: str = "") -> str:
-    place = f' x="{x:.1f}" y="{y:.1f}"' if x or y else ""
-    inside = f"<title>{escape(text)}</title>" if text else ""
-    return f'<use href="#m{index % len(SHAPES)}" class="c{index % COLOURS}"{place}>{inside}</use>'
-
-
-def _y_axis(ticks: Sequence[float], down: Callable[[float], float]) -> str:
     digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
-    lines = []
-    for tick in ticks:
-        y = down(tick)
-        lines.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        lines.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.{digits}f}</text>')
-    return "".join(lines)
-
-
-def _x_axis(count: int, across: Callable[[int], float]) -> str:
-    step = next(size for size in _steps() if count <= 10 * size)
-    y = _HEIGHT - _BOTTOM + 16
-    numbers = [
-        f'<text x="{across(index):.1f}" y="{y}" text-anchor="middle">{index}</text>' for index in range(0, count, step)
+    step = next(size for size in _steps() if len(images) <= 10 * size)
+    named = len(finite) <= _MANY
+    points = [
+        [
+            (across(at), f"{down(value):.1f}", f"{method} · {images[at]}: {value:.4f}{unit}" if named else "")
+            for at, value in enumerate(values)
+            if math.isfinite(value)
+        ]
+        for method, values in series.items()
     ]
-    return "".join(numbers) + f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}" text-anchor="end">image</text>'
+    total = sum(map(len, series.values()))
+    return Chart(
+        title,
+        unit,
+        [(down(tick), f"{tick:.{digits}f}") for tick in ticks],
+        [(across(index), index) for index in range(0, len(images), step)],
+        points,
+        total - len(finite),
+        total,
+    )
 
 
 def _steps() -> Iterator[int]:

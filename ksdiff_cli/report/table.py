@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ksdiff_cli.metrics import ABOUT, merit
-from ksdiff_cli.report.text import escape
 
 _LONG = 10  # letters of a metric's name that a column takes as they are
 _MANY = 8  # metrics above which deviations stand below the means
@@ -38,8 +38,50 @@ def rank(means: Mapping[str, float], metric: str) -> dict[str, int]:
     return {name: places.index(mean) + 1 for name, mean in known.items() if mean in places[: 1 if shared else 2]}
 
 
-def make_table(values: Mapping[str, Mapping[str, Sequence[float]]], seconds: Mapping[str, Sequence[float]]) -> str:
-    """Return the table of all methods; its heads sort it.
+@dataclass(frozen=True)
+class Cell:
+    """A figure of the table."""
+
+    text: str | None
+    """None: undefined."""
+    key: str = "nan"
+    """What its column is sorted by."""
+    place: int | None = None
+    """1 for the best of the column, 2 for the second best."""
+    notes: tuple[str, ...] = ()
+    """Said behind it, in small: deviation, number of images."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A column's head."""
+
+    name: str
+    first: str = "ascending"
+    """The order that puts the best first."""
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's figures."""
+
+    name: str
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Methods by metrics."""
+
+    heads: list[Head]
+    rows: list[Row]
+    wide: bool = False
+    """Whether deviations stand below the means, to save width."""
+
+
+def make_table(values: Mapping[str, Mapping[str, Sequence[float]]], seconds: Mapping[str, Sequence[float]]) -> Table:
+    """Return the table of all methods.
 
     Args:
         values: method -> metric -> one value an image.
@@ -47,74 +89,37 @@ def make_table(values: Mapping[str, Mapping[str, Sequence[float]]], seconds: Map
     """
     metrics = list(next(iter(values.values()), {}))
     places = {name: rank({method: mean_of(each[name]) for method, each in values.items()}, name) for name in metrics}
-    heads = [_head("method", "ascending")]
-    heads += [_head(_title(name), _first(name), name) for name in metrics]
-    heads += [_head("s / image", "ascending")] if seconds else []
-    rows, wide = [], " wide" if len(metrics) > _MANY else ""
-    for index, (method, each) in enumerate(values.items()):
-        cells = [f'<th scope="row" data-v="{index}">{escape(method)}</th>']
-        cells += [_cell(name, each[name], places[name].get(method)) for name in metrics]
+    heads = [Head("method"), *map(_head, metrics), *([Head("s / image")] if seconds else [])]
+    rows = []
+    for method, each in values.items():
+        cells = [_cell(name, each[name], places[name].get(method)) for name in metrics]
         if seconds:
             mean = mean_of(seconds.get(method, []))
-            cells.append(f'<td data-v="{mean!r}">{"" if math.isnan(mean) else f"{mean:.3f}"}</td>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Table of methods"><table class="sortable{wide}">'
-        f"<thead><tr>{''.join(heads)}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+            cells.append(Cell("" if math.isnan(mean) else f"{mean:.3f}", repr(mean)))
+        rows.append(Row(method, cells))
+    return Table(heads, rows, len(metrics) > _MANY)
 
 
-def make_image_table(values: Mapping[str, Mapping[str, Sequence[float]]], index: int) -> str:
+def make_image_table(values: Mapping[str, Mapping[str, Sequence[float]]], index: int) -> Table:
     """Return the small table of one image's values."""
     metrics = list(next(iter(values.values()), {}))
     places = {name: rank({method: each[name][index] for method, each in values.items()}, name) for name in metrics}
-    heads = "".join(f'<th scope="col">{_title(name)}</th>' for name in ["", *metrics])
-    rows = []
-    for method, each in values.items():
-        cells = "".join(_cell(name, [each[name][index]], places[name].get(method), 3) for name in metrics)
-        rows.append(f'<tr><th scope="row">{escape(method)}</th>{cells}</tr>')
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Values of this image"><table class="small">'
-        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    rows = [
+        Row(method, [_cell(name, [each[name][index]], places[name].get(method), 3) for name in metrics])
+        for method, each in values.items()
+    ]
+    return Table(list(map(_head, metrics)), rows)
 
 
-def make_plain_table(metrics: Sequence[str], cells: Mapping[str, Mapping[str, Sequence[str]]], label: str) -> str:
-    """Return a table of methods by metrics whose cells are lines of text, the first one in the foreground.
-
-    Args:
-        metrics: the columns.
-        cells: method -> metric -> lines; a metric that is missing leaves its cell empty.
-        label: what the table is, for those who do not see it.
-    """
-    heads = "".join(f'<th scope="col">{_title(name)}</th>' for name in metrics)
-    rows = []
-    for method, each in cells.items():
-        texts = []
-        for name in metrics:
-            first, *rest = [escape(line) for line in each.get(name, [""])]
-            below = "".join(f'<br><span class="std">{line}</span>' for line in rest)
-            texts.append(f"<td>{first}{below}</td>")
-        rows.append(f'<tr><th scope="row">{escape(method)}</th>{"".join(texts)}</tr>')
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table class="small"><thead><tr>'
-        f"<th></th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def make_definitions(metrics: Sequence[str]) -> str:
-    """Return what each metric is, its direction, when it is undefined, what it rewards and what fools it."""
-    lines = []
-    for name in metrics:
-        about = ABOUT.get(name)
-        texts = [""]
-        if about is not None:
-            best = "higher is better" if math.isinf(about.ideal) else f"best is {about.ideal:g}"
-            words = [about.what, f"in {about.unit}" if about.unit else "", best, f"undefined: {about.undefined}"]
-            texts = ["; ".join(filter(None, words))]
-            texts += [f"It rewards {about.rewards}. What fools it: {about.fooled}."] if about.rewards else []
-        lines.append(f"<dt>{escape(name)} {arrow(name)}</dt><dd>{'<br>'.join(map(escape, texts))}</dd>")
-    return f"<dl>{''.join(lines)}</dl>"
+def define(metric: str) -> list[str]:
+    """Return what a metric is, its direction, when it is undefined, what it rewards and what fools it, in lines."""
+    about = ABOUT.get(metric)
+    if about is None:
+        return []
+    best = "higher is better" if math.isinf(about.ideal) else f"best is {about.ideal:g}"
+    words = [about.what, f"in {about.unit}" if about.unit else "", best, f"undefined: {about.undefined}"]
+    more = [f"It rewards {about.rewards}. What fools it: {about.fooled}."] if about.rewards else []
+    return ["; ".join(filter(None, words)), *more]
 
 
 def arrow(metric: str) -> str:
@@ -122,15 +127,16 @@ def arrow(metric: str) -> str:
     return ABOUT[metric].arrow if metric in ABOUT else ""
 
 
-def _title(metric: str) -> str:
-    """Return a column's head: name and arrow, which a narrow column may break inside a long name only."""
-    name = escape(metric).replace("_", "_<wbr>") if len(metric) > _LONG else escape(metric)
-    return f"{name}&nbsp;{arrow(metric)}" if arrow(metric) else name
+def title_parts(metric: str) -> list[str]:
+    """Return the parts of a metric's name between which a narrow column may break it: a long name only, at its _."""
+    return metric.split("_") if len(metric) > _LONG else [metric]
 
 
-def _first(metric: str) -> str:
-    """Return the order that puts the best first."""
-    return "descending" if metric in ABOUT and ABOUT[metric].better == "higher" else "ascending"
+def _head(metric: str) -> Head:
+    about = ABOUT.get(metric)
+    if about is None:
+        return Head(metric)
+    return Head(metric, "descending" if about.better == "higher" else "ascending", about.what)
 
 
 def _sorted_by(metric: str, value: float) -> float:
@@ -139,21 +145,13 @@ def _sorted_by(metric: str, value: float) -> float:
     return abs(value - ABOUT[metric].ideal) if nearer else value
 
 
-def _head(title: str, first: str, metric: str = "") -> str:
-    about = f' title="{escape(ABOUT[metric].what)}"' if metric in ABOUT else ""
-    return f'<th scope="col" data-first="{first}"{about}><button type="button">{title}</button></th>'
-
-
-def _cell(metric: str, values: Sequence[float], place: int | None, digits: int = 4) -> str:
+def _cell(metric: str, values: Sequence[float], place: int | None, digits: int = 4) -> Cell:
     """Return a cell: mean ± deviation, or the value alone where there is only one image."""
     mean, spread = mean_of(values), std_of(values)
     if math.isnan(mean):
-        return '<td class="none" data-v="nan">undefined</td>'
+        return Cell(None)
     text = f"{mean:.{digits}f}" if math.isfinite(mean) else "∞" if mean > 0 else "−∞"
-    text = {1: f"<b>{text}</b>", 2: f"<u>{text}</u>"}.get(place or 0, text)
-    if len(values) > 1 and math.isfinite(spread):
-        text += f'<span class="std"> ± {spread:.{digits}f}</span>'
+    notes = [f"± {spread:.{digits}f}"] if len(values) > 1 and math.isfinite(spread) else []
     defined = sum(not math.isnan(value) for value in values)
-    if defined < len(values):
-        text += f'<span class="std"> ({defined} of {len(values)})</span>'
-    return f'<td data-v="{_sorted_by(metric, mean)!r}">{text}</td>'
+    notes += [f"({defined} of {len(values)})"] if defined < len(values) else []
+    return Cell(text, repr(_sorted_by(metric, mean)), place, tuple(notes))

@@ -22,7 +22,7 @@ from ksdiff_cli.raster.layout import pixel_metres
 from ksdiff_cli.raster.open import BLOCK_CACHE, open_raster, unreadable
 from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
 from ksdiff_cli.report.colours import Stretch, find_stretch, rgb_bands
-from ksdiff_cli.report.scale import ScaleBar, choose_bar
+from ksdiff_cli.report.pictures import ScaleBar, choose_bar
 
 SIDE = 1500
 """Most pixels of a panel's side; larger scenes are averaged down to it."""

@@ -215,7 +215,7 @@ def _loop(
     started = saved = time.monotonic()
     before = run.elapsed
     every = 1 if run.device.type == "cpu" or listeners else _LOOK
-    with _Stopper() as stopper, run.ahead() as batches:
+    with Stopper() as stopper, run.ahead() as batches:
         while not run.finished:
             losses = run.advance(batches.get(run.step))
             run.elapsed, stop = team.agree(before + time.monotonic() - started, stopper.asked)
@@ -359,12 +359,12 @@ def _sensors(files: list[PatchFile]) -> dict[str, Any]:
     return sensors[0] if len(names) == 1 else {"name": "+".join(names)}
 
 
-class _Stopper:
+class Stopper:
     """While it is open, a Ctrl-C or SIGTERM is only noted, for the end of the step; a second one ends the program."""
 
     asked = False
 
-    def __enter__(self) -> "_Stopper":
+    def __enter__(self) -> "Stopper":
         self._before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
