@@ -74,7 +74,6 @@ def sharpen_array(
     ms: Any,
     *,
     valid: Any = None,
-    nodata: float | tuple[float | None, float | None] | None = None,
     options: ArrayOptions,
     progress: ProgressCallback = silent,
     note: Note = _drop,
@@ -91,9 +90,6 @@ def sharpen_array(
         ms: (bands, h, w), DN, any number of bands; both arrays or both DataArrays.
         valid: (H, W) or (h, w) bool, on PAN's or on MS's grid; False where pixels hold no data. None: all do, but what
             is masked, ``nodata`` and, in float arrays, NaN; these are invalid whatever it says.
-        nodata: DN that stands for "no data" in MS, and in the result; or two, for PAN and for MS. None: what a
-            DataArray says, or a masked array (MS, else PAN) by its ``fill_value`` if nothing else lies under its mask;
-            else NaN for floats, and for integers none, unless some pixel is invalid: then 0.
         options: how; ``memory`` is what the engine may take besides the arrays, the inputs are copied once.
         progress: told how far it is.
         note: called with lines for people, such as a shift between PAN and MS.
@@ -109,7 +105,7 @@ def sharpen_array(
     """
     from ksdiff_cli.sharpening.arrays import sharpen_arrays
 
-    return sharpen_arrays(pan, ms, valid, nodata, options, progress, note)
+    return sharpen_arrays(pan, ms, valid, options, progress, note)
 
 
 @keywords(PatchOptions)

@@ -69,7 +69,6 @@ def check_number(
     *,
     whole: bool = False,
     above: bool = False,
-    optional: bool = False,
 ) -> None:
     """Refuse what is not a finite number in a range.
 
@@ -80,13 +79,10 @@ def check_number(
         most: its largest number.
         whole: whether it must be a whole number (an integer type).
         above: whether ``least`` itself is refused.
-        optional: whether None will do.
 
     Raises:
         KsdiffError: see above.
     """
-    if optional and value is None:
-        return
     good = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     # NaN is in no range, infinity at the end of some
     if good and least <= value <= most and value != math.inf and not (above and value == least):

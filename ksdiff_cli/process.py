@@ -37,6 +37,14 @@ def usable_threads(wanted: int | None) -> int | None:
     return 1
 
 
+def limit_torch(threads: int | None) -> None:
+    """Have torch use so many threads; None changes nothing."""
+    if threads:
+        import torch
+
+        torch.set_num_threads(usable_threads(threads) or threads)
+
+
 @cache
 def _tell() -> None:
     warnings.warn(

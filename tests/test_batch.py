@@ -14,7 +14,7 @@ from conftest import PairFiles
 from ksdiff_cli.errors import KsdiffError, StoppedError
 from ksdiff_cli.output.vrt import write_vrt
 from ksdiff_cli.sharpening import batch
-from ksdiff_cli.sharpening.batch import Source, read_sources, run_batch, summarise
+from ksdiff_cli.sharpening.batch import BatchInputs, Outputs, Source, read_sources, run_batch, summarise
 
 OPTIONS = ("--method", "exp", "--no-registration-check", "--tile", 64)
 
@@ -29,6 +29,10 @@ def scenes(make_pair: Any, tmp_path: Path) -> Path:
     pan = folder / "bad" / "pan.tif"
     pan.write_bytes(pan.read_bytes()[:1000])
     return folder
+
+
+def run_all(sources: list[Source], folder: Path, sharpen: Any, **more: Any) -> Any:
+    return run_batch(sources, Outputs(folder, BatchInputs(sources)), sharpen, **more)
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -173,7 +177,7 @@ def test_an_output_folder_that_goes_ends_the_batch(scenes: Path, tmp_path: Path)
         raise KsdiffError("cannot be written")
 
     with pytest.raises(KsdiffError, match="out: was removed while the batch ran; run the same command again"):
-        run_batch(read_sources(scenes), out, sharpen)
+        run_all(read_sources(scenes), out, sharpen)
     assert not out.exists() and len(begun) == 1
 
 
@@ -194,9 +198,7 @@ def test_outputs_and_hidden_files_beside_the_scenes_are_no_scenes(scenes: Path) 
 def test_a_product_with_several_scenes_gives_several_outputs(scenes: Path, tmp_path: Path) -> None:
     shutil.rmtree(scenes / "bad")
     made: list[Path] = []
-    outcomes = run_batch(
-        [Source("all", (str(scenes),))], tmp_path / "out", lambda scene, output, _: made.append(output)
-    )
+    outcomes = run_all([Source("all", (str(scenes),))], tmp_path / "out", lambda scene, output, _: made.append(output))
     assert [path.name for path in made] == ["all_one.tif", "all_two.tif"]
     assert [one.status for one in outcomes] == ["made", "made"]
 
@@ -206,7 +208,7 @@ def test_what_nobody_foresaw_is_the_scenes_too(scenes: Path, tmp_path: Path) -> 
         if output.stem == "one":
             raise ZeroDivisionError("in the middle")
 
-    outcomes = run_batch(read_sources(scenes)[1:], tmp_path / "out", fail)
+    outcomes = run_all(read_sources(scenes)[1:], tmp_path / "out", fail)
     assert [one.status for one in outcomes] == ["failed", "made"]
     assert outcomes[0].error == "ZeroDivisionError: in the middle" and "in fail" in outcomes[0].trace
     assert summarise(outcomes) == summary(tmp_path / "out")
@@ -219,7 +221,7 @@ def test_an_interrupted_batch_leaves_a_summary(scenes: Path, tmp_path: Path, err
             raise error
 
     with pytest.raises(error):
-        run_batch(read_sources(scenes)[1:], tmp_path / "out", stop)
+        run_all(read_sources(scenes)[1:], tmp_path / "out", stop)
     assert [one["name"] for one in summary(tmp_path / "out")["scenes"]] == ["one"]
 
 
@@ -228,7 +230,7 @@ def test_a_lost_scheduler_ends_the_batch(scenes: Path, tmp_path: Path) -> None:
         raise KsdiffError("the scheduler is lost")
 
     with pytest.raises(KsdiffError, match="lost"):
-        run_batch(read_sources(scenes), tmp_path / "out", lambda *_: None, check=lost)
+        run_all(read_sources(scenes), tmp_path / "out", lambda *_: None, check=lost)
     assert summary(tmp_path / "out")["scenes"] == []
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import signal
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -44,7 +45,7 @@ def patches(tmp_path_factory):
     return write_patches(tmp_path_factory.mktemp("patches"))
 
 
-def step(patches, stage, arithmetic=EXACT, recipe="chain", bands=4, config=None, **how):
+def step(patches, stage, arithmetic=EXACT, recipe="chain", bands=4, config=None, pieces=1, **how):
     """Take the gradients of one step of a fresh network; the same numbers at every call."""
     torch.manual_seed(0)
     config = config or ModelConfig(bands=bands, **SMALL)
@@ -53,7 +54,7 @@ def step(patches, stage, arithmetic=EXACT, recipe="chain", bands=4, config=None,
     target = KSDiff(config, 1).eval().requires_grad_(False) if stage == 2 else None
     batch = PatchFile(patches / "train.h5").batch(range(5))
     inputs = model.prepare(batch.pan, batch.ms_up, batch.statistics, batch.ratio, batch.gt)
-    total = inputs.M.shape[0]
+    total, arithmetic = inputs.M.shape[0], replace(arithmetic, pieces=pieces)
     draws = Draws(torch.Generator().manual_seed(1), total, slice(0, total))
     if pixels:
         losses = train_pixels_once(model, inputs, draws, arithmetic, **how)

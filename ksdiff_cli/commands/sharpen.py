@@ -167,15 +167,23 @@ def _run_batch(
 ) -> None:
     """Sharpen many scenes and print what became of them."""
     from ksdiff_cli.output.vrt import write_vrt
-    from ksdiff_cli.sharpening.batch import SUMMARY, BatchInputs, check_mosaic, read_sources, run_batch, summarise
+    from ksdiff_cli.sharpening.batch import (
+        SUMMARY,
+        BatchInputs,
+        Outputs,
+        check_mosaic,
+        read_sources,
+        run_batch,
+        summarise,
+    )
 
     assert command.batch is not None
     mosaic = command.mosaic
     sources = read_sources(command.batch, workflow.options.sensor, folder)
     suffix = ".vrt" if workflow.options.format == "VRT" else ".tif"
-    reads = BatchInputs(sources, workflow.reads)
+    outputs = Outputs(folder, BatchInputs(sources, workflow.reads), suffix, workflow.options.overwrite)
     if mosaic:
-        check_mosaic(mosaic, sources, folder, suffix, reads, overwrite=workflow.options.overwrite)
+        check_mosaic(mosaic, sources, outputs)
     try:
         with progress("batch", quiet=quiet) as report, makers as make:
 
@@ -183,16 +191,8 @@ def _run_batch(
                 for line in workflow.run(scene, target, tell, make).notes:
                     note(f"Note: {target}: {line}", quiet=quiet)
 
-            outcomes = run_batch(
-                sources,
-                folder,
-                sharpen_one,
-                suffix=suffix,
-                overwrite=workflow.options.overwrite,
-                check=getattr(make, "check", lambda: None),
-                progress=report,
-                reads=reads,
-            )
+            check = getattr(make, "check", lambda: None)
+            outcomes = run_batch(sources, outputs, sharpen_one, check, report)
     except KeyboardInterrupt:
         note("interrupted: the same command goes on from here", quiet=quiet)
         raise

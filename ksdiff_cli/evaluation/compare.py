@@ -64,7 +64,7 @@ def make_fusers(
     stems = [path.stem for path in checkpoints]
     for path in checkpoints:
         clear = stems.count(path.stem) == 1 and path.stem not in names
-        fuser = make_fuser("ksdiff", path, device, seed, stage1=prior != "own")
+        fuser = Network(path, device, seed, stage1=prior != "own")
         check_prior(fuser, path, prior)
         fusers[name_with(path.stem if clear else str(path), prior)] = fuser
     return fusers

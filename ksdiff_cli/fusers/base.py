@@ -48,6 +48,8 @@ class Fuser(ABC):
     """Whether the sensor's MTF gains matter."""
     uses_camera: bool = False
     """Whether pixels depend on the camera that is found in the scene, :func:`ksdiff_cli.raster.camera.find_camera`."""
+    differences: bool = False
+    """Whether its results are differences of DN, to which no offset applies."""
     mixes: bool = False
     """Whether it takes PAN for a mix of the MS bands, so that a companion helps few of them."""
 

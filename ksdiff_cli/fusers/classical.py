@@ -16,7 +16,6 @@ from ksdiff_cli.fusers.network import Network
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.moments import SceneStatistics
-from ksdiff_cli.process import usable_threads
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.camera import find_camera
 from ksdiff_cli.raster.nodata import hint_fill
@@ -162,10 +161,8 @@ def make_fuser(
     checkpoint: Path | None = None,
     device: str = "auto",
     seed: int = 0,
-    threads: int | None = None,
     sharpness: float = 0.0,
     *,
-    stage1: bool = False,
     mtf: Mtf = "sensor",
 ) -> Fuser:
     """Return the fuser called ``method``.
@@ -175,9 +172,7 @@ def make_fuser(
         checkpoint: weights for ``ksdiff``; None takes those shipped with the package.
         device: where a network runs.
         seed: of a network's random numbers.
-        threads: CPU threads of a network; None takes all cores.
         sharpness: see :class:`Network`.
-        stage1: see :class:`Network`.
         mtf: whose MTF a classical method believes.
 
     Raises:
@@ -199,8 +194,4 @@ def make_fuser(
         if not SHIPPED.is_file():
             raise KsdiffError(f"{SHIPPED}: the shipped weights are missing from this installation; give --checkpoint")
         checkpoint = SHIPPED
-    if threads:
-        import torch
-
-        torch.set_num_threads(usable_threads(threads) or threads)
-    return Network(checkpoint, device, seed, stage1=stage1, sharpness=sharpness)
+    return Network(checkpoint, device, seed, sharpness=sharpness)

@@ -164,8 +164,10 @@ class HasCut(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.check_number("tile", self.tile, 0, whole=True, optional=True)
-        if self.tile is not None and (self.tile < _SMALLEST or self.tile % _ALIGN):
+        if self.tile is None:
+            return
+        checks.check_number("tile", self.tile, 0, whole=True)
+        if self.tile < _SMALLEST or self.tile % _ALIGN:
             raise KsdiffError(f"--tile {self.tile}: choose a multiple of {_ALIGN} pixels, at least {_SMALLEST}")
 
 

@@ -75,6 +75,15 @@ class ArrayOptions(HasSeed, HasDevice, HasThreads, HasCut, HasRegistration, HasM
     sensor: Annotated[
         str | Sensor | None, Option(INPUTS, "A sensor, its name, or its file. Default: the generic one.")
     ] = None
+    nodata: Annotated[
+        float | tuple[float | None, float | None] | None,
+        Option(
+            INPUTS,
+            "DN that stands for no data in MS, and in the result; or two, for PAN and for MS. None: what a DataArray "
+            "says, or a masked array (MS, else PAN) by its fill_value if nothing else lies under its mask; else NaN "
+            "for floats, and for integers none, unless some pixel is invalid: then 0.",
+        ),
+    ] = None
     ratio: Annotated[
         float | None,
         Option(

@@ -1,6 +1,6 @@
 """Cutting a scene's blocks into windows, and leaving out those that are not fit for training."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +31,8 @@ def cut_windows(
     rule: Rule,
     scene: tuple[int, int],
     writer: PatchWriter,
-    step: Callable[[], None],
-) -> None:
-    """Degrade a rectangle of a scene and append its windows to a file.
+) -> Iterator[None]:
+    """Degrade a rectangle of a scene and append its windows to a file, group by group.
 
     Args:
         source: the image.
@@ -43,7 +42,6 @@ def cut_windows(
         rule: which windows are kept.
         scene: index of the scene in the file, and first row of this image in it (tiles count as stacked).
         writer: of the file.
-        step: called after every group of windows.
     """
     ratio = source.ratio
     for rows in groups(rect, side, stride, ratio):
@@ -67,13 +65,11 @@ def cut_windows(
                     "pan": _windows(block.pan, places, side),
                 }
                 writer.add(images, scene[0], [(scene[1] + row, col) for col in kept])
-        step()
+        yield
 
 
-def cut_full(
-    source: PairSource, rect: Box, side: int, rule: Rule, scene: int, writer: PatchWriter, step: Callable[[], None]
-) -> None:
-    """Append the full-resolution windows of a rectangle: original PAN and MS, and MS on PAN's grid.
+def cut_full(source: PairSource, rect: Box, side: int, rule: Rule, scene: int, writer: PatchWriter) -> Iterator[None]:
+    """Append the full-resolution windows of a rectangle: original PAN and MS, and MS on PAN's grid; row by row.
 
     Args:
         source: the scene.
@@ -82,7 +78,6 @@ def cut_full(
         rule: which windows are kept.
         scene: index of the scene in the file.
         writer: of the file.
-        step: called after every row of windows.
     """
     for row, cols in windows(rect, side, side, source.ratio):
         for col in cols:
@@ -95,7 +90,7 @@ def cut_full(
                 writer.add(images, scene, [(row, col)])
             else:
                 writer.leave_out(scene, (row, col), reason)
-        step()
+        yield
 
 
 def _windows(image: NDArray[np.float32], places: list[tuple[int, int]], side: int) -> NDArray[np.float32]:

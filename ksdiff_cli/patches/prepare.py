@@ -186,7 +186,7 @@ def _make(options: PatchOptions, plans: list[Plan], workspace: Workspace, progre
         _check_counts(prepared, options)
         for name in FILES:
             counter.note = f"{name}.h5"
-            _join(name, parts, statistics, options, plans, workspace, counter)
+            _join(name, parts, statistics, _attributes(options, plans), workspace, counter)
         draw_quicklook(workspace.out / QUICKLOOK, plans, lists, cut, counter)
     if prepared.counts["test"] == 0:
         prepared.notes.append("no test patches: the scenes are too small for a third block, or none of it is fit")
@@ -231,18 +231,19 @@ def _make_part(
             source = sources[number]
             if part.file == "full":
                 assert isinstance(source, PairSource)
-                cut_full(source, rect, side // source.ratio, rule, part.scene, writer, counter)
+                for _ in cut_full(source, rect, side // source.ratio, rule, part.scene, writer):
+                    counter()
             else:
                 place = (part.scene, number * source.shape[0])
-                cut_windows(source, rect, side, stride, rule, place, writer, counter)
+                for _ in cut_windows(source, rect, side, stride, rule, place, writer):
+                    counter()
 
 
 def _join(
     name: FileName,
     parts: list[Part],
     statistics: dict[str, list[SceneStatistics]],
-    options: PatchOptions,
-    plans: list[Plan],
+    attributes: dict[str, Any],
     workspace: Workspace,
     counter: StepCounter,
 ) -> None:
@@ -251,7 +252,7 @@ def _join(
     target = workspace.joined(name)
     if not target.exists() and len(gather_lists(own)["scene"]):
         own_statistics = statistics["full" if name == "full" else "reduced"]
-        join_parts(own, target, own_statistics, _attributes(options, plans), counter.check)
+        join_parts(own, target, own_statistics, attributes, counter.check)
     if target.exists():
         for path in own:
             path.unlink(missing_ok=True)

@@ -22,6 +22,7 @@ from ksdiff_cli.fusers.classical import make_fuser
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.options.sharpening import ArrayOptions, SharpenOptions
 from ksdiff_cli.output.pixels import choose_format
+from ksdiff_cli.process import limit_torch
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.nodata import find_notes
 from ksdiff_cli.raster.open import BLOCK_CACHE
@@ -133,7 +134,6 @@ def sharpen_arrays(
     pan: Any,
     ms: Any,
     valid: Any,
-    nodata: Any,
     options: ArrayOptions,
     progress: ProgressCallback = silent,
     note: Callable[[str], None] = lambda line: None,
@@ -141,8 +141,9 @@ def sharpen_arrays(
     """Sharpen NumPy arrays or xarray DataArrays; see :func:`ksdiff_cli.sharpen_array`."""
     known = options.sensor if isinstance(options.sensor, Sensor) else find_sensor(options.sensor)
     options = replace(options, sensor=known)
-    sharpness = options.sharpness or 0.0
-    fuser = make_fuser(options.method, options.checkpoint, options.device, options.seed, options.threads, sharpness)
+    if options.method == "ksdiff":
+        limit_torch(options.threads)
+    fuser = make_fuser(options.method, options.checkpoint, options.device, options.seed, options.sharpness or 0.0)
     labelled = is_labelled(pan), is_labelled(ms)
     if labelled[0] != labelled[1]:
         raise KsdiffError("PAN and MS must be of one kind: give two arrays, or two DataArrays")
@@ -155,11 +156,12 @@ def sharpen_arrays(
         raise KsdiffError(
             f"{_PAN}: has {len(first.values)} bands, PAN has one; are PAN and MS swapped? PAN comes first, then MS"
         )
+    nodata = options.nodata
     of_pan, of_ms = nodata if isinstance(nodata, Sequence) and len(nodata) == 2 else (None, nodata)
     first, last = _with_nodata(first, of_pan, _PAN), _with_nodata(last, of_ms, _MS)
     if last.nodata is None and last.values.dtype.kind == "f":
         last = replace(last, nodata=float("nan"))
-    made = fuse_images(first, last, valid, fuser, options, progress, note)
+    made = fuse_images(*_masked(first, last, valid), fuser, options, progress, note)
     return write_labelled(made, ms) if labelled[1] else made.values
 
 
@@ -208,7 +210,6 @@ def _unmasked(image: Image, array: Any) -> Image:
 def fuse_images(
     pan: Image,
     ms: Image,
-    valid: Array | None,
     fuser: Fuser,
     options: ArrayOptions,
     progress: ProgressCallback = silent,
@@ -219,8 +220,6 @@ def fuse_images(
     Args:
         pan: one band.
         ms: any number of bands.
-        valid: bool, of PAN's height and width or of MS's, besides what the images say themselves; None where all pixels
-            but nodata and NaN count.
         fuser: what sharpens a window.
         options: see :class:`ArrayOptions`.
         progress: told how far it is.
@@ -233,7 +232,6 @@ def fuse_images(
         KsdiffError: see :func:`ksdiff_cli.sharpen_array`.
         ModelError: the fuser's weights do not fit the bands.
     """
-    pan, ms = _masked(pan, ms, valid)
     try:
         with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), _as_file(pan) as first, _as_file(ms) as last:
             bands = tuple(BandSource(last, band, alpha_is_data=True) for band in range(1, len(ms.values) + 1))

@@ -154,28 +154,38 @@ def read_sources(place: Path, sensor: str | None = None, without: Path | None = 
     return sources
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """Where the outputs go."""
+
+    folder: Path
+    """Made if it is missing; the summary is written there too, however a batch ends."""
+    reads: BatchInputs
+    """What may not be lost."""
+    suffix: str = ".tif"
+    overwrite: bool = False
+    """Make all outputs anew, in place of keeping those that are there."""
+
+    def place(self, name: str) -> Path:
+        """Return an output's path by its name."""
+        return self.folder / f"{name}{self.suffix}"
+
+
 def run_batch(
     sources: Sequence[Source],
-    folder: Path,
+    outputs: Outputs,
     sharpen: Sharpen,
-    *,
-    suffix: str = ".tif",
-    overwrite: bool = False,
     check: Callable[[], None] = lambda: None,
     progress: ProgressCallback = silent,
-    reads: "BatchInputs | None" = None,
 ) -> list[Outcome]:
     """Sharpen scenes one after another; outputs that are there already are kept.
 
     Args:
         sources: see :func:`read_sources`.
-        folder: of the outputs; made if it is missing. The summary is written there too, however this ends.
+        outputs: where they go.
         sharpen: makes one output.
-        suffix: of the outputs.
-        overwrite: make all outputs anew.
         check: called before each scene; what it raises ends the batch.
         progress: told how far the scene at hand is.
-        reads: what may not be lost; None for what the scenes read.
 
     Returns:
         What became of each scene, in order.
@@ -184,14 +194,14 @@ def run_batch(
         KsdiffError: the folder cannot be made or written to, or holds an input or another's file in the summary's
             place.
     """
-    reads = reads or BatchInputs(sources)
+    folder = outputs.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise KsdiffError(f"{folder}: cannot be made ({error.strerror}); choose another with -o") from None
     remove_rest(folder)
     summary = folder / SUMMARY
-    check_place(summary, reads.inputs, overwrite or _is_summary(summary))
+    check_place(summary, outputs.reads.inputs, outputs.overwrite or _is_summary(summary))
     outcomes: list[Outcome] = []
     taken: set[str] = set()
     try:
@@ -202,7 +212,7 @@ def run_batch(
                 progress(done, total, f"scene {name}, {note}")
 
             before = len(outcomes)
-            outcomes += _run_source(source, folder, sharpen, suffix, overwrite, report, taken, reads)
+            outcomes += _run_source(source, outputs, sharpen, report, taken)
             taken.update(one.name for one in outcomes[before:])
             if not folder.is_dir():
                 raise KsdiffError(
@@ -221,24 +231,17 @@ def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _run_source(
-    source: Source,
-    folder: Path,
-    sharpen: Sharpen,
-    suffix: str,
-    overwrite: bool,
-    progress: ProgressCallback,
-    taken: set[str],
-    reads: "BatchInputs",
+    source: Source, outputs: Outputs, sharpen: Sharpen, progress: ProgressCallback, taken: set[str]
 ) -> Iterator[Outcome]:
     """Do a product's scenes; without looking into it, where its one output is there already."""
-    first = Outcome(source.name, str(folder / f"{source.name}{suffix}"), "kept")
+    first = Outcome(source.name, str(outputs.place(source.name)), "kept")
     if source.name in taken:
         yield replace(first, status="failed", error=f"{first.output}: another scene of this list has that name")
         return
-    if lost := reads.find(Path(first.output)):
+    if lost := outputs.reads.find(Path(first.output)):
         yield replace(first, status="failed", error=f"{lost}: is one of the inputs; choose another folder")
         return
-    if _is_done(Path(first.output)) and not overwrite:
+    if _is_done(Path(first.output)) and not outputs.overwrite:
         yield first
         return
     found: list[Found] = []
@@ -248,13 +251,13 @@ def _run_source(
         return
     for scene in found:
         name = source.name if len(found) == 1 else f"{source.name}_{_clean(scene.name)}"
-        output = folder / f"{name}{suffix}"
+        output = outputs.place(name)
         outcome = Outcome(name, str(output), "made")
         if name in taken:
             yield replace(outcome, status="failed", error=f"{output}: another scene of this list has that name")
-        elif lost := reads.find(output):
+        elif lost := outputs.reads.find(output):
             yield replace(outcome, status="failed", error=f"{lost}: is one of the inputs; choose another folder")
-        elif _is_done(output) and not overwrite:
+        elif _is_done(output) and not outputs.overwrite:
             yield replace(outcome, status="kept")
         else:
             yield _attempt(outcome, partial(sharpen, scene, output, progress))
@@ -276,29 +279,25 @@ def _attempt(outcome: Outcome, work: Callable[[], Any]) -> Outcome:
     return replace(outcome, seconds=round(perf_counter() - start, 2))
 
 
-def check_mosaic(
-    mosaic: Path, sources: Sequence[Source], folder: Path, suffix: str, reads: BatchInputs, *, overwrite: bool
-) -> None:
+def check_mosaic(mosaic: Path, sources: Sequence[Source], outputs: Outputs) -> None:
     """Refuse a mosaic of all outputs that could not be written in the end, before any work.
 
     Args:
         mosaic: the virtual raster to be; one of outputs in the same folder may take its place, as after another run.
         sources: see :func:`read_sources`.
-        folder: of the outputs.
-        suffix: of the outputs.
-        reads: what may not be lost.
-        overwrite: whether anything else may.
+        outputs: where they go.
 
     Raises:
         KsdiffError: it is an input or an output, exists, or its folder does not exist.
     """
-    if any((folder / f"{source.name}{suffix}").resolve() == mosaic.resolve() for source in sources):
+    if any(outputs.place(source.name).resolve() == mosaic.resolve() for source in sources):
         raise KsdiffError(f"{mosaic}: is the name of one of the outputs; choose another one")
+    folder, reads = outputs.folder, outputs.reads
     if mosaic.parent.absolute() == folder.absolute() and not folder.exists():
         return
     if lost := reads.find(mosaic):
         raise KsdiffError(f"{lost}: is one of the inputs; choose another name")
-    may = overwrite or _is_own_mosaic(mosaic, folder)
+    may = outputs.overwrite or _is_own_mosaic(mosaic, folder)
     check_place(mosaic, reads.inputs, may)
     check_sidecars(mosaic, reads.inputs, may, ())
 

@@ -101,7 +101,6 @@ def sharpen_scene(
     options: SharpenOptions | None = None,
     progress: ProgressCallback = silent,
     make: Maker = make_windows,
-    differences: bool = False,
 ) -> Sharpened:
     """Sharpen a whole scene into a GeoTIFF on PAN's grid.
 
@@ -119,7 +118,6 @@ def sharpen_scene(
         options: see :class:`SharpenOptions`.
         progress: told the windows done.
         make: who makes the windows: this process, or :class:`ksdiff_cli.sharpening.distributed.Workers`.
-        differences: whether the fuser's results are differences of DN: the output then declares no offset.
 
     Returns:
         What was made.
@@ -143,7 +141,7 @@ def sharpen_scene(
     with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE, **threads), open_scene(scene) as pair:
         check_declared(pair)
         fuser.check(pair.bands, pair.true_ratio)
-        pixels = replace(choose_format(pair, None, options.dtype, options.dst_nodata), differences=differences)
+        pixels = replace(choose_format(pair, None, options.dtype, options.dst_nodata), differences=fuser.differences)
         creation = options.format == "COG", options.creation
         check_creation(*creation, pixels, pair.bands)
         codec = fit_codec(*creation, pixels, pair.bands, holes=False)
@@ -165,23 +163,25 @@ def sharpen_scene(
             folder.claim.drop()
             folder.files = known["files"]
             with folder.claim:
-                return _make(pair, output, fuser, options, plan, folder, progress, make, differences)
+                return _make(pair, _Work(output, fuser, options, plan, folder), progress, make)
 
 
-def _make(
-    pair: ScenePair,
-    output: Path,
-    fuser: Fuser,
-    options: SharpenOptions,
-    plan: Plan,
-    folder: Folder,
-    progress: ProgressCallback,
-    make: Maker,
-    differences: bool,
-) -> Sharpened:
+@dataclass(frozen=True)
+class _Work:
+    """What is to be made, by what, and where it lies meanwhile."""
+
+    output: Path
+    fuser: Fuser
+    options: SharpenOptions
+    plan: Plan
+    folder: Folder
+
+
+def _make(pair: ScenePair, work: _Work, progress: ProgressCallback, make: Maker) -> Sharpened:
     """Survey the scene, make the windows that are missing, put them together as they come."""
+    output, fuser, options, plan, folder = work.output, work.fuser, work.options, work.plan, work.folder
     statistics = pair.statistics(progress, fuser.watch(pair))
-    pixels = replace(choose_format(pair, statistics, options.dtype, options.dst_nodata), differences=differences)
+    pixels = replace(choose_format(pair, statistics, options.dtype, options.dst_nodata), differences=fuser.differences)
     if options.dtype:
         check_range(pixels, statistics)
     given = {one.fill for one in (pair.scene.pan, *pair.scene.ms) if not one.declared and one.fill is not None}

@@ -63,6 +63,8 @@ class Uncertainty:
 class Spread(Fuser):
     """A fuser whose result is the standard deviation of those of several."""
 
+    differences = True
+
     def __init__(self, fusers: Sequence[Fuser]) -> None:
         """Take at least two fusers of one kind."""
         self._fusers = list(fusers)
@@ -183,7 +185,7 @@ def sharpen_with_uncertainty(
     done = owns(output, wanted.output, how(options)) and not job_folder(wanted.output).exists()
     if not done:
         plain = replace(options, dtype="float32", format="GTiff", creation={}, fidelity=False, besides={})
-        sharpen_scene(scene, wanted.output, spread, plain, progress, make, differences=True)
+        sharpen_scene(scene, wanted.output, spread, plain, progress, make)
     note = f"{wanted.output}: spread of {wanted.draws} draws: it says where errors are large, but is far smaller itself"
     return replace(made, notes=(*made.notes, note))
 

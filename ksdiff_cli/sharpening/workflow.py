@@ -11,6 +11,7 @@ from ksdiff_cli.fusers.classical import make_fuser
 from ksdiff_cli.fusers.consistent import Consistent
 from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.output.writer import check_output
+from ksdiff_cli.process import limit_torch
 from ksdiff_cli.products import Found, choose_bands, find_scene
 from ksdiff_cli.products.scene_files import find_inputs, scene_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
@@ -44,12 +45,13 @@ class Workflow:
         """
         self.options = options
         self.reads = [*(str(name) for name in (options.checkpoint, options.sensor) if name is not None), *reads]
+        if options.method == "ksdiff":
+            limit_torch(options.threads)
         self._fuser = make_fuser(
             options.method,
             options.checkpoint,
             device or options.device,
             options.seed,
-            options.threads,
             options.sharpness or 0.0,
             mtf=options.mtf or "sensor",
         )

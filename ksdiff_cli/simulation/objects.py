@@ -32,7 +32,7 @@ def draw(world: World, row: int, column: int, height: int, width: int) -> Float:
     shadow = np.zeros((height, width), np.float32)
     houses = [] if world.coarse else find_houses(world, row, column, height, width)
     if not world.coarse:
-        _park(world, picture, site, parcels, cover, y, x)
+        _park(world, picture, site, parcels, cover)
         crowns = _crowns(world, row, column, height, width)
         shadow = np.maximum(shadow, crowns.shadow)
         shade_houses(world, houses, shadow, row, column)
@@ -154,7 +154,7 @@ def _plant(world: World, y: Float, x: Float, cell: float) -> _Plants:
     return _Plants(row, column, cy, cx, np.where(stands, radius, np.float32(0.02)), index)
 
 
-def _park(world: World, picture: Float, site: Site, parcels: Parcels, cover: Float, y: Float, x: Float) -> None:
+def _park(world: World, picture: Float, site: Site, parcels: Parcels, cover: Float) -> None:
     """Paint vehicles on roads and on every third yard of works, in place."""
     cell = np.float32(max(9.0 * world.zoom, 5.0))
     yard = (site.use == WORKS) & (parcels.key % 3 == 0) & (parcels.edge > np.float32(9 * world.zoom))

@@ -73,13 +73,15 @@ class Objective:
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """In which precision losses are computed; in float32 nothing is scaled."""
+    """In which precision and in how many pieces losses are computed; in float32 nothing is scaled."""
 
     device: str
     dtype: torch.dtype | None
     """bfloat16 or float16; None for float32."""
     scaler: torch.amp.GradScaler
     """Keeps float16's small gradients from vanishing."""
+    pieces: int = 1
+    """In which the network sees this process's rows of a batch; less memory."""
 
     def lossy(self) -> AbstractContextManager[Any]:
         """Open the region that runs in ``dtype`` where torch holds it safe."""
@@ -90,13 +92,13 @@ class Arithmetic:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
 
-def choose_arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
-    """Return the arithmetic of a run; see :attr:`RunSettings.precision`."""
+def choose_arithmetic(precision: Precision, device: torch.device, pieces: int = 1) -> Arithmetic:
+    """Return the arithmetic of a run; see :attr:`RunSettings.precision` and :attr:`RunSettings.accumulate`."""
     dtype = None
     if device.type == "cuda":
         auto = torch.bfloat16 if torch.cuda.is_bf16_supported() else None
         dtype = {"auto": auto, "fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return Arithmetic(device.type, dtype, torch.amp.GradScaler(device.type, enabled=dtype is torch.float16))
+    return Arithmetic(device.type, dtype, torch.amp.GradScaler(device.type, enabled=dtype is torch.float16), pieces)
 
 
 def train_once(
@@ -107,11 +109,10 @@ def train_once(
     arithmetic: Arithmetic,
     *,
     latent_only: bool = False,
-    pieces: int = 1,
 ) -> dict[str, Tensor]:
     """Compute the stage's loss and add its gradients to the parameters'.
 
-    z is made for the whole batch, as the encoders standardise it over the batch; with several ``pieces`` the network,
+    z is made for the whole batch, as the encoders standardise it over the batch; in several pieces the network,
     which takes most of the memory, then sees a part at a time. Either way the gradients are the same, up to the order
     in which floats are added.
 
@@ -120,9 +121,8 @@ def train_once(
         model: trained.
         inputs: this process's rows of the batch.
         draws: random numbers.
-        arithmetic: precision.
+        arithmetic: precision and pieces.
         latent_only: leave the network out (stage 2's warm-up).
-        pieces: parts in which the network sees the rows.
 
     Returns:
         ``loss`` and its terms, each this process's share of the batch's.
@@ -134,14 +134,14 @@ def train_once(
         arithmetic.backward(weighted)
         return {"loss": weighted.detach(), "diffusion": weighted.detach()}
     latent_term = None if weighted is None else objective.diffusion_weight * weighted
-    if pieces > 1 and inputs.observation is not None:
+    if arithmetic.pieces > 1 and inputs.observation is not None:
         raise KsdiffError("--accumulate: this network takes images whole; give a smaller --batch instead")
-    if pieces == 1:
+    if arithmetic.pieces == 1:
         with arithmetic.lossy():
             regression = regression_loss(inputs, model(inputs, z)) * draws.weight
         arithmetic.backward(regression if latent_term is None else latent_term + regression)
     else:
-        regression = _train_pieces(model, inputs, z, latent_term, draws.weight, pieces, arithmetic)
+        regression = _train_pieces(model, inputs, z, latent_term, draws.weight, arithmetic)
     if weighted is None or latent_term is None:
         return {"loss": regression.detach()}
     total = latent_term + regression
@@ -154,14 +154,13 @@ def _train_pieces(
     z: Tensor | None,
     latent_term: Tensor | None,
     weight: float,
-    pieces: int,
     arithmetic: Arithmetic,
 ) -> Tensor:
     """Run the network piece by piece with z cut off, then take the gradients that reached z through the encoders."""
     cut = None if z is None else z.detach().float().requires_grad_()
     total = torch.zeros((), device=inputs.M.device)
     rows = inputs.M.shape[0]
-    for chosen in torch.arange(rows, device=inputs.M.device).tensor_split(min(pieces, rows)):
+    for chosen in torch.arange(rows, device=inputs.M.device).tensor_split(min(arithmetic.pieces, rows)):
         piece = inputs.rows(chosen)
         with arithmetic.lossy():
             fused = model(piece, None if cut is None else cut[chosen])
@@ -177,15 +176,13 @@ def _train_pieces(
     return total
 
 
-def train_pixels_once(
-    model: PixelDiffusion, inputs: Inputs, draws: Draws, arithmetic: Arithmetic, pieces: int = 1
-) -> dict[str, Tensor]:
+def train_pixels_once(model: PixelDiffusion, inputs: Inputs, draws: Draws, arithmetic: Arithmetic) -> dict[str, Tensor]:
     """Do the same for pixel diffusion, whose losses draw their own numbers.
 
     Every piece has a generator of its own: runs that divide a batch differently train on different noise.
     """
     rows, total = inputs.M.shape[0], torch.zeros((), device=inputs.M.device)
-    for chosen in torch.arange(rows, device=inputs.M.device).tensor_split(min(pieces, rows)):
+    for chosen in torch.arange(rows, device=inputs.M.device).tensor_split(min(arithmetic.pieces, rows)):
         seed = int(torch.randint(1 << 62, (draws.total,), generator=draws.generator)[draws.rows][int(chosen[0])])
         with arithmetic.lossy():
             loss = model.losses(inputs.rows(chosen), torch.Generator().manual_seed(seed))["loss"]

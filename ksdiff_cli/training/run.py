@@ -67,7 +67,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=settings.rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99), fused=True
         )
-        self.arithmetic = choose_arithmetic(settings.precision, self.device)
+        self.arithmetic = choose_arithmetic(settings.precision, self.device, settings.accumulate)
         self.objective = Objective(self.target, settings.recipe, settings.latent_noise, settings.diffusion_weight)
         images, share = settings.batch, team.rows(settings.batch)
         if config.bands is None and not self.model.observes:  # all read the same images and take their rows later
@@ -115,7 +115,7 @@ class Run:
         inputs, draws = self._inputs(batch, random)
         self.optimizer.zero_grad(set_to_none=True)
         if isinstance(self.model, PixelDiffusion):
-            losses = train_pixels_once(self.model, inputs, draws, self.arithmetic, settings.accumulate)
+            losses = train_pixels_once(self.model, inputs, draws, self.arithmetic)
         else:
             assert isinstance(self.model, KSDiff)
             latent_only = self.target is not None and self.part < settings.warm_up
@@ -126,7 +126,6 @@ class Run:
                 draws,
                 self.arithmetic,
                 latent_only=latent_only,
-                pieces=settings.accumulate,
             )
         losses = self.team.sum_gradients(self.model, losses)
         self.arithmetic.scaler.unscale_(self.optimizer)

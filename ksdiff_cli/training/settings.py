@@ -211,7 +211,6 @@ def settle(options: TrainOptions, config: ModelConfig | PixelConfig | None, file
     epochs = values.pop("epochs", None)
     if options.steps is not None or options.epochs is not None:
         values["steps"], epochs = RunSettings.steps, options.epochs
-    check_number("epochs", epochs, 1, whole=True, optional=True)
     given = {each.name: getattr(options, each.name, None) for each in fields(RunSettings)}
     values |= {name: value for name, value in given.items() if value is not None}
     values |= {"warm_up": 1.0} if options.separate else {}
@@ -220,6 +219,7 @@ def settle(options: TrainOptions, config: ModelConfig | PixelConfig | None, file
     settings = RunSettings(run=options.output, config=replace(network, bands=choose_bands(files, universal)), **values)
     if epochs is None:
         return settings
+    check_number("epochs", epochs, 1, whole=True)
     # over image-band pairs where all bands share a network
     passed = sum(len(file) * (file.bands if settings.config.bands is None else 1) for file in files)
     return replace(settings, steps=-(-epochs * passed // settings.batch))

@@ -29,6 +29,7 @@ from ksdiff_cli.training.validation import IDLE, draw_pictures, measure_quality,
 
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST}
 _SAVE_SECONDS = 600  # between resume states where validations are further apart
+_AGAIN = "the same command with --resume goes on from here"
 _LOOK = 20  # steps between looks at the loss on a GPU, which has to stop for each
 
 
@@ -120,7 +121,6 @@ def train_stage(
     progress: ProgressCallback = silent,
     note: Callable[[str], None] = say_nothing,
     team: Team = ALONE,
-    again: str = "the same command with --resume goes on from here",
     listeners: Sequence[StepCallback] = (),
 ) -> Path:
     """Train one stage, or go on where a killed run of the same options stopped.
@@ -131,7 +131,6 @@ def train_stage(
         progress: told every step, with the live loss.
         note: called with lines for people.
         team: the processes that train together; one of them writes.
-        again: how a person whose run was stopped has it go on, as the end of a sentence.
         listeners: called after every step, with its losses and what was validated. On a GPU the losses of every step
             take time, as it has to stop for each.
 
@@ -160,14 +159,14 @@ def train_stage(
     if not valid:
         note("no validation file beside the training data: validation is skipped; --valid names one")
     try:
-        _loop(run, train, valid, progress, note, again, listeners)
+        _loop(run, train, valid, progress, note, listeners)
         if team.leads:
             _save(run, train, settings.file(stage))
             settings.state(stage).unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in _UNWRITABLE:  # HDF5's complaints of damaged data are such errors too
             raise
-        raise KsdiffError(f"{unwritable(settings.run, error)}; make room there; {again}") from None
+        raise KsdiffError(f"{unwritable(settings.run, error)}; make room there; {_AGAIN}") from None
     finally:
         for file in (*train, *valid):
             file.close()
@@ -204,7 +203,6 @@ def _loop(
     valid: list[PatchFile],
     progress: ProgressCallback,
     note: Callable[[str], None],
-    again: str,
     listeners: Sequence[StepCallback],
 ) -> None:
     """Train until the stage is over; validate, draw and save in between."""
@@ -242,7 +240,7 @@ def _loop(
                 if not team.leads:
                     raise SystemExit(1)
                 raise StoppedError(
-                    f"{settings.name(run.stage)}: stopped at step {run.step} of {settings.steps}; {again}"
+                    f"{settings.name(run.stage)}: stopped at step {run.step} of {settings.steps}; {_AGAIN}"
                 )
 
 

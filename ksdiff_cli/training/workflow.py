@@ -5,14 +5,12 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from ksdiff_cli.files.names import Inputs
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import Stage
 from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig
 from ksdiff_cli.options.training import TrainOptions
-from ksdiff_cli.process import usable_threads
+from ksdiff_cli.process import limit_torch
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.training.log import StepCallback, TensorBoard
 from ksdiff_cli.training.parallel import join_team
@@ -28,8 +26,7 @@ def train(
     note: Callable[[str], None] = say_nothing,
 ) -> list[Path]:
     """Train one stage or both; see :func:`ksdiff_cli.train`."""
-    if options.threads:
-        torch.set_num_threads(usable_threads(options.threads) or options.threads)
+    limit_torch(options.threads)
     files, beside = open_data(options.data, options.valid)
     settings = settle(options, config, files)
     inputs = Inputs([*(file.path for file in (*files, *beside)), *([settings.init] if settings.init else [])])
