@@ -163,10 +163,10 @@ def train(
             one that works there now, or a value out of its range.
         ModelError: weights or a configuration that cannot be used.
     """
-    from ksdiff_cli.training import workflow
+    from ksdiff_cli.training import stages
 
     options = replace(options, data=tuple(map(Path, data))) if data else options
-    return workflow.train(options, config, on_step, progress, note)
+    return stages.train(options, config, on_step, progress, note)
 
 
 @keywords(EvaluateOptions)

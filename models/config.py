@@ -84,7 +84,7 @@ class ModelConfig(Config):
     encoder_norm: bool = False
     """Whether the encoders' stems end in a layer norm, which hides how strong an image's missing detail is."""
     moments: bool = True
-    """Whether the encoders also see :mod:`second-order statistics <ksdiff_cli.models.moments>`; PLFE only."""
+    """Whether the encoders also see :mod:`second-order statistics <ksdiff_cli.models.encoder>`; PLFE only."""
     modulate_output: bool = True
     """Whether z also reaches PanNeXt-U's output: the head's bias, i.e. the injection gain, and the full-resolution
     filters. These three wake the prior; figures stand in the CHANGELOG."""

@@ -1,12 +1,57 @@
-"""PLFE, the Pyramid Latent Fusion Encoder (paper sec. 3.1, eq. 1-2, Fig. 2c)."""
+"""PLFE, the Pyramid Latent Fusion Encoder (sec. 3.1, eq. 1-2, Fig. 2c), and second-order statistics that it sees."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import ModelConfig
-from .layers import LayerNorm2d, PatchStem
-from .moments import count_moments
+from .contract import Inputs
+from .layers import LayerNorm2d, PatchStem, low_pass
+
+_COARSER = 4  # the band below the MS camera's limit, where PAN and MS both see detail, begins this much coarser
+_EPS = 1e-3  # of squared standardised values: an area without detail has no coefficient
+
+
+def count_moments(config: ModelConfig, truth: bool) -> int:
+    """Return how many channels :func:`second_order` gives; none if the configuration goes without."""
+    return (1 + (4 if truth else 2) * config.group) if config.moments else 0
+
+
+@torch.no_grad()
+def second_order(inputs: Inputs, side: int, truth: bool) -> Tensor:
+    """Measure the injection gains and the strength of detail in ``side`` x ``side`` areas of an image.
+
+    It measures data, so that no gradient flows through it.
+
+    Args:
+        inputs: standardised.
+        side: areas along a side.
+        truth: also of the detail that upsampled MS lacks, which needs the ground truth.
+
+    Returns:
+        (R, side * side, 1 + 2 group or 1 + 4 group): log strength of PAN's detail; by band, at the coarser scale, the
+        gain from PAN to MS and the log strength of MS's detail; with ``truth`` the same of G - M and PAN's detail.
+    """
+
+    def pool(x: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(x, side)
+
+    def compare(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return pool(x * y) / (pool(y * y) + _EPS), _log_strength(pool(x * x))
+
+    low = inputs.P - inputs.detail
+    coarse = inputs.each(low - low_pass(low, _COARSER)), inputs.M - low_pass(inputs.M, _COARSER)
+    found = [inputs.each(_log_strength(pool(inputs.detail**2))), *compare(coarse[1], coarse[0])]
+    if truth:
+        assert inputs.G is not None
+        found += compare(inputs.G - inputs.M, inputs.each(inputs.detail))
+    return torch.cat(found, 1).flatten(2).transpose(1, 2)
+
+
+def _log_strength(energy: Tensor) -> Tensor:
+    """Bring energies, over many orders of magnitude, to values around -1."""
+    return torch.log(energy + 0.1 * _EPS) / 4
+
 
 _MEMORY = 50  # batches that the running statistics of z remember
 _BOUND = 3.0  # an image unlike any in training gets a z at the edge of the known range, not far beyond it

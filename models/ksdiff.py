@@ -13,9 +13,8 @@ from .backbones import make_backbone
 from .config import ModelConfig
 from .contract import Core, FusionModel, Inputs, ModelError, Stage, Statistics
 from .diffusion import Denoiser, Diffusion
-from .encoder import PLFE1, PLFE2, Entangled
+from .encoder import PLFE1, PLFE2, Entangled, second_order
 from .kernels import Conditioning, GlobalLayer, Latent
-from .moments import second_order
 from .observation import Observed
 
 

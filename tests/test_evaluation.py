@@ -17,8 +17,7 @@ from ksdiff_cli.classical import METHODS
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation.cases import make_case, open_files
 from ksdiff_cli.evaluation.compare import evaluate_files, make_fusers
-from ksdiff_cli.evaluation.results import Evaluation, MethodResult, write_csv
-from ksdiff_cli.evaluation.statistics import compare
+from ksdiff_cli.evaluation.results import Evaluation, MethodResult, compare, write_csv
 from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.classical import Upsampling
 from ksdiff_cli.metrics import ergas, measure_full, psnr, q2n, sam

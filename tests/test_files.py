@@ -13,9 +13,8 @@ from conftest import largest_file
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.content import check_unchanged, contents, digest, find_other, identify
-from ksdiff_cli.files.png import write_png
 from ksdiff_cli.files.workdir import Claim, open_workdir, write_note
-from ksdiff_cli.files.writing import atomic_write, remove_growing, write_text
+from ksdiff_cli.files.writing import atomic_write, remove_growing, write_png, write_text
 from ksdiff_cli.patches.writer import new_part
 from ksdiff_cli.training.log import Log
 

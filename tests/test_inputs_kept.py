@@ -22,7 +22,7 @@ from conftest import PairFiles, write_raster
 from rasterio.vrt import WarpedVRT
 
 from ksdiff_cli.files.names import Inputs, files_behind, paths_in
-from ksdiff_cli.files.png import write_png
+from ksdiff_cli.files.writing import write_png
 
 Array = Any
 FAST = ("--method", "exp", "--no-registration-check", "--overwrite", "-q")

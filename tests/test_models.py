@@ -13,11 +13,10 @@ from ksdiff_cli.models.checkpoint import load_ksdiff, load_model, read_header, s
 from ksdiff_cli.models.config import ENCODERS, STRUCTURES, ModelConfig
 from ksdiff_cli.models.contract import Inputs, ModelError, Statistics
 from ksdiff_cli.models.diffusion import Diffusion
-from ksdiff_cli.models.encoder import GuidedStage, Standardisation
+from ksdiff_cli.models.encoder import GuidedStage, Standardisation, second_order
 from ksdiff_cli.models.kernels import Conditioning, KernelGenerator, ModulatedConv2d, per_sample_conv2d
 from ksdiff_cli.models.ksdiff import KSDiff, diffusion_loss, regression_loss
 from ksdiff_cli.models.layers import PatchStem, low_pass
-from ksdiff_cli.models.moments import second_order
 
 SMALL = {
     "width": 16,

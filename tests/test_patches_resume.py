@@ -17,7 +17,7 @@ from rasterio.transform import Affine
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.workdir import Workdir
 from ksdiff_cli.options.patches import PatchOptions
-from ksdiff_cli.patches import parts
+from ksdiff_cli.patches import workspace
 from ksdiff_cli.patches.prepare import prepare_patches
 from ksdiff_cli.patches.workspace import workspace_folder
 
@@ -38,7 +38,7 @@ def make_scene(folder: Path, seed: int = 0) -> Path:
 
 @pytest.fixture(autouse=True)
 def many_parts(monkeypatch) -> None:
-    monkeypatch.setattr(parts, "_PART_WINDOWS", 8)
+    monkeypatch.setattr(workspace, "_PART_WINDOWS", 8)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def die() -> None:
 
 
 def die_at_rename(options: PatchOptions, number: int, after: bool) -> None:
-    parts._PART_WINDOWS = 8
+    workspace._PART_WINDOWS = 8
     real, seen = {name: getattr(Path, name) for name in ("replace", "rename")}, []
 
     def deadly(name):
@@ -100,7 +100,7 @@ def die_at_rename(options: PatchOptions, number: int, after: bool) -> None:
 
 
 def die_at_step(options: PatchOptions, share: float) -> None:
-    parts._PART_WINDOWS = 8
+    workspace._PART_WINDOWS = 8
 
     def deadly(done: int, total: int, note: str = "") -> None:
         if done == max(1, int(share * total)):
@@ -128,7 +128,7 @@ def die_with_the_older_set_moved(options: PatchOptions) -> None:
 def meet_a_full_disk(options: PatchOptions, size: int) -> None:
     import resource
 
-    parts._PART_WINDOWS = 8
+    workspace._PART_WINDOWS = 8
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     try:
         prepare_patches(options)

@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import Inputs
-from ksdiff_cli.files.png import encode_png
+from ksdiff_cli.files.writing import encode_png
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster.pair import QualityBand
 from ksdiff_cli.sharpening import quicklook

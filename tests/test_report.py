@@ -30,8 +30,14 @@ from ksdiff_cli.report import (
 )
 from ksdiff_cli.report.charts import make_chart
 from ksdiff_cli.report.colours import encode_picture, find_stretch, palette, reduce
-from ksdiff_cli.report.details import choose_details, relative_errors, show_valid
-from ksdiff_cli.report.pictures import choose_bar, make_gallery, whole_limit
+from ksdiff_cli.report.pictures import (
+    choose_bar,
+    choose_details,
+    make_gallery,
+    relative_errors,
+    show_valid,
+    whole_limit,
+)
 
 Array = np.ndarray[Any, Any]
 NAN, INF = math.nan, math.inf

@@ -9,9 +9,8 @@ import rasterio
 
 from ksdiff_cli.metrics import ergas, sam
 from ksdiff_cli.models.checkpoint import read_header
-from ksdiff_cli.numerics.camera import View
+from ksdiff_cli.numerics.camera import View, implied_sharpness
 from ksdiff_cli.numerics.grids import corner_aligned
-from ksdiff_cli.numerics.sharpness import implied_sharpness
 from ksdiff_cli.weights import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]

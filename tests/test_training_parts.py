@@ -15,14 +15,14 @@ from conftest import largest_file
 from test_training import SMALL, options, write_patches
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.png import write_png
+from ksdiff_cli.files.writing import write_png
 from ksdiff_cli.models.checkpoint import load_model, save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError
 from ksdiff_cli.models.ksdiff import KSDiff
 from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig, PixelDiffusion
 from ksdiff_cli.patches.dataset import PatchFile
-from ksdiff_cli.training.log import Log
+from ksdiff_cli.training.log import Log, draw_curves, draw_strip
 from ksdiff_cli.training.losses import (
     Arithmetic,
     Draws,
@@ -32,7 +32,6 @@ from ksdiff_cli.training.losses import (
     train_pixels_once,
 )
 from ksdiff_cli.training.parallel import ALONE, Team, join_team
-from ksdiff_cli.training.pictures import draw_curves, draw_strip
 from ksdiff_cli.training.run import Run
 from ksdiff_cli.training.stages import Stopper, open_data, train_stage
 from ksdiff_cli.training.validation import means_of_others, validate

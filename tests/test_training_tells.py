@@ -15,7 +15,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.models.checkpoint import load_model, read_header
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.patches.dataset import PatchFile
-from ksdiff_cli.training.pictures import draw_curves
+from ksdiff_cli.training.log import draw_curves
 from ksdiff_cli.training.stages import train_stage
 from ksdiff_cli.training.validation import measure_quality
 

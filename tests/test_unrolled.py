@@ -12,10 +12,9 @@ from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError, Statistics
 from ksdiff_cli.models.ksdiff import KSDiff
 from ksdiff_cli.models.observation import AxisMap, Cameras, Observed, fit_cameras, fit_mix, resharpen, see, spread
-from ksdiff_cli.numerics.camera import View
+from ksdiff_cli.numerics.camera import View, implied_sharpness
+from ksdiff_cli.numerics.camera import resharpen as resharpen_array
 from ksdiff_cli.numerics.grids import corner_aligned, degrade, upsample
-from ksdiff_cli.numerics.sharpness import implied_sharpness
-from ksdiff_cli.numerics.sharpness import resharpen as resharpen_array
 
 SMALL = {"width": 16, "band_width": 8, "encoder_width": 8, "latent": 16, "denoiser_width": 16, "denoiser_blocks": 1}
 

@@ -27,12 +27,15 @@ for needed in ("starlette", "uvicorn"):
 from PIL import Image  # noqa: E402
 
 from ksdiff_cli.errors import KsdiffError  # noqa: E402
-from ksdiff_cli.view.cache import Cache  # noqa: E402
-from ksdiff_cli.view.colours import Stretch  # noqa: E402
 from ksdiff_cli.view.grid import TILE, Tile  # noqa: E402
-from ksdiff_cli.view.layers import FileLayer, Made  # noqa: E402
+from ksdiff_cli.view.layers import (  # noqa: E402
+    Cache,
+    FileLayer,
+    Made,
+)
 from ksdiff_cli.view.opening import beginning  # noqa: E402
 from ksdiff_cli.view.server import address, listen  # noqa: E402
+from ksdiff_cli.view.stage import Stretch  # noqa: E402
 from ksdiff_cli.view.tour import find_spots  # noqa: E402
 
 Array = NDArray[Any]

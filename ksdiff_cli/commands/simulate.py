@@ -5,7 +5,7 @@ from typing import Annotated
 
 from ksdiff_cli.commands import options as typed
 from ksdiff_cli.commands.console import note, progress
-from ksdiff_cli.options.simulating import SimulateOptions
+from ksdiff_cli.options.patches import SimulateOptions
 
 
 @typed.takes

@@ -18,11 +18,11 @@ def train(options: TrainOptions, quiet: typed.Quiet = False) -> None:
 
     Example, four GPUs: torchrun --nproc-per-node=4 -m ksdiff_cli train --stage 1
     """
-    from ksdiff_cli.training import workflow
+    from ksdiff_cli.training import stages
 
     leads = os.environ.get("RANK", "0") == "0"  # torchrun's other processes say nothing
     quiet = quiet or not leads
     with progress("train", quiet=quiet) as report:
-        made = workflow.train(options, progress=report, note=lambda line: note(line, quiet=quiet))
+        made = stages.train(options, progress=report, note=lambda line: note(line, quiet=quiet))
     for path in made if leads else ():
         typer.echo(printable(str(path)))

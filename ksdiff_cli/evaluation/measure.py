@@ -14,7 +14,6 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation.examples import Overview, View, choose_bands
 from ksdiff_cli.evaluation.maps import MapPlan, Maps, open_maps, plan_maps
 from ksdiff_cli.evaluation.measured import Measurement
-from ksdiff_cli.evaluation.reprojection import find_band_shifts, ms_blocks, read_reprojected
 from ksdiff_cli.evaluation.sources import (
     Area,
     FullSource,
@@ -25,9 +24,12 @@ from ksdiff_cli.evaluation.sources import (
     compare_units,
 )
 from ksdiff_cli.files.names import Inputs
-from ksdiff_cli.metrics import SOFTNESS, FullGatherer, Gatherer, Settings, crop_slices, guess_peak
+from ksdiff_cli.metrics import SOFTNESS, FullGatherer, Gatherer, Settings, Shifts, crop_slices, guess_peak
 from ksdiff_cli.metrics.blocks import CELL, Block, Metric, Span, make_block, split
 from ksdiff_cli.metrics.q2n import Q2n
+from ksdiff_cli.metrics.shifts import ShiftSearch
+from ksdiff_cli.metrics.views import place_view
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.camera import Kernel
 from ksdiff_cli.numerics.grids import Axis
 from ksdiff_cli.numerics.toolbox import is_power_of_two
@@ -41,6 +43,61 @@ from ksdiff_cli.raster.nodata import declare, declare_band, find_fill, find_note
 from ksdiff_cli.raster.open import BLOCK_CACHE, alpha_is_data, data_bands, open_raster
 from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair, open_pair
 from ksdiff_cli.sensors import Sensor, find_sensor
+
+
+def find_band_shifts(source: FullSource | GridSource) -> Shifts:
+    """Find by how much each band of MS lies off PAN; see :func:`ksdiff_cli.metrics.find_shifts`.
+
+    Raises:
+        KsdiffError: a file is damaged.
+    """
+    part = source.ms_part
+    search = ShiftSearch(part.grid, source.gains)
+    for patch in search.patches(source.shape, part.shape):
+        pan, valid = source.read_pan(*_window(*patch.pan))
+        ms, ms_valid = part.read(*_window(*patch.ms))
+        search.update(patch, pan[0], ms, valid, ms_valid)
+    return search.result()
+
+
+def ms_blocks(source: FullSource | GridSource, step: tuple[int, int]) -> list[tuple[Span, Span]]:
+    """Cut the MS pixels into blocks of about ``step`` rows and columns of PAN pixels."""
+    part = source.ms_part
+    if min(part.shape) == 0:
+        return []
+    axes = part.grid.rows, part.grid.cols
+    sides = [CELL * max(1, round(size * abs(axis.scale) / CELL)) for size, axis in zip(step, axes, strict=True)]
+    rows, cols = (split(size, side, 0, 0) for size, side in zip(part.shape, sides, strict=True))
+    return [(row, col) for row in rows for col in cols]
+
+
+def read_reprojected(
+    source: FullSource | GridSource, shifts: Array, rows: Span, cols: Span
+) -> tuple[Array, Array, Array]:
+    """Read a block of MS, and the fused image as the MS camera sees it there.
+
+    Args:
+        source: the images.
+        shifts: (bands, 2) PAN rows and columns, of :func:`find_band_shifts`.
+        rows: of the block, MS pixels.
+        cols: of the block.
+
+    Returns:
+        MS and the fused image, (bands, h, w) float64, and which pixels count, (h, w) bool.
+
+    Raises:
+        KsdiffError: a file is damaged.
+    """
+    part, places = source.ms_part, ((rows.start, rows.stop), (cols.start, cols.stop))
+    view = place_view(part.grid, source.shape, *places, source.cameras, shifts)
+    image, valid = source.fused.read(*_window(view.rows, view.cols))
+    ms, known = part.read(*_window(*(slice(*place) for place in places)))
+    return ms, view.see(image), known & view.whole(valid)
+
+
+def _window(rows: slice, cols: slice) -> tuple[int, int, int, int]:
+    return rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start
+
 
 # Wide and low: the strips of an untiled file are then decoded once, not once a column of blocks
 _STEP = 256, 1024

@@ -18,10 +18,9 @@ from ksdiff_cli.fusers.device import DeviceTransfer, Sent, free_memory, has_bf16
 from ksdiff_cli.fusers.divided import Divider
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import ALIGN, Box
-from ksdiff_cli.numerics.camera import SceneCamera, estimate_camera
+from ksdiff_cli.numerics.camera import SceneCamera, estimate_camera, resharpen
 from ksdiff_cli.numerics.grids import GridMap
 from ksdiff_cli.numerics.moments import SceneStatistics
-from ksdiff_cli.numerics.sharpness import resharpen
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.camera import find_camera
 from ksdiff_cli.raster.pair import ObservedTile, ScenePair, Tile

@@ -7,6 +7,7 @@ raster block by block and gives the same value. A new metric is one file and one
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
@@ -20,12 +21,10 @@ from ksdiff_cli.metrics.d_s import DS, d_s
 from ksdiff_cli.metrics.d_sr import DSR, d_sr, rqnr
 from ksdiff_cli.metrics.ergas import Ergas, ergas
 from ksdiff_cli.metrics.full_blocks import FullBlock, FullMetric, make_full_block
-from ksdiff_cli.metrics.hqnr import hqnr
-from ksdiff_cli.metrics.protocol import CROPS, crop, crop_slices
 from ksdiff_cli.metrics.psnr import Psnr, guess_peak, psnr
 from ksdiff_cli.metrics.q2n import Q2n, q2n, q2n_map
 from ksdiff_cli.metrics.q_avg import QAvg, q_avg
-from ksdiff_cli.metrics.qnr import PairDLambda, pair_d_lambda, qnr
+from ksdiff_cli.metrics.qnr import PairDLambda, hqnr, pair_d_lambda, qnr
 from ksdiff_cli.metrics.reprojection import Reprojection, reprojection
 from ksdiff_cli.metrics.sam import Sam, sam, sam_map
 from ksdiff_cli.metrics.scc import Scc, scc
@@ -36,6 +35,34 @@ from ksdiff_cli.metrics.views import place_view
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.camera import camera_kernel
 from ksdiff_cli.numerics.grids import corner_aligned
+
+CROPS: tuple[CropName, ...] = get_args(CropName)
+_CUT: dict[str, int] = {"full": 0, "cut21": 21, "cut30": 30}
+
+
+def crop_slices(height: int, width: int, protocol: str = "full") -> tuple[slice, slice]:
+    """Return the rows and columns that a protocol measures.
+
+    ``full`` measures everything. ``cutD`` keeps rows and columns D..N-D counted from 1, both included, as the reference
+    toolbox does: D-1 are lost on the top and left, D on the bottom and right.
+
+    Raises:
+        KsdiffError: no such protocol, or nothing would be left.
+    """
+    if protocol not in _CUT:
+        raise KsdiffError(f"no crop protocol is called {protocol!r}: choose one of {' '.join(_CUT)}")
+    cut = _CUT[protocol]
+    if cut == 0:
+        return slice(0, height), slice(0, width)
+    if min(height, width) < 2 * cut:
+        raise KsdiffError(f"{width} x {height} pixels are too few for the crop protocol {protocol}: use --crop full")
+    return slice(cut - 1, height - cut), slice(cut - 1, width - cut)
+
+
+def crop(image: Array, protocol: str = "full") -> Array:
+    """Cut (..., H, W) to the part that a protocol measures; see :func:`crop_slices`."""
+    return image[..., *crop_slices(image.shape[-2], image.shape[-1], protocol)]
+
 
 __all__ = [
     "ABOUT",

@@ -7,10 +7,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
+import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,11 +23,84 @@ from ksdiff_cli.files.hdf5 import find_array, open_h5, read_attributes, reading
 from ksdiff_cli.models.contract import FusionModel, Inputs, Statistics
 from ksdiff_cli.models.observation import AxisMap, Observed, fit_cameras
 from ksdiff_cli.numerics import Array
-from ksdiff_cli.patches.mat import read_mat
 from ksdiff_cli.sensors import Sensor, find_in_name
 
 if TYPE_CHECKING:
     from ksdiff_cli.numerics.grids import GridMap
+
+
+_NAMES = {
+    "pan": ("pan", "I_PAN"),
+    "ms": ("ms", "I_MS_LR"),
+    "lms": ("lms", "I_MS"),
+    "gt": ("gt", "I_GT"),
+}
+"""Keys of patch files, and what PanCollection and the reference toolbox call them in MATLAB."""
+_NUMBERS = {"double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+_LARGE = 1 << 30  # bytes of an array that want proof, as of HDF5 files
+_COMPRESSED = 1000  # times that an array may be larger than the file
+
+
+def read_mat(path: Path) -> dict[str, Array]:
+    """Read the images of a MATLAB file (version 5, or 7.3, which is HDF5).
+
+    Returns:
+        ``pan`` (N, 1, H, W) and ``ms``, ``lms``, ``gt`` (N, C, ·, ·), as far as they are there.
+
+    Raises:
+        KsdiffError: no such file, no MATLAB file, or arrays of another kind than images.
+    """
+    if not path.is_file():
+        raise KsdiffError(f"{path}: no such file; check the path")
+    found = _read_hdf5(path) if h5py.is_hdf5(path) else _read_version_5(path)
+    return {key: _to_batch(path, key, array) for key, array in found.items()}
+
+
+def _read_hdf5(path: Path) -> dict[str, Array]:
+    """Read version 7.3, which stores MATLAB's axes in reverse."""
+    found = {}
+    with open_h5(path, "is no MATLAB file, or is damaged") as file, reading(path):
+        for key, names in _NAMES.items():
+            arrays = [array for name in names if (array := find_array(file, name)) is not None]
+            if arrays:
+                found[key] = np.asarray(arrays[0][()]).T
+    return found
+
+
+def _read_version_5(path: Path) -> dict[str, Array]:
+    from scipy.io import loadmat, whosmat
+
+    most = max(_LARGE, _COMPRESSED * path.stat().st_size)
+    try:
+        held = {name: (shape, kind) for name, shape, kind in whosmat(path)}
+        chosen = {key: name for key, names in _NAMES.items() for name in names[::-1] if name in held}
+        for name in chosen.values():
+            shape, kind = held[name]
+            if kind not in _NUMBERS:
+                raise KsdiffError(f"{path}: its {name} is {kind}, not an array of numbers")
+            if 8 * prod(shape) > most:
+                raise KsdiffError(f"{path}: its {name} is declared with {prod(shape):.3g} values, more than it holds")
+        loaded = loadmat(path, variable_names=list(chosen.values()))
+        return {key: np.asarray(loaded[name]) for key, name in chosen.items()}
+    except KsdiffError:
+        raise
+    except Exception as error:  # scipy names no class for a damaged file
+        why = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise KsdiffError(f"{path}: cannot be read as a MATLAB file ({why}); fetch it again") from None
+
+
+def _to_batch(path: Path, key: str, array: Array) -> Array:
+    """Bring an image or several to (N, C, H, W); of PAN MATLAB drops the one channel."""
+    if array.dtype.kind not in "iuf":
+        raise KsdiffError(f"{path}: its {key} holds {array.dtype}, not real numbers")
+    if key == "pan" and (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] != 1)):
+        array = array[..., None]
+    if array.ndim == 3:
+        array = array[None]
+    if array.ndim != 4:
+        raise KsdiffError(f"{path}: its {key} has {array.ndim} axes; needed: height, width, bands")
+    return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
+
 
 Geometry = Literal["area", "toolbox"]
 
@@ -196,8 +271,7 @@ class PatchFile:
         """
         if not self.has_gt:
             return 0.0
-        from ksdiff_cli.numerics.camera import View
-        from ksdiff_cli.numerics.sharpness import implied_sharpness
+        from ksdiff_cli.numerics.camera import View, implied_sharpness
 
         chosen = np.linspace(0, len(self) - 1, min(_SHARPNESS_IMAGES, len(self))).round().astype(int).tolist()
         pan, ms = self._read("pan", chosen), self._read("ms", chosen)

@@ -28,11 +28,21 @@ from ksdiff_cli.options.patches import PatchOptions
 from ksdiff_cli.patches.cutting import cut_full, cut_windows
 from ksdiff_cli.patches.layout import SPLITS
 from ksdiff_cli.patches.masks import REASONS, Rule
-from ksdiff_cli.patches.parts import FILES, Cut, FileName, Part, choose_cut, lay_parts
 from ksdiff_cli.patches.plan import Plan, plan_patches
 from ksdiff_cli.patches.quicklook import QUICKLOOK, draw_quicklook
 from ksdiff_cli.patches.sources import NothingFitError, PairSource, Source, reduced_statistics, statistics_blocks
-from ksdiff_cli.patches.workspace import Workspace, is_published, open_workspace, workspace_folder
+from ksdiff_cli.patches.workspace import (
+    FILES,
+    Cut,
+    FileName,
+    Part,
+    Workspace,
+    choose_cut,
+    is_published,
+    lay_parts,
+    open_workspace,
+    workspace_folder,
+)
 from ksdiff_cli.patches.writer import FORMAT_VERSION, gather_lists, join_parts, new_part
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.open import BLOCK_CACHE

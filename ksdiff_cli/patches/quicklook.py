@@ -8,15 +8,15 @@ import numpy as np
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from ksdiff_cli.files.png import write_png
+from ksdiff_cli.files.writing import write_png
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.canvas import Colour, draw_text, fit_text, hatch, outline, text_width, tint
 from ksdiff_cli.patches.layout import Split
 from ksdiff_cli.patches.masks import REASONS
-from ksdiff_cli.patches.parts import Cut, FileName
 from ksdiff_cli.patches.plan import Plan
 from ksdiff_cli.patches.sources import PairSource
+from ksdiff_cli.patches.workspace import Cut, FileName
 from ksdiff_cli.report.colours import find_stretch, rgb_bands
 
 Lists = dict[FileName, dict[str, Array]]

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 
 from ksdiff_cli.checks import Mtf
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.numerics.camera import Kernel, SceneCamera, View, camera_kernel, fit_camera, view_boxes
-from ksdiff_cli.numerics.sharpness import resharpen
+from ksdiff_cli.numerics.camera import Kernel, SceneCamera, View, camera_kernel, fit_camera, resharpen, view_boxes
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.pair import ScenePair
 from ksdiff_cli.sensors import Sensor, find_sensor
@@ -33,7 +32,7 @@ def find_camera(pair: ScenePair, progress: ProgressCallback = silent, sharpness:
     Args:
         pair: the open scene; the shift found is beyond what its grid already knows.
         progress: told the parts read.
-        sharpness: that PAN is brought to first, see :func:`ksdiff_cli.numerics.sharpness.resharpen`; what is found then
+        sharpness: that PAN is brought to first, see :func:`ksdiff_cli.numerics.camera.resharpen`; what is found then
             is not the pair's own camera, and not kept.
 
     Raises:

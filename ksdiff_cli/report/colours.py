@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ksdiff_cli.files.png import encode_png
+from ksdiff_cli.files.writing import encode_png
 from ksdiff_cli.numerics import Array
 
 PERCENTILES = 2, 98

@@ -13,7 +13,7 @@ from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import Inputs, check_location, check_place
-from ksdiff_cli.files.png import write_png
+from ksdiff_cli.files.writing import write_png
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.canvas import Colour, draw_text, fit_text, hatch
 from ksdiff_cli.numerics.grids import Axis

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.options import keywords
-from ksdiff_cli.options.simulating import SimulateOptions
+from ksdiff_cli.options.patches import SimulateOptions
 from ksdiff_cli.sensors import SENSORS, Sensor, find_sensor
 from ksdiff_cli.simulation.content import World
 from ksdiff_cli.simulation.fields import Float, derive, normal_at

@@ -21,7 +21,7 @@ from ksdiff_cli.files.names import Inputs, check_place
 from ksdiff_cli.files.workdir import Claim
 from ksdiff_cli.files.writing import growing_name
 from ksdiff_cli.options import keywords
-from ksdiff_cli.options.simulating import SimulateOptions
+from ksdiff_cli.options.patches import SimulateOptions
 from ksdiff_cli.output.geotiff import put_raster
 from ksdiff_cli.output.writer import check_sidecars
 from ksdiff_cli.progress import ProgressCallback, silent

@@ -1,16 +1,18 @@
-"""What a run tells: a step's figures for who listens; log.jsonl, a line a validation; curves.png of it; TensorBoard."""
+"""What a run tells: figures for who listens, log.jsonl and its curves, results on unseen images, TensorBoard."""
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.png import write_png
-from ksdiff_cli.files.writing import atomic_write
-from ksdiff_cli.training.pictures import draw_curves
+from ksdiff_cli.files.writing import atomic_write, write_png
+from ksdiff_cli.numerics import Array
 
 NAMES = ("log.jsonl", "curves.png")
 
@@ -108,3 +110,89 @@ class TensorBoard:
         """Write what waits."""
         for writer in self._writers.values():
             writer.close()
+
+
+_WIDTH, _HEIGHT = 7, 1.9  # of one panel of curves, inches of 100 pixels
+_COLOURS = {1: "#1f5aa0", 2: "#be5014"}
+_PANELS = (
+    ("loss", True, "training loss"),
+    ("regression", True, "stage 2: loss of the network (eq. 4)"),
+    ("diffusion", True, "stage 2: loss of the diffusion (eq. 9)"),
+    ("valid", True, "validation loss"),
+    ("SAM", True, "SAM of the validation images, degrees"),
+    ("ERGAS", True, "ERGAS of the validation images"),
+    ("shuffle_cost", False, "what another image's z costs"),
+    ("mean_cost", False, "what the others' mean z costs"),
+    ("z_spread", False, "spread of z between images"),
+)
+_GAP = 4  # pixels between pictures of a strip
+_SIDE = 256  # of a picture of a strip at most
+_PERCENTILES = 2, 98  # values shown as black and as full brightness
+
+
+def draw_strip(images: Sequence[Sequence[Array]], bands: tuple[int, int, int]) -> Array:
+    """Put pictures beside each other, a row an image.
+
+    Args:
+        images: for every row PAN (1, H, W), then MS upsampled, fused and truth, (C, H, W) each; all rows of one size.
+        bands: shown as red, green and blue.
+
+    Returns:
+        (height, width, 3) uint8. MS, fused and truth share one stretch, the truth's; PAN has its own.
+    """
+    rows = []
+    for pan, *colours in images:
+        shown = [_stretch(pan[[0, 0, 0]], pan[[0, 0, 0]])]
+        truth = colours[-1][list(bands)]
+        shown += [_stretch(image[list(bands)], truth) for image in colours]
+        gap = np.full((shown[0].shape[0], _GAP, 3), 255, np.uint8)
+        rows.append(np.concatenate([part for image in shown for part in (image, gap)][:-1], 1))
+    gap = np.full((_GAP, rows[0].shape[1], 3), 255, np.uint8)
+    return np.concatenate([part for row in rows for part in (row, gap)][:-1], 0)
+
+
+def _stretch(image: Array, like: Array) -> Array:
+    """Return the middle of (3, H, W) as (h, w, 3) uint8, between percentiles of another image."""
+    low, high = np.percentile(like, _PERCENTILES, (1, 2))
+    span = np.where(high > low, high - low, 1)
+    top, left = (max(0, size - _SIDE) // 2 for size in image.shape[1:])
+    part = image[:, top : top + _SIDE, left : left + _SIDE]
+    levels = np.clip((part - low[:, None, None]) / span[:, None, None], 0, 1) * 255
+    return np.ascontiguousarray(np.nan_to_num(levels).round().astype(np.uint8).transpose(1, 2, 0))
+
+
+def draw_curves(lines: Sequence[dict[str, Any]]) -> Array:
+    """Draw a run's log: a panel a figure, stage 1 in blue and, behind it, stage 2 in orange.
+
+    Args:
+        lines: of log.jsonl; figures that a line lacks are left out.
+
+    Returns:
+        (height, width, 3) uint8.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # which takes its time to load
+    from matplotlib.figure import Figure
+
+    shown = [panel for panel in _PANELS if any(math.isfinite(line.get(panel[0], math.nan)) for line in lines)]
+    before = max((line["step"] for line in lines if line["stage"] == 1), default=0)
+    last = max((line["step"] + (before if line["stage"] == 2 else 0) for line in lines), default=1)
+    figure = Figure(figsize=(_WIDTH, _HEIGHT * max(1, len(shown))), dpi=100, layout="constrained")
+    canvas: Any = FigureCanvasAgg(figure)  # whose methods have no types
+    for number, (key, logarithmic, title) in enumerate(shown, start=1):
+        axes: Any = figure.add_subplot(len(shown), 1, number)
+        for stage in sorted({line["stage"] for line in lines}, key=str):
+            curve = [
+                (line["step"] + (before if stage == 2 else 0), line[key])
+                for line in lines
+                if line["stage"] == stage and math.isfinite(line.get(key, math.nan))
+            ]
+            if curve:
+                axes.plot(*zip(*curve, strict=True), ".-", color=_COLOURS.get(stage, _COLOURS[1]), linewidth=1.5)
+        if logarithmic and all(value > 0 for one in axes.lines for value in one.get_ydata()):
+            axes.set_yscale("log")
+        axes.set_xlim(0, 1.02 * last)
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.tick_params(which="both", labelsize=8)
+        axes.grid(alpha=0.3)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])

@@ -6,7 +6,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -17,14 +18,18 @@ from ksdiff_cli.files.names import Inputs, check_place
 from ksdiff_cli.files.workdir import LOCK, lock_folder
 from ksdiff_cli.files.writing import remove_growing, unwritable
 from ksdiff_cli.models.checkpoint import read_header, save_model, weights_hash
+from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError, Stage
+from ksdiff_cli.models.peers.pixel_diffusion import PixelConfig
+from ksdiff_cli.options.training import TrainOptions
 from ksdiff_cli.patches.compact import use_compact
 from ksdiff_cli.patches.dataset import PatchFile
+from ksdiff_cli.process import limit_torch
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.training.log import NAMES, Log, StepCallback, TrainingStep
-from ksdiff_cli.training.parallel import ALONE, Team
+from ksdiff_cli.training.log import NAMES, Log, StepCallback, TensorBoard, TrainingStep
+from ksdiff_cli.training.parallel import ALONE, Team, join_team
 from ksdiff_cli.training.run import Run
-from ksdiff_cli.training.settings import KEPT, RunSettings
+from ksdiff_cli.training.settings import KEPT, RunSettings, settle
 from ksdiff_cli.training.validation import IDLE, draw_pictures, measure_quality, validate
 
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EEXIST}
@@ -378,3 +383,48 @@ class Stopper:
         self.asked = True
         if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun hands a Ctrl-C on a second time
             signal.signal(number, self._before[number] or signal.SIG_DFL)
+
+
+def train(
+    options: TrainOptions,
+    config: ModelConfig | PixelConfig | None = None,
+    on_step: StepCallback | None = None,
+    progress: ProgressCallback = silent,
+    note: Callable[[str], None] = say_nothing,
+) -> list[Path]:
+    """Train one stage or both; see :func:`ksdiff_cli.train`."""
+    limit_torch(options.threads)
+    files, beside = open_data(options.data, options.valid)
+    settings = settle(options, config, files)
+    inputs = Inputs([*(file.path for file in (*files, *beside)), *([settings.init] if settings.init else [])])
+    board = TensorBoard(options.output) if options.tensorboard else None
+    listeners = [each for each in (board, on_step) if each is not None]
+    with (
+        join_team(options.device) as team,
+        hold_run(options.output, team),
+        closing(board) if board else nullcontext(),
+    ):
+        settings = replace(settings, device=str(team.device))
+        stages = _stages(options, settings)
+        for number in stages:
+            check_output(settings, number, inputs, resume=options.resume, overwrite=options.overwrite)
+        made = []
+        for number in stages:
+            name = settings.name(number)
+            if options.resume and is_done(settings, number):
+                note(f"{name} is done")
+                made.append(settings.file(number))
+                continue
+
+            def report(done: int, total: int, note: str = "", name: str = name) -> None:
+                progress(done, total, f"{name}, {note}")
+
+            made.append(train_stage(settings, number, report, note, team, listeners=listeners))
+    return made
+
+
+def _stages(options: TrainOptions, settings: RunSettings) -> tuple[Stage, ...]:
+    if not isinstance(settings.config, ModelConfig):
+        return (1,)
+    numbers: dict[str, tuple[Stage, ...]] = {"1": (1,), "2": (2,), "all": (1, 2)}
+    return (2,) if options.fine_tune else numbers[options.stage]

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ksdiff_cli.files.png import write_png
+from ksdiff_cli.files.writing import write_png
 from ksdiff_cli.models.contract import FusionModel, Inputs
 from ksdiff_cli.models.ksdiff import KSDiff, regression_loss
 from ksdiff_cli.models.peers.pixel_diffusion import PixelDiffusion
 from ksdiff_cli.patches.dataset import Batch, PatchFile
-from ksdiff_cli.training.pictures import draw_strip
+from ksdiff_cli.training.log import draw_strip
 
 IDLE = 0.005
 """If another image's z costs a smaller share of the loss, the network does not use its prior."""

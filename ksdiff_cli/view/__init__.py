@@ -1,7 +1,7 @@
 """Look at whole scenes in a browser: a small server on this machine, and the page that it serves.
 
 Layers lie on one pixel grid (``grid``, ``finding``), are read or made piece by piece (``reading``, ``layers``,
-``made``), drawn as tiles (``colours``, ``stage``) and served (``server``); ``page/`` is what the browser gets. May
+``made``), drawn as tiles (``stage``) and served (``server``); ``page/`` is what the browser gets. May
 import what sharpening may, and sharpening. Needs the extra ``view``: without it only what stands here can be called.
 """
 

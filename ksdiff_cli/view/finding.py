@@ -29,9 +29,8 @@ from ksdiff_cli.raster.open import data_bands, open_raster
 from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.raster.synthesis import GuidedScene
 from ksdiff_cli.sensors import fold_name
-from ksdiff_cli.view.cache import Cache
 from ksdiff_cli.view.grid import Grid, Line, Place
-from ksdiff_cli.view.layers import About, FileLayer, Kind
+from ksdiff_cli.view.layers import About, Cache, FileLayer, Kind
 from ksdiff_cli.view.reading import Reader, Warp, find_overviews
 
 MOST = 6

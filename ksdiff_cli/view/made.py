@@ -20,8 +20,8 @@ from ksdiff_cli.raster.pair import Scene, open_pair
 from ksdiff_cli.sharpening.engine import plan_scene
 from ksdiff_cli.sharpening.job import Job, place_of
 from ksdiff_cli.sharpening.pipeline import Windows
-from ksdiff_cli.view.cache import Cache
 from ksdiff_cli.view.grid import Grid, Line, Place
+from ksdiff_cli.view.layers import Cache
 
 Tell = Callable[[str], None]
 """Told what is being done, for people; "" at its end."""

@@ -15,9 +15,8 @@ from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.classical import make_fuser
 from ksdiff_cli.options.viewing import ViewOptions
 from ksdiff_cli.raster.pair import Scene
-from ksdiff_cli.view.cache import Cache
 from ksdiff_cli.view.finding import MOST, Found, find_layers, read_names
-from ksdiff_cli.view.layers import Layer, Made
+from ksdiff_cli.view.layers import Cache, Layer, Made
 from ksdiff_cli.view.made import Sharpener, check_ready, find_grid, make_thread
 from ksdiff_cli.view.server import Server, address, listen, serve
 from ksdiff_cli.view.stage import Stage

@@ -19,10 +19,9 @@ from starlette.routing import Route
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics.boxes import Box
-from ksdiff_cli.view.colours import Stretch
 from ksdiff_cli.view.grid import Tile
 from ksdiff_cli.view.layers import Layer, Made
-from ksdiff_cli.view.stage import Stage
+from ksdiff_cli.view.stage import Stage, Stretch
 
 PORT = 8765
 """Asked for first; where another program has it, any free one is taken."""

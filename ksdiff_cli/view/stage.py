@@ -1,25 +1,174 @@
 """All that the page can ask for, as plain calls: which layers there are, tiles, values, limits of colours."""
 
+import io
 import math
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 from rasterio.warp import transform as reproject
 
+from ksdiff_cli.fusers.anchors import spread_windows
+from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.raster.layout import crs_name
 from ksdiff_cli.raster.open import is_from_gdal
 from ksdiff_cli.raster.pair import Scene
-from ksdiff_cli.report.colours import rgb_bands
+from ksdiff_cli.report.colours import ERROR_COLOURS, rgb_bands
 from ksdiff_cli.sensors import fold_name
-from ksdiff_cli.view import colours
-from ksdiff_cli.view.colours import Stretch, encode_image, encode_ramp
 from ksdiff_cli.view.grid import FINEST, TILE, Grid, Tile
 from ksdiff_cli.view.layers import FileLayer, Layer, Made
-from ksdiff_cli.view.sampling import Samples, percentiles
+
+DIFFERENCE_COLOURS = ((0.0, "#1f5fa8"), (0.25, "#7fb2dc"), (0.5, "#f4f3ef"), (0.75, "#e79a76"), (1.0, "#a83a1f"))
+"""From less to more; the middle is no difference. Blue and orange are told apart by colour-blind eyes too."""
+RAMPS = {"map": ERROR_COLOURS, "difference": DIFFERENCE_COLOURS}
+_LEVEL = 1  # of zlib: tiles go to this machine's own browser
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Which values are black and which are bright, band by band."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    gamma: float = 1.0
+    """Above 1 makes dark parts brighter."""
+
+    def apply(self, values: Array) -> Array:
+        """Return brightness from 0 to 255, uint8, of (bands, h, w); rounded, and 0 where NaN."""
+        low, high = (np.array(ends, np.float32)[:, None, None] for ends in (self.low, self.high))
+        share = np.clip(np.nan_to_num((values - low) / (high - low), nan=0.0), 0, 1)
+        if self.gamma != 1:
+            share = share ** np.float32(1 / self.gamma)
+        return np.asarray(share * 255 + 0.5).astype(np.uint8)
+
+
+def encode_image(values: Array, stretch: Stretch) -> bytes:
+    """Return a PNG of (1 or 3, h, w), transparent where NaN."""
+    levels = stretch.apply(values)
+    return _encode(levels, ~np.isnan(values[0]))
+
+
+def encode_ramp(values: Array, low: float, high: float, ramp: str) -> bytes:
+    """Return a PNG of (h, w) in the colours of a ramp of :data:`RAMPS`, transparent where NaN."""
+    index = Stretch((low,), (high,)).apply(values[None])[0]
+    return _encode(_table(ramp)[index].transpose(2, 0, 1), ~np.isnan(values))
+
+
+def _table(ramp: str) -> Array:
+    """Return the (256, 3) uint8 colours of a ramp."""
+    places = [place for place, _ in RAMPS[ramp]]
+    points = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for _, colour in RAMPS[ramp]])
+    at = np.linspace(0, 1, 256)
+    channels = [np.interp(at, places, points[:, channel]) for channel in range(3)]
+    return np.asarray(np.rint(np.stack(channels, 1))).astype(np.uint8)
+
+
+def _encode(levels: Array, valid: Array) -> bytes:
+    planes = list(levels)
+    if not valid.all():
+        planes = [np.where(valid, plane, np.uint8(0)) for plane in (*planes, np.uint8(255))]
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[len(planes)]
+    pixels = planes[0] if len(planes) == 1 else np.ascontiguousarray(np.stack(planes, 2))
+    out = io.BytesIO()
+    Image.fromarray(pixels, mode).save(out, "PNG", compress_level=_LEVEL)
+    return out.getvalue()
+
+
+def nothing() -> bytes:
+    """Return the PNG of a tile without any data, one transparent pixel."""
+    return _encode(np.zeros((1, 1, 1), np.uint8), np.zeros((1, 1), bool))
+
+
+_WINDOWS, _SIDE = 24, 256  # looked at, and their side in the layer's pixels
+_TILES = 16  # looked at, of a view
+_MOST = 1 << 18  # values kept of a band
+
+
+class Samples:
+    """Values of layers, gathered when they are first asked for."""
+
+    def __init__(self, grid: Grid) -> None:
+        """Start without any."""
+        self._grid = grid
+        self._kept: dict[tuple[int, tuple[int, ...]], Array] = {}
+        self._lock = threading.Lock()
+
+    def of(self, layer: FileLayer, bands: Sequence[int]) -> Array:
+        """Return (bands, n) float32 valid values from windows spread over a layer."""
+        key = id(layer), tuple(bands)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = self._gather(layer, key[1])
+            return self._kept[key]
+
+    def view(self, layer: Layer, bands: Sequence[int], level: int, box: Box) -> Array:
+        """Return (bands, n) float32 valid values of what is seen: a box of tiles' numbers at a level."""
+        return _thinned([layer.look(bands, tile) for tile in self._seen(level, box)], len(bands))
+
+    def differences(
+        self,
+        first: Layer,
+        second: Layer,
+        pairs: tuple[Sequence[int], Sequence[int]],
+        view: tuple[int, Box] | None = None,
+    ) -> Array:
+        """Return (n,) differences between the means of bands of two layers, from tiles spread over the place.
+
+        Args:
+            first: what is looked at.
+            second: what is taken away.
+            pairs: the bands of each.
+            view: a level and a box of tiles' numbers; only those count then.
+        """
+        found = []
+        for tile in self._seen(*view) if view else self._spread():
+            found.append((first.look(pairs[0], tile).mean(0) - second.look(pairs[1], tile).mean(0))[None])
+        return np.asarray(_thinned(found, 1)[0])
+
+    def _seen(self, level: int, box: Box) -> list[Tile]:
+        """Return some of the tiles of a view."""
+        step = max(1, -(-max(box.height, box.width) // 4))
+        tiles = [
+            Tile(level, row, col)
+            for row in range(box.top, box.bottom, step)
+            for col in range(box.left, box.right, step)
+        ]
+        return [tile for tile in tiles if self._grid.holds(tile)]
+
+    def _spread(self) -> list[Tile]:
+        """Return tiles spread over the place that show a pixel as a pixel."""
+        windows = spread_windows((self._grid.height, self._grid.width), TILE, TILE)
+        return [Tile(0, row // TILE, col // TILE) for row, col, _, _ in islice(windows, _TILES)]
+
+    def _gather(self, layer: FileLayer, bands: tuple[int, ...]) -> Array:
+        found = [
+            layer.reader.read(bands, Box(row, col, row + height, col + width))
+            for row, col, height, width in islice(spread_windows(layer.shape, _SIDE), _WINDOWS)
+        ]
+        return _thinned(found, len(bands))
+
+
+def _thinned(found: Sequence[Array], bands: int) -> Array:
+    """Return the valid values of (bands, h, w) arrays, (bands, n), about evenly thinned."""
+    flat = np.concatenate([one.reshape(bands, -1) for one in found], 1) if found else np.empty((bands, 0), np.float32)
+    flat = flat[:, ~np.isnan(flat[0])]
+    return np.ascontiguousarray(flat[:, :: -(-max(1, flat.shape[1]) // _MOST)])
+
+
+def percentiles(values: Array, low: float, high: float) -> tuple[list[float], list[float]]:
+    """Return both percentiles of each band of (bands, n); 0 and 1 without values, apart by 1 where they are one."""
+    if not values.shape[1]:
+        return [0.0] * len(values), [1.0] * len(values)
+    lows, highs = np.percentile(values.astype(np.float64), (low, high), axis=1)
+    highs = np.where(highs > lows, highs, lows + np.maximum(1.0, np.abs(lows) * 1e-6))
+    return lows.tolist(), highs.tolist()
+
 
 Span = Literal["scene", "view"]
 
@@ -91,7 +240,7 @@ class Stage:
                 }
                 for layer in self.layers
             ],
-            "ramps": {name: [list(stop) for stop in stops] for name, stops in colours.RAMPS.items()},
+            "ramps": {name: [list(stop) for stop in stops] for name, stops in RAMPS.items()},
             "notes": self.notes,
             "tour": self.touring,
         }
@@ -132,11 +281,11 @@ class Stage:
             own = [0]
         chosen = [band for band in own if band is not None]
         if len(chosen) < len(own):
-            return colours.nothing()
+            return nothing()
         values = layer.look(list(dict.fromkeys(chosen)), tile)
         values = values[[list(dict.fromkeys(chosen)).index(band) for band in chosen]]
         if np.isnan(values).all():
-            return colours.nothing()
+            return nothing()
         if layer.about.kind == "map":
             return encode_ramp(values.mean(0), stretch.low[0], stretch.high[0], "map")
         ends = len(values)
@@ -146,9 +295,9 @@ class Stage:
         """Return a tile of the first layer less the second, the mean over bands, in colours from -limit to limit."""
         pairs = self.own_bands(first, bands), self.own_bands(second, bands)
         if pairs[0] is None or pairs[1] is None:
-            return colours.nothing()
+            return nothing()
         values = first.look(pairs[0], tile).mean(0) - second.look(pairs[1], tile).mean(0)
-        return encode_ramp(values, -limit, limit, "difference") if not np.isnan(values).all() else colours.nothing()
+        return encode_ramp(values, -limit, limit, "difference") if not np.isnan(values).all() else nothing()
 
     def stretch(self, layer: Layer, bands: Sequence[int], share: tuple[float, float], view: Any = None) -> Stretch:
         """Return the ends for a layer's bands, percentiles of the whole or of what is seen.

@@ -26,7 +26,7 @@ from statistics import mean, pstdev, stdev
 import h5py
 import numpy as np
 
-from ksdiff_cli.evaluation.statistics import compare
+from ksdiff_cli.evaluation.results import compare
 
 METRICS = ("SAM", "ERGAS", "Q2n", "SCC")
 FULL = ("D_lambda", "D_s", "HQNR")

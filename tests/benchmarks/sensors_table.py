@@ -23,9 +23,8 @@ import rasterio
 from real_scenes import reduced_scenes, write
 
 from ksdiff_cli.models.checkpoint import weights_hash
-from ksdiff_cli.numerics.camera import View
+from ksdiff_cli.numerics.camera import View, implied_sharpness
 from ksdiff_cli.numerics.grids import corner_aligned
-from ksdiff_cli.numerics.sharpness import implied_sharpness
 from ksdiff_cli.products import find_scenes
 from ksdiff_cli.weights import SHIPPED
 
