@@ -96,15 +96,6 @@ def check_number(
     raise KsdiffError(f"{name} {shown(value)}: give {kind} {words}")
 
 
-def check_seed(seed: int) -> None:
-    """Refuse a seed that some generator cannot start from.
-
-    Raises:
-        KsdiffError: it is no whole number between 0 and :data:`LARGEST_SEED`.
-    """
-    check_number("seed", seed, 0, LARGEST_SEED, whole=True)
-
-
 def check_four(name: str, value: object, words: str, *, whole: bool = False) -> None:
     """Refuse what is not a sequence of four numbers.
 

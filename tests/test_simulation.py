@@ -1,7 +1,6 @@
 """Simulated scenes: reproducible, independent of the blocks they are drawn in, and true to their definition."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,13 @@ import pytest
 import rasterio
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.numerics.grids import corner_aligned, degrade, upsample
+from ksdiff_cli.numerics.grids import corner_aligned, degrade
 from ksdiff_cli.sensors import SENSORS, find_sensor
-from ksdiff_cli.simulation.acquisition import Ground, acquire, largest_side, simulated_ground
 from ksdiff_cli.simulation.camera import blur, ms_kernel, pan_kernel
-from ksdiff_cli.simulation.cameras import Camera, Tone, draw_camera
 from ksdiff_cli.simulation.fields import cells_at, normal_at, smooth_noise, uniform_at
 from ksdiff_cli.simulation.files import FILES, plan_scene, simulate_arrays, simulate_scene
 from ksdiff_cli.simulation.objects import draw
-from ksdiff_cli.simulation.spectra import NANOMETRES, WAVELENGTHS, band_weights, make_spectra
+from ksdiff_cli.simulation.spectra import WAVELENGTHS, band_weights, make_spectra
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -304,98 +301,3 @@ def test_sensor_file_sets_the_responses(tmp_path: Path, run: Callable[..., Any],
     assert run("simulate", "-o", tmp_path / "scene", "--size", 64, "--sensor", path).exit_code == 0
     path.write_text("\n".join(line for line in SENSOR.splitlines() if not line.startswith("wavelengths")))
     assert "no spectra for band 'violet'" in fails("simulate", "-o", tmp_path / "x", "--size", 64, "--sensor", path)
-
-
-def plain_camera(bands: int, ratio: int, channels: int) -> Camera:
-    """Return a camera that adds nothing of its own: the first bands, no noise, no shift, no tone."""
-    drawn = draw_camera(np.random.default_rng(0), NANOMETRES[:channels], bands, ratio)
-    return replace(
-        drawn, scale=1.0, bands=np.eye(channels)[:bands], unsharp=0.0, shift_pan=np.zeros(2), warp=0.0, uneven=0.0,
-        shift_bands=np.zeros((bands, 2)), foreign=0.0, season=np.zeros(channels), flatten=0.0, noise_pan=0.0,
-        noise_gt=np.zeros(bands), noise_ms=np.zeros(bands), stripes=0.0, noise_blur=0.0, wald=True, whole=False,
-        gain_gt=np.full((bands, 2), 0.95), gain_pan=np.full(2, 0.95), gain_ms=np.full((bands, 2), 0.3), top=1.0,
-        tones=(Tone(0.2, 0.8, 1.0),) * (bands + 1),
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def ground() -> Ground:
-    return simulated_ground(4, 200, 0.4)
-
-
-def test_ground_is_the_world_in_all_wavelengths(ground: Ground) -> None:
-    assert ground.channels.shape == (len(NANOMETRES), 200, 200) == (len(ground.wavelengths), 200, 200)
-    assert ground.channels.min() > 0
-    assert largest_side(ground, 1.6) == 125
-    assert not np.array_equal(ground.channels, simulated_ground(4, 200, 0.8).channels)
-    assert np.array_equal(ground.channels, simulated_ground(4, 200, 0.4).channels)
-
-
-@pytest.mark.parametrize("ratio", [2, 3, 4, 5, 8])
-def test_a_plain_camera_is_walds_protocol(ground: Ground, ratio: int) -> None:
-    camera, side = plain_camera(3, ratio, len(NANOMETRES)), 120
-    images = acquire(ground, camera, side)
-    assert images.pan.shape == (1, side, side)
-    expected = degrade(images.gt, corner_aligned(ratio), (side // ratio,) * 2, (0.3,) * 3)
-    assert np.allclose(images.ms, expected, atol=1e-5)
-    # bands are straight lines of their channels
-    for band, channel in zip(images.gt, ground.channels, strict=False):
-        assert (
-            np.corrcoef(band.ravel(), np.clip(channel, None, np.percentile(channel, 99))[:side, :side].ravel())[0, 1]
-            > 0.9
-        )
-    response = np.tensordot(camera.response, ground.channels, 1)[:side, :side]
-    assert np.corrcoef(images.pan.ravel(), response.ravel())[0, 1] > 0.97
-
-
-def test_gains_and_shifts_do_what_they_say(ground: Ground) -> None:
-    camera = plain_camera(2, 4, len(NANOMETRES))
-    sharp = acquire(ground, camera, 160).gt
-    blurred = acquire(ground, replace(camera, gain_gt=np.full((2, 2), 0.05)), 160).gt
-    assert np.diff(blurred).std() < 0.7 * np.diff(sharp).std()
-    pan = acquire(ground, camera, 160).pan
-    moved = acquire(ground, replace(camera, shift_pan=np.array([0.0, 2.0])), 160).pan
-    assert np.corrcoef(moved[0, :, :150].ravel(), pan[0, :, 2:152].ravel())[0, 1] > 0.99
-    noisy = acquire(ground, replace(camera, noise_gt=np.full(2, 0.2), shot=0.0), 160).gt
-    assert (noisy - sharp)[0].std() == pytest.approx(0.2 * sharp[0].std(), rel=0.2)
-    clean = replace(camera, noise_gt=np.full(2, 0.2), wald=False)
-    assert np.array_equal(acquire(ground, clean, 160).gt, sharp)
-
-
-def test_a_real_pan_is_used_where_there_is_one() -> None:
-    rng = np.random.default_rng(3)
-    fine = upsample(rng.uniform(10, 20, (3, 40, 40)).astype(np.float32), corner_aligned(8), (320, 320))
-    coarse = degrade(fine, corner_aligned(2), (160, 160), (0.5,) * 3)
-    own = upsample(rng.uniform(10, 20, (1, 40, 40)).astype(np.float32), corner_aligned(8), (320, 320))
-    ground = Ground(coarse, NANOMETRES[1:4], own, corner_aligned(2))
-    camera = plain_camera(2, 4, 3)
-    real = acquire(ground, replace(camera, real_pan=1.0), 160).pan
-    expected = degrade(own, corner_aligned(2), (160, 160), (0.95,))
-    assert np.corrcoef(real.ravel(), expected.ravel())[0, 1] > 0.98
-    made = acquire(ground, camera, 160).pan
-    assert abs(np.corrcoef(made.ravel(), expected.ravel())[0, 1]) < 0.5
-
-
-@pytest.mark.parametrize(("bands", "ratio"), [(1, 4), (2, 2), (4, 8), (5, 3), (8, 4), (16, 6)])
-def test_drawn_cameras(ground: Ground, bands: int, ratio: int) -> None:
-    for seed in range(6):
-        camera = draw_camera(np.random.default_rng(seed), NANOMETRES, bands, ratio)
-        assert camera.bands.shape == (bands, len(NANOMETRES))
-        assert camera.bands.sum(1) == pytest.approx(1)
-        assert camera.bands.min() >= 0
-        assert camera.response.min() >= 0
-        for gains in (camera.gain_pan, camera.gain_gt, camera.gain_ms):
-            assert ((gains > 0) & (gains < 1)).all()
-        side = min(largest_side(ground, camera.scale), 72) // ratio * ratio
-        images, again = (acquire(ground, camera, side) for _ in range(2))
-        assert images.ms.shape == (bands, side // ratio, side // ratio)
-        for image, same in zip((images.pan, images.ms, images.gt), (again.pan, again.ms, again.gt), strict=True):
-            assert np.isfinite(image).all()
-            assert 0 <= image.min() <= image.max() <= camera.top
-            assert np.array_equal(image, same)
-
-
-def test_cameras_of_real_images_keep_its_noise_out_of_pan() -> None:
-    for seed in range(30):
-        camera = draw_camera(np.random.default_rng(seed), NANOMETRES[1:7], 4, 4, real_pan=True, blurred=True)
-        assert camera.scale >= 1.25 or camera.real_pan >= 0.6
