@@ -126,6 +126,38 @@ def write_raster(path: Path, image: Array, **profile: Any) -> Path:
     return path
 
 
+def read(path: Path) -> Array:
+    """Return a raster's values, (bands, height, width)."""
+    with rasterio.open(path) as dataset:
+        values: Array = dataset.read()
+    return values
+
+
+def tags(path: Path) -> dict[str, str]:
+    """Return a raster's tags."""
+    with rasterio.open(path) as dataset:
+        return dict(dataset.tags())
+
+
+@pytest.fixture
+def seed() -> None:
+    """Start torch's random numbers anew."""
+    import torch
+
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread: the networks of tests are so small that threads only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @dataclass(frozen=True)
 class World:
     """A smooth scene known at every point of the ground: what PAN and MS of any grid must show."""

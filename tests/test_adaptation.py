@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 import torch
 from camera_maker import acquire, textured, write_scene
-from conftest import PairFiles
+from conftest import PairFiles, read
 
 from ksdiff_cli.metrics import ergas
 from ksdiff_cli.models.checkpoint import load_ksdiff, read_header, save_model
@@ -53,11 +52,6 @@ def scene(truth: Any, tmp_path_factory: pytest.TempPathFactory) -> PairFiles:
 
 def command(scene: PairFiles, weights: Path, output: Path, *more: Any) -> list[Any]:
     return ["sharpen", scene.pan, scene.ms, "-o", output, "--checkpoint", weights, "--adapt", "0.1", *more]
-
-
-def read(path: Path) -> Any:
-    with rasterio.open(path) as file:
-        return file.read()
 
 
 def test_it_helps_and_its_weights_are_found_again(

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import rasterio
-from conftest import PairFiles, write_raster
+from conftest import PairFiles, read, write_raster
 
 import ksdiff_cli
 from ksdiff_cli import KsdiffError, sharpen_array, sharpen_scene
@@ -19,11 +19,6 @@ from ksdiff_cli.errors import did_you_mean
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "sample_data" / "ge1"
-
-
-def read(path: Path) -> Any:
-    with rasterio.open(path) as file:
-        return file.read()
 
 
 def outside(script: str, tmp_path: Path) -> str:

@@ -10,6 +10,8 @@ from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError, Statistics
 from ksdiff_cli.models.ksdiff import KSDiff
 
+pytestmark = pytest.mark.usefixtures("seed")
+
 WHOLE = {"lagnet", "ctinn"}
 """Backbones that see an image as a whole even without a prior, beside those that take it in pieces."""
 SLOW = {"ctinn", "dcfnet", "mmnet", "hfin"}
@@ -18,11 +20,6 @@ SMALL = {"width": 16, "depths": (1, 1, 1), "encoder_width": 8, "latent": 16, "de
 every_backbone = pytest.mark.parametrize("backbone", sorted(name for name in BACKBONES if not BACKBONES[name].observes))
 both_priors = pytest.mark.parametrize("prior", [False, True], ids=["plain", "prior"])
 both_modes = pytest.mark.parametrize("bands", [None, 4], ids=["shared", "fixed"])
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 def make(backbone, stage=2, **values):

@@ -13,12 +13,9 @@ from ksdiff_cli.models.contract import ModelError, Statistics
 from ksdiff_cli.models.kernels import Conditioning
 from ksdiff_cli.models.ksdiff import KSDiff
 
+pytestmark = pytest.mark.usefixtures("seed")
+
 SMALL = {"encoder_width": 8, "latent": 16, "denoiser_width": 16, "denoiser_blocks": 1}
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 def make(backbone, **values):

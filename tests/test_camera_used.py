@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 from camera_maker import SIZE, acquire, textured, transfer, write_scene
-from conftest import PairFiles, write_raster
+from conftest import PairFiles, read, tags, write_raster
 from rasterio.transform import Affine
 
 from ksdiff_cli.classical import METHODS
@@ -45,16 +44,6 @@ def files(truth: Array, tmp_path: Path) -> PairFiles:
 def sharpen(files: PairFiles, name: str, fuser: Any = None, **options: Any) -> Sharpened:
     scene = scene_of(str(files.pan), [str(files.ms)])
     return sharpen_scene(scene, files.folder / name, fuser or Upsampling(), SharpenOptions(**options))
-
-
-def read(path: Path) -> Array:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
-
-
-def tags(path: Path) -> dict[str, str]:
-    with rasterio.open(path) as dataset:
-        return dict(dataset.tags())
 
 
 @pytest.mark.parametrize("cycles", [0.1, 0.25, 0.45])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from conftest import write_raster
+from conftest import read, tags, write_raster
 from rasterio.transform import Affine
 from scipy.ndimage import distance_transform_edt
 
@@ -64,16 +64,6 @@ def sharpen(
     return sharpen_scene(
         scene_of(str(pan), [str(ms)], sensor), output, fuser or Upsampling(), SharpenOptions(**options)
     )
-
-
-def read(path: Path) -> Array:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
-
-
-def tags(path: Path) -> dict[str, str]:
-    with rasterio.open(path) as dataset:
-        return dict(dataset.tags())
 
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())

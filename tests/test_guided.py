@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from conftest import Array, write_raster
+from conftest import Array, read, write_raster
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
@@ -70,12 +70,6 @@ def made(tmp_path: Path) -> dict[str, Any]:
         "mixes": mixes,
         "truth": truth,
     }
-
-
-def read(path: Path) -> Array:
-    with rasterio.open(path) as file:
-        values: Array = file.read()
-    return values
 
 
 def error(image: Array, truth: Array, rim: int = 6) -> Array:

@@ -18,6 +18,8 @@ from ksdiff_cli.models.kernels import Conditioning, KernelGenerator, ModulatedCo
 from ksdiff_cli.models.ksdiff import KSDiff, diffusion_loss, regression_loss
 from ksdiff_cli.models.layers import PatchStem, low_pass
 
+pytestmark = pytest.mark.usefixtures("seed")
+
 SMALL = {
     "width": 16,
     "depths": (1, 1, 1),
@@ -28,15 +30,10 @@ SMALL = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
-def batch(images=2, bands=4, height=32, width=32):
+def batch(images=2, bands=4, height=32, width=32, detail=20):
     pan = 300 + 100 * torch.rand(images, 1, height, width)
     ms_up = 200 + 50 * torch.rand(images, bands, height, width)
-    gt = ms_up + 20 * torch.randn_like(ms_up)
+    gt = ms_up + detail * torch.randn_like(ms_up)
     statistics = Statistics(
         torch.full((images, 1), 350.0),
         torch.full((images, 1), 29.0),

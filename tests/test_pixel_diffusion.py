@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from test_models import batch as make_batch
 
 from ksdiff_cli.models.checkpoint import load_ksdiff, load_model, save_model
 from ksdiff_cli.models.contract import ModelError, Statistics
 from ksdiff_cli.models.peers.pixel_diffusion import PREDICTIONS, PixelConfig, PixelDiffusion
+
+pytestmark = pytest.mark.usefixtures("seed")
 
 SMALL = {"width": 8, "multipliers": (1, 2), "sampling_steps": 4}
 
@@ -13,22 +16,8 @@ both_modes = pytest.mark.parametrize("bands", [None, 4], ids=["shared", "fixed"]
 both_predictions = pytest.mark.parametrize("prediction", PREDICTIONS)
 
 
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
 def batch(images=2, bands=4, height=16, width=16):
-    pan = 300 + 100 * torch.rand(images, 1, height, width)
-    ms_up = 200 + 50 * torch.rand(images, bands, height, width)
-    gt = ms_up + 6 * torch.randn_like(ms_up)
-    statistics = Statistics(
-        torch.full((images, 1), 350.0),
-        torch.full((images, 1), 29.0),
-        torch.full((images, bands), 225.0),
-        torch.full((images, bands), 15.0),
-    )
-    return pan, ms_up, gt, statistics
+    return make_batch(images, bands, height, width, detail=6)
 
 
 def test_published_schedule_ends_in_noise():

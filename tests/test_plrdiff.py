@@ -15,12 +15,9 @@ from ksdiff_cli.models.peers import PLRConfig, PLRDiff
 from ksdiff_cli.models.peers.plrdiff import Camera, choose_bands, find_spectra, fit_camera, fit_rest
 from ksdiff_cli.training.stages import train_stage
 
+pytestmark = pytest.mark.usefixtures("seed")
+
 SMALL = {"width": 8, "multipliers": (1, 2), "sampling_steps": 3, "fit_steps": 20, "rest_steps": 5}
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 def smooth(*shape):

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import rasterio
-from conftest import PairFiles, largest_file, write_raster
+from conftest import PairFiles, largest_file, read, write_raster
 from output_maker import SUFFIX, TAGS, write_output
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
@@ -35,11 +35,6 @@ from ksdiff_cli.raster.pair import open_pair
 
 Array = Any
 FORMATS: tuple[Format, ...] = get_args(Format)
-
-
-def read(path: Path) -> Array:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 def names(folder: Path) -> list[str]:

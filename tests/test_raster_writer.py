@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from conftest import PairFiles, largest_file, write_raster
+from conftest import PairFiles, largest_file, read, write_raster
 from output_maker import TAGS, Made, write_output
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
@@ -24,11 +24,6 @@ Array = Any
 
 def sharpen(files: PairFiles, name: str = "out.tif", **options: Any) -> Made:
     return write_output(files, files.folder / name, **options)
-
-
-def read(path: Path) -> Array:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 def test_output_has_pans_grid_and_what_ms_declares(make_pair: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from conftest import PairFiles, World, measure_shift
+from conftest import PairFiles, World, measure_shift, read
 from rasterio.transform import Affine
 from scipy.ndimage import uniform_filter
 
@@ -51,11 +51,6 @@ class Broken(PanDetail):
 def sharpen(files: PairFiles, fuser: Any = None, name: str = "out.tif", **options: Any) -> Sharpened:
     scene = scene_of(str(files.pan), [str(files.ms)])
     return sharpen_scene(scene, files.folder / name, fuser or Upsampling(), SharpenOptions(**options))
-
-
-def read(path: Path) -> Array:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 OFFSETS = {

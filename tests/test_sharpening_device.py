@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from conftest import PairFiles
+from conftest import PairFiles, read
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers import anchors, divided
@@ -54,11 +54,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def sharpen(files: PairFiles, fuser: Any, name: str = "out.tif", **options: Any) -> Sharpened:
     scene = scene_of(str(files.pan), [str(files.ms)])
     return sharpen_scene(scene, files.folder / name, fuser, SharpenOptions(**options))
-
-
-def read(path: Path) -> Array:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 def limit(network: Network, side: int, error: Exception | None = None) -> list[tuple[int, int]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from conftest import PairFiles, largest_file
+from conftest import PairFiles, largest_file, read
 from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
@@ -136,11 +136,6 @@ def interrupted(files: PairFiles, after: int, **options: Any) -> None:
 
 def names(files: PairFiles) -> list[str]:
     return sorted(path.name for path in files.folder.iterdir())
-
-
-def read(path: Path) -> Array:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 def test_the_same_command_ends_what_a_killed_one_began(files: PairFiles, tmp_path: Path) -> None:

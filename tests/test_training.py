@@ -22,6 +22,8 @@ from ksdiff_cli.options.training import Backbone
 from ksdiff_cli.training.settings import RunSettings, choose_bands
 from ksdiff_cli.training.stages import check_output, is_done, open_data, train_stage
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {
     "width": 8,
     "depths": (1, 1, 1),
@@ -46,15 +48,6 @@ def write_patches(folder, bands=4, images=12, side=32, ratio=4, seed=0):
             share = np.resize([1, -1, 0.5, 0], bands)[:, None, None]  # a plain injection of PAN's detail is wrong here
             file["pan"], file["gt"] = lms.mean(1, keepdims=True) + detail, lms + share * detail
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """The networks here are so small that threads only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -19,20 +19,14 @@ from ksdiff_cli.training.log import draw_curves
 from ksdiff_cli.training.stages import train_stage
 from ksdiff_cli.training.validation import measure_quality
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PLAIN = ModelConfig(**SMALL, prior=False)
 
 
 @pytest.fixture(scope="module")
 def patches(tmp_path_factory):
     return write_patches(tmp_path_factory.mktemp("patches"), side=16)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_quality_is_that_of_the_metrics_over_all_images(patches, tmp_path):

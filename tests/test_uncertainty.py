@@ -1,12 +1,12 @@
 """--uncertainty: the spread of several draws of z_T as a raster beside the output."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+from conftest import read
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers.base import Fuser
@@ -42,11 +42,6 @@ def files(make_pair):
         pan[:, 10:30, 20:60] = 0
 
     return make_pair(size=(128, 160), edit=dig, pan_profile={"nodata": 0}, ms_profile={"nodata": 0})
-
-
-def read(path: Path) -> Array:
-    with rasterio.open(path) as dataset:
-        return dataset.read()
 
 
 def test_spread_is_the_deviation_of_the_draws():

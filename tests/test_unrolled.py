@@ -16,14 +16,11 @@ from ksdiff_cli.numerics.camera import View, implied_sharpness
 from ksdiff_cli.numerics.camera import resharpen as resharpen_array
 from ksdiff_cli.numerics.grids import corner_aligned, degrade, upsample
 
+pytestmark = pytest.mark.usefixtures("seed")
+
 SMALL = {"width": 16, "band_width": 8, "encoder_width": 8, "latent": 16, "denoiser_width": 16, "denoiser_blocks": 1}
 
 both_priors = pytest.mark.parametrize("prior", [False, True], ids=["plain", "prior"])
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
 
 
 def make(stage=2, **values):
