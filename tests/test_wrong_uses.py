@@ -268,7 +268,7 @@ add(
 add("train: steps and epochs", lambda p: ("train", "--steps", 1, "--epochs", 1), "not both", code=2)
 add("train: no end", lambda p: (
     "train", "--data", p / "patches", "-o", p / "run", "--time-limit", "inf",
-), "time_limit inf")  # fmt: skip
+), "--time-limit inf", code=2)  # fmt: skip
 add("sharpen: a name as long as no file's", lambda p: ("sharpen", "a" * 300, "-o", p / "out.tif"), "aaa: is too long")
 add("train: a seed beyond all seeds", lambda p: ("train", "--seed", 2**24), "16777215", code=2)
 add(
