@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ksdiff_cli.commands import diagnosis
-from ksdiff_cli.commands.diagnosis import Finding, diagnose, is_broken
+from ksdiff_cli.commands import doctor
+from ksdiff_cli.commands.doctor import Finding, diagnose, is_broken
 from ksdiff_cli.weights import SHIPPED, check
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,21 +49,21 @@ def test_other_weights_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     for content, words in ((None, "missing"), (b"text", "hash"), (SHIPPED.read_bytes()[:-1], "hash")):
         if content is not None:
             other.write_bytes(content)
-        (found,) = diagnosis._weights()
+        (found,) = doctor._weights()
         assert found.status == "problem" and words in found.text and "pip install" in found.step
     assert run("doctor").exit_code == 1
 
 
 def test_results_that_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "EXPECTED", tuple(value + 3 for value in check.EXPECTED))
-    (found,) = diagnosis._weights()
+    (found,) = doctor._weights()
     assert found.status == "problem" and "3.0" in found.text
 
 
 def test_little_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=5_000_000))
-    monkeypatch.setattr(diagnosis, "_memory", lambda: 10**9)
+    monkeypatch.setattr(doctor, "_memory", lambda: 10**9)
     found = by_name(diagnose(tmp_path))
     assert {found[name].status for name in ("working folder", "temporary folder", "memory")} == {"warning"}
     assert found["working folder"].step and not is_broken(list(found.values()))
@@ -73,7 +73,7 @@ def test_a_gdal_without_drivers_and_codecs(monkeypatch: pytest.MonkeyPatch) -> N
     rasterio = pytest.importorskip("rasterio")
     monkeypatch.setattr(rasterio.Env, "drivers", lambda self: {"GTiff": "", "VRT": ""})
     monkeypatch.setattr("ksdiff_cli.output.creation.default_codec", lambda: "DEFLATE")
-    found = by_name(list(diagnosis._gdal()))
+    found = by_name(list(doctor._gdal()))
     assert found["GDAL drivers"].status == "problem" and "COG" in found["GDAL drivers"].text
     assert (found["JPEG 2000"].status, found["compression"].status) == ("warning", "warning")
 
@@ -85,10 +85,10 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: about)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (3 * 10**9, 8 * 10**9))
-    assert by_name(list(diagnosis._torch()))["cuda:1"].text == "Card, 3.0 of 8.0 GB free"
+    assert by_name(list(doctor._torch()))["cuda:1"].text == "Card, 3.0 of 8.0 GB free"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "12.4")
-    found = by_name(list(diagnosis._torch()))["cuda"]
+    found = by_name(list(doctor._torch()))["cuda"]
     assert found.status == "warning" and "nvidia-smi" in found.step
 
 

@@ -41,7 +41,7 @@ NO_RASTERIO = (
     "ksdiff_cli.training.stages",
     "ksdiff_cli.training.batches",
     "ksdiff_cli.api",
-    "ksdiff_cli.commands.diagnosis",
+    "ksdiff_cli.commands.doctor",
     "ksdiff_cli.weights.check",
     "ksdiff_cli.models.ksdiff",
     "ksdiff_cli.models.checkpoint",

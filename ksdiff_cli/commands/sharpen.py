@@ -109,7 +109,9 @@ def _check(inputs: Sequence[str], options: SharpenOptions, command: SharpenComma
         raise typer.BadParameter("--guide names finer bands of one scene: name the coarser ones after it, no --batch")
     if command.batch is None and not inputs:
         raise typer.BadParameter("name PAN and MS, or a scene's folder; or many scenes with --batch")
-    if command.batch is not None and (inputs or options.quicklook or options.rgb or options.window or options.uncertainty):
+    if command.batch is not None and (
+        inputs or options.quicklook or options.rgb or options.window or options.uncertainty
+    ):
         raise typer.BadParameter(
             "--batch names many scenes: leave out PAN, MS, SCENE, --quicklook, --rgb, --window and --uncertainty"
         )

@@ -10,8 +10,7 @@ from rasterio.windows import Window
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics.blocks import Span
-from ksdiff_cli.metrics.full_blocks import FullBlock
-from ksdiff_cli.metrics.pan_blocks import PanBlock, margin_for
+from ksdiff_cli.metrics.full_blocks import FullBlock, PanBlock, margin_for
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.camera import Kernel
 from ksdiff_cli.numerics.grids import Axis, GridMap, corner_aligned

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ksdiff_cli.metrics.pan_blocks import PanBlock, PanMetric, make_pan_block
+from ksdiff_cli.metrics.full_blocks import PanBlock, PanMetric, make_pan_block
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.moments import JointMoments, solve
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ksdiff_cli.metrics.blocks import complete_windows
-from ksdiff_cli.metrics.pan_blocks import PanBlock, make_pan_block
+from ksdiff_cli.metrics.full_blocks import PanBlock, make_pan_block
 from ksdiff_cli.numerics import Array
 
 _DEVIATIONS = 0.75, 1.5, 3.0
@@ -26,7 +26,7 @@ class Sharpness:
         self.squares: Array = np.zeros(1)
 
     def update(self, block: PanBlock) -> None:
-        """Take one block in; see :class:`~ksdiff_cli.metrics.pan_blocks.PanMetric`."""
+        """Take one block in; see :class:`~ksdiff_cli.metrics.full_blocks.PanMetric`."""
         fused, pan, valid = block.cut(_REACH, _REACH)
         whole = complete_windows(valid, 2 * _REACH + 1)
         octaves = [_octaves(band)[:, whole] for band in (*fused, pan)]

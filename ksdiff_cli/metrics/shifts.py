@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 
-from ksdiff_cli.metrics.local_correlation import correlate_detail, remove_local_mean, whole_views
+from ksdiff_cli.metrics.d_rho import correlate_detail, remove_local_mean, whole_views
 from ksdiff_cli.metrics.views import Lines, look, place_lines
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.camera_views import deviation

@@ -18,7 +18,7 @@ from ksdiff_cli.files.names import Inputs, check_place
 from ksdiff_cli.files.workdir import Workdir, lock_folder, open_workdir, remove_old
 from ksdiff_cli.fusers.network import Network
 from ksdiff_cli.metrics.d_rho import DRho
-from ksdiff_cli.metrics.pan_blocks import make_pan_block, margin_for
+from ksdiff_cli.metrics.full_blocks import make_pan_block, margin_for
 from ksdiff_cli.metrics.reprojection import Reprojection
 from ksdiff_cli.metrics.views import place_view
 from ksdiff_cli.models.checkpoint import read_header, save_model, weights_hash
