@@ -3,6 +3,7 @@
 A line ``{{ name }}`` on a page is replaced by what the function of that name in ``TABLES`` returns.
 """
 
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -29,14 +30,28 @@ def on_files(files: Files, config: Any) -> Files:
     found = [*HERE.glob("*.md"), *(HERE / "assets").iterdir(), *(HERE / name for name in BESIDE)]
     for path in sorted(found):
         files.append(File.generated(config, path.relative_to(HERE).as_posix(), abs_src_path=str(path)))
+    for path in sorted(HERE.glob("notebooks/*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=notebook(path)))
     named = re.findall(r"[\w-]+\.md", str(config.nav))
     if others := sorted(path.name for path in HERE.glob("*.md") if path.name not in named):
         config.nav.append({"More": others})
     return files
 
 
+def notebook(path: Path) -> str:
+    """Return a notebook as a page: its text and its code."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    texts = ("".join(cell["source"]) for cell in cells)
+    shown = (
+        f"```python\n{text}\n```" if cell["cell_type"] == "code" else text
+        for cell, text in zip(cells, texts, strict=True)
+    )
+    return "\n\n".join([*shown, f"*To run it: `docs/notebooks/{path.name}`.*"])
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in the tables."""
+    """Fill in the tables; notebooks are pages here."""
+    markdown = re.sub(r"\((notebooks/\w+)\.ipynb\)", r"(\1.md)", markdown)
     return re.sub(r"^\{\{ (\w+) \}\}$", lambda found: TABLES[found[1]](), markdown, flags=re.MULTILINE)
 
 

@@ -1,6 +1,7 @@
 """What README and guides are tested with: their commands, a folder with all that they speak of, and a run in it."""
 
 import csv
+import json
 import re
 import shlex
 import tarfile
@@ -83,6 +84,11 @@ def make_place(folder: Path) -> None:
     products_maker.landsat(product, products_maker.C1)
     with tarfile.open(folder / f"{products_maker.C1}.tar.gz", "w:gz") as archive:
         archive.add(product, product.name)
+    bands = [{"name": name, "common_name": name} for name in ("blue", "green", "red", "nir")]
+    pan = {"href": "pan.tif", "eo:bands": [{"common_name": "pan"}]}
+    assets = {"pan": pan, "ms": {"href": "ms.tif", "eo:bands": bands}}
+    item = {"type": "Feature", "stac_version": "1.0.0", "id": "a", "properties": {}, "assets": assets}
+    (folder / "item.json").write_text(json.dumps(item))
     with (folder / "list.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("pan", "ms", "name"), ("pan.tif", "ms.tif", "a")])
 

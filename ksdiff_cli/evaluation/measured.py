@@ -81,6 +81,12 @@ class Measurement:
             "maps": [str(path) for path in self.maps],
         }
 
+    def _repr_html_(self) -> str:
+        """Show the figures in a notebook."""
+        from ksdiff_cli.report.notebook import figures_html
+
+        return figures_html(self.values, self.notes)
+
     def to_report(self, command: str, fused: Path, inputs: Mapping[str, Path], look: str = "") -> Report:
         """Return what the HTML page shows.
 

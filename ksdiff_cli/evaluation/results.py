@@ -186,6 +186,14 @@ class Evaluation:
         """The metrics' names, in the order of the table."""
         return list(next(iter(self.methods.values())).values)
 
+    def _repr_html_(self) -> str:
+        """Show the means in a notebook."""
+        from ksdiff_cli.report.notebook import methods_html
+
+        return methods_html(
+            {name: {metric: result.mean(metric) for metric in result.values} for name, result in self.methods.items()}
+        )
+
     def ranks(self, metric: str) -> dict[str, int]:
         """Return 1 for the best method and 2 for the second; see :func:`ksdiff_cli.report.table.rank`."""
         return rank({name: result.mean(metric) for name, result in self.methods.items()}, metric)

@@ -266,6 +266,10 @@ class SharpenOptions(
             metavar="OUT_RGB.tif",
         ),
     ] = None
+    stac: Annotated[
+        bool,
+        Option(OUTPUT, "Write a STAC item beside the output, OUT.json. Default: do not."),
+    ] = False
     fidelity: bool = True
     """Whether the output is compared with MS and PAN, see :mod:`ksdiff_cli.fusers.fidelity`."""
     besides: Mapping[Path, str] = field(default_factory=dict)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from ksdiff_cli.errors import KsdiffError, did_you_mean
-from ksdiff_cli.products import airbus, alone, gaofen, guided, landsat, maxar, named, plain, sentinel2
-from ksdiff_cli.products.folder import ARCHIVES, Folder, names_scenes, places
+from ksdiff_cli.products import airbus, alone, gaofen, guided, landsat, maxar, named, plain, sentinel2, stac
+from ksdiff_cli.products.folder import ARCHIVES, Folder, names_folder, places
 from ksdiff_cli.products.product import BrokenError, NoPairError, fit_sensor
 from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.raster.synthesis import GuidedScene
@@ -48,6 +48,11 @@ READERS: dict[str, Family] = {
 _DEPTH = 2  # levels of folders below the one given
 
 
+def names_scenes(path: str) -> bool:
+    """Say whether a path names a folder, an archive, a metadata file or a STAC item rather than one image."""
+    return names_folder(path) or stac.names_item(path)
+
+
 def find_scenes(path: str | Path, sensor: str | None = None, left_out: list[KsdiffError] | None = None) -> list[Found]:
     """Find the scenes in a folder: a product, a plain PAN/MS pair, or a folder of such folders (two levels).
 
@@ -64,6 +69,8 @@ def find_scenes(path: str | Path, sensor: str | None = None, left_out: list[Ksdi
             files whose role is ambiguous.
     """
     forced = find_sensor(sensor) if sensor is not None else None
+    if stac.names_item(str(path)) and not Path(path).is_dir():
+        return [stac.read_item(str(path), forced)]
     folders, metadata = places(path)
     refusals: list[NoPairError] = []
     for folder in folders:

@@ -52,17 +52,26 @@ def open_archive(path: str) -> ListedFolder:
     return ListedFolder(prefix + whole, name, files)
 
 
-def open_remote_mtl(url: str) -> ListedFolder:
-    """List the files that a Landsat MTL file on a web server names; they are taken to lie beside it.
+def fetch_text(url: str) -> str:
+    """Return a metadata file of a web server.
 
     Raises:
         KsdiffError: it cannot be fetched.
     """
     try:
         with io.BufferedReader(_HttpFile(url)) as file:
-            text = file.read(LARGEST_TEXT).decode(errors="replace")
+            return file.read(LARGEST_TEXT).decode(errors="replace")
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise KsdiffError(f"{url}: cannot be fetched ({_reason(error)}); check the address") from None
+
+
+def open_remote_mtl(url: str) -> ListedFolder:
+    """List the files that a Landsat MTL file on a web server names; they are taken to lie beside it.
+
+    Raises:
+        KsdiffError: it cannot be fetched.
+    """
+    text = fetch_text(url)
     base, _, own = url.rpartition("/")
     named = (value for key, value in read_fields(text) if key.startswith("FILE_NAME_"))
     files: dict[str, Text] = {name: None for name in named if name and "/" not in name}

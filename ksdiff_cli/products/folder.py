@@ -171,7 +171,7 @@ class ListedFolder(Folder):
         return text
 
 
-def names_scenes(path: str) -> bool:
+def names_folder(path: str) -> bool:
     """Say whether a path names a folder, an archive or a metadata file rather than one image."""
     lower = path.lower()
     inside = _INSIDE.fullmatch(path)

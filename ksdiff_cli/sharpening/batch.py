@@ -19,8 +19,8 @@ from ksdiff_cli.files.names import Inputs, check_place, sidecars
 from ksdiff_cli.files.writing import as_json, write_text
 from ksdiff_cli.output.vrt import tiles_folder
 from ksdiff_cli.output.writer import check_sidecars
-from ksdiff_cli.products import Found, find_scenes, make_pair, names_scenes
-from ksdiff_cli.products.folder import ARCHIVES
+from ksdiff_cli.products import Found, find_scenes, make_pair
+from ksdiff_cli.products.folder import ARCHIVES, names_folder
 from ksdiff_cli.products.scene_files import find_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.open import is_from_gdal, open_raster
@@ -330,7 +330,7 @@ def _products(place: Path, without: Path | None) -> list[Path]:
     return [
         path
         for path in found
-        if (path.is_dir() or names_scenes(str(path))) and not (own and path.samefile(without or path))
+        if (path.is_dir() or names_folder(str(path))) and not (own and path.samefile(without or path))
     ]
 
 

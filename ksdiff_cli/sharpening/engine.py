@@ -93,6 +93,20 @@ class Sharpened:
     cameras: str | None = None
     """How sharp MS is against PAN, as the scene tells; None where nothing asked."""
 
+    def _repr_html_(self) -> str:
+        """Show the output's picture and these facts in a notebook."""
+        from ksdiff_cli.report.notebook import raster_html
+
+        height, width = self.shape
+        facts = {
+            "size": f"{width} x {height} pixels, {self.bands} bands, {self.dtype}",
+            "explains MS": self.fidelity,
+            "explains PAN": self.fidelity_pan,
+            "cameras": self.cameras,
+            "notes": "; ".join(self.notes),
+        }
+        return raster_html(self.output, {name: value for name, value in facts.items() if value})
+
 
 def sharpen_scene(
     scene: Scene,

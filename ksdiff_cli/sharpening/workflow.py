@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.files.names import Inputs
+from ksdiff_cli.files.names import Inputs, check_place
 from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.classical import make_fuser
 from ksdiff_cli.fusers.consistent import Consistent
 from ksdiff_cli.options.sharpening import SharpenOptions
+from ksdiff_cli.output.stac import item_path, write_item
 from ksdiff_cli.output.writer import check_output
 from ksdiff_cli.process import limit_torch
 from ksdiff_cli.products import Found, choose_bands, find_scene
@@ -87,6 +88,9 @@ class Workflow:
 
             others = [output, *([self.options.uncertainty] if self.options.uncertainty else [])]
             check_display(self.options.rgb, inputs, overwrite or is_claimed(output, self.options.rgb), others)
+        if self.options.stac:
+            item = item_path(output)
+            check_place(item, inputs, overwrite or is_claimed(output, item))
 
     def run(
         self, scene: Found, output: Path, progress: ProgressCallback = silent, make: Maker = make_windows
@@ -129,7 +133,7 @@ class Workflow:
         if self.options.consistent:
             fuser = Consistent(fuser, self.options.seen_by)
         part = self._crop(scene)
-        options = replace(self.options, window=part, bounds=None, besides=self._besides())
+        options = replace(self.options, window=part, bounds=None, besides=self._besides(output))
         if self._uncertainty:
             spread = self._uncertainty.fuser(checkpoint)
             made = sharpen_with_uncertainty(scene, output, fuser, options, self._uncertainty, spread, progress, make)
@@ -143,6 +147,8 @@ class Workflow:
             from ksdiff_cli.sharpening.display import write_display
 
             write_display(made.output, self.options.rgb, scene.sensor.bands)
+        if self.options.stac:
+            write_item(made.output)
         if options.besides:
             forget(output)
         return replace(made, notes=(*notes, *made.notes))
@@ -161,6 +167,8 @@ class Workflow:
         ready = prepare_guided(scene, self._fuser, wanted, finish, progress)
         options = replace(wanted, window=self._crop(ready.scene), bounds=None)
         made = sharpen_scene(ready.scene, output, ready.fuser, options, progress, make)
+        if wanted.stac:
+            write_item(made.output)
         return replace(made, notes=(*ready.notes, *made.notes), explained=ready.explained)
 
     def _crop(self, scene: Scene) -> Crop | None:
@@ -171,9 +179,10 @@ class Workflow:
         with open_scene(scene) as pair:
             return crop_to(pair, wanted.window, wanted.bounds, wanted.bounds_crs)
 
-    def _besides(self) -> dict[Path, str]:
+    def _besides(self, output: Path) -> dict[Path, str]:
         """Return what is made besides the output, and what it depends on that the output does not."""
         drawn = {path: "" for path in (self.options.quicklook, self.options.rgb) if path is not None}
+        drawn |= {item_path(output): ""} if self.options.stac else {}
         return drawn if self._uncertainty is None else drawn | {self._uncertainty.output: str(self._uncertainty.draws)}
 
 
