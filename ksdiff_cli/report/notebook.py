@@ -3,6 +3,7 @@
 import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics.about import ABOUT, merit
 from ksdiff_cli.raster.open import open_raster
 from ksdiff_cli.report.colours import encode_picture, find_stretch, rgb_bands
-from ksdiff_cli.report.text import escape
 
 _SIDE = 640  # pixels of a picture, at most
 
