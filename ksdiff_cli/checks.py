@@ -32,6 +32,8 @@ OTHER_METHODS = {
 """Methods that other programs have, and what to take in their place here."""
 Geometry = Literal["area", "toolbox"]
 """Where reduced pixels sit: by pixel areas, as on the ground, or on pixels 4k+2, as in PanCollection's files."""
+Units = Literal["dn", "radiance", "reflectance"]
+"""What values stand for: DN, or radiance or reflectance at the top of the atmosphere."""
 CropName = Literal["full", "cut21", "cut30"]
 """Which part of an image is measured: all, or without a border of 21 or 30 pixels, as the literature has it."""
 

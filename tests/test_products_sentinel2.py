@@ -154,3 +154,13 @@ def test_many_products_in_one_batch(tmp_path: Path, run: Any) -> None:
     assert len(outs) == 2
     with rasterio.open(outs[0]) as file:
         assert file.descriptions == ("B05", "B8A")
+
+
+def test_reflectance_of_all_bands_is_what_their_offset_and_scale_say(tmp_path: Path, run: Any) -> None:
+    product = maker.safe(tmp_path)
+    for name, units in (("dn.tif", "dn"), ("rho.tif", "reflectance")):
+        result = run("sharpen", product, "-o", tmp_path / name, *PLAIN, "--groups", "20m", "--units", units, "-q")
+        assert result.exit_code == 0, result.stderr
+    with rasterio.open(tmp_path / "dn.tif") as dn, rasterio.open(tmp_path / "rho.tif") as rho:
+        assert set(rho.dtypes) == {"float32"} and set(rho.scales) == {1.0} and set(rho.offsets) == {0.0}
+        np.testing.assert_allclose(rho.read(), (dn.read() - 1000.0) / 10000, atol=0.6e-4)  # DN were rounded

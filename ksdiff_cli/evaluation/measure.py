@@ -42,6 +42,7 @@ from ksdiff_cli.raster.layout import check_colours, pixel_metres
 from ksdiff_cli.raster.nodata import declare, declare_band, find_fill, find_notes, say_fill
 from ksdiff_cli.raster.open import BLOCK_CACHE, alpha_is_data, data_bands, open_raster
 from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair, open_pair
+from ksdiff_cli.raster.units import read_factors
 from ksdiff_cli.sensors import Sensor, find_sensor
 
 
@@ -357,7 +358,8 @@ def _lay_full(
     pan_at = [start + origin for start, origin in zip(starts, pair.origin, strict=True)]
     fused_at = [of_pan - a + b for of_pan, a, b in zip(pan_at, at_pan, at_fused, strict=True)]
     own, ms = _image("the fused image", fused, nodata), ("MS", pair.ms, pair.scene.ms)
-    units, told = compare_units([own, ms], ("PAN", [pair.pan], [pair.scene.pan]))
+    factors = read_factors(fused.tags(), len(own[2]))
+    units, told = compare_units([own, ms], ("PAN", [pair.pan], [pair.scene.pan]), factors)
     notes += [*told, *compare_names(own, ms)]
     if fill := find_fill(*own[1:]):
         notes.append(say_fill(own[0], fill))

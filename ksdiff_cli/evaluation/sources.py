@@ -24,7 +24,7 @@ from ksdiff_cli.numerics.toolbox import (
     mtf_filter,
     sampling_matrix,
 )
-from ksdiff_cli.raster.bands import is_number, read_stored
+from ksdiff_cli.raster.bands import Linear, is_number, read_stored
 from ksdiff_cli.raster.layout import check_extent, has_geotransform, same_crs
 from ksdiff_cli.raster.pair import BandSource, ScenePair
 from ksdiff_cli.sensors import fold_name
@@ -85,7 +85,9 @@ Image = tuple[str, Sequence[Any], Sequence[BandSource]]
 """The name of an image for people, and its bands: the open file of each, and the band."""
 
 
-def compare_units(images: Sequence[Image], pan: Image | None = None) -> tuple[list[Units | None], list[str]]:
+def compare_units(
+    images: Sequence[Image], pan: Image | None = None, factors: Sequence[Linear] | None = None
+) -> tuple[list[Units | None], list[str]]:
     """Find the unit in which images can be compared whose files declare scales and offsets.
 
     That is DN, if all declare the same scale and no offset; else what they declare, in steps of the last image's DN.
@@ -93,11 +95,19 @@ def compare_units(images: Sequence[Image], pan: Image | None = None) -> tuple[li
     Args:
         images: of equal bands, the one that tells the step last.
         pan: an image of one band; one that declares nothing is taken to be in that step.
+        factors: what turns DN of PAN and of each band into the first image's unit, see
+            :func:`ksdiff_cli.raster.units.read_factors`; they hold for other images that declare nothing.
 
     Returns:
         For each image, then for PAN, what its DN become; and what a person must know.
     """
     given = [(image, _declared_units(image)) for image in (*images, *([pan] if pan else []))]
+    if factors is not None:
+        known = [*[list(factors[1:])] * len(images), list(factors[:1])]
+        given[1:] = [
+            (image, units if any(pair != (1.0, 0.0) for pair in units) else own)
+            for (image, units), own in zip(given[1:], known[1:], strict=False)
+        ]
     step = given[len(images) - 1][1][0][0]
     given = [(image, [(step, 0.0)] if image is pan and units == [(1.0, 0.0)] else units) for image, units in given]
     if {pair for _, units in given for pair in units} == {(step, 0.0)}:

@@ -7,7 +7,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ksdiff_cli.checks import Dtype, Format, GuideBy, Mtf, check_four
+from ksdiff_cli.checks import Dtype, Format, GuideBy, Mtf, Units, check_four
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.options import CLUSTER, CUTTING, INPUTS, METHOD, OUTPUT, VIEWING, Option, Options
 from ksdiff_cli.options.shared import (
@@ -205,6 +205,15 @@ class SharpenOptions(
             read=read_creation,
         ),
     ] = field(default_factory=dict)
+    units: Annotated[
+        Units,
+        Option(
+            OUTPUT,
+            "What PAN and MS are converted to before they are fused, by the product's metadata: radiance, W / (m² sr "
+            "µm), or reflectance, both at the top of the atmosphere, as float32, or scaled with -t int16 or uint16. "
+            "Default: DN, as they are.",
+        ),
+    ] = "dn"
     dst_nodata: Annotated[
         float | None,
         Option(
@@ -283,6 +292,8 @@ class SharpenOptions(
     def __post_init__(self) -> None:
         if self.dtype is not None and not isinstance(self.dtype, str):  # NumPy's types and what is called as they are
             object.__setattr__(self, "dtype", str(getattr(self.dtype, "__name__", self.dtype)))
+        if self.units != "dn" and self.dtype is None:
+            object.__setattr__(self, "dtype", "float32")
         super().__post_init__()
         if self.window is not None:
             check_four("window", self.window, "row, column, height, width", whole=True)

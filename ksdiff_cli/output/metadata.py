@@ -61,7 +61,10 @@ def write_metadata(dataset: Any, pair: ScenePair, pixels: PixelFormat, tags: Map
     units = [declared_units(source, own) for (source, _), own in zip(bands, pair.scene.ms, strict=True)]
     dataset.scales = tuple(scale for scale, _ in units)
     dataset.offsets = tuple(0.0 if pixels.differences else offset for _, offset in units)
-    dataset.units = tuple(source.units[band - 1] or "" for source, band in bands)
+    dataset.units = tuple(
+        (source.units[band - 1] or "") if own.unit is None else own.unit
+        for (source, band), own in zip(bands, pair.scene.ms, strict=True)
+    )
     for number, (source, band) in enumerate(bands, start=1):
         for domain, own in band_tags(source, band).items():
             update_tags(dataset, own, number, domain)

@@ -125,7 +125,8 @@ def choose_format(
         KsdiffError: the type does not have the wanted value.
     """
     chosen = np.dtype(dtype) if dtype else np.result_type(*(np.dtype(d.dtypes[b - 1]) for d, b in ms_bands(pair)))
-    bits = _bits(pair) if chosen.kind in "iu" else None
+    converted = any(source.convert for source in pair.scene.ms)
+    bits = _bits(pair) if chosen.kind in "iu" and not converted else None
     bits = bits if bits and 2**bits - 1 < np.iinfo(chosen).max else None
     pixels = PixelFormat(chosen, None, bits=bits)
     if statistics is not None and chosen.kind == "f":

@@ -14,9 +14,11 @@ from operator import itemgetter
 from xml.etree import ElementTree
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.products import radiometry
 from ksdiff_cli.products.fields import whole_number
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor, side_by_side
+from ksdiff_cli.raster.bands import Calibration
 from ksdiff_cli.raster.pair import BandSource, Scene
 from ksdiff_cli.sensors import SENSORS, Sensor, by_any_name
 
@@ -48,6 +50,8 @@ class _Image:
     bands: tuple[str, ...]
     """In the file's order; empty names where the metadata does not say."""
     nodata: float | None
+    calibrations: tuple[Calibration | None, ...] = ()
+    """Of the bands, in the file's order."""
     tile: str = ""
     """Path of its one TIFF where GDAL does not open the DIM file."""
 
@@ -118,7 +122,7 @@ def _scene(name: str, pan: _Image, ms: _Image, sensor: Sensor | None) -> Scene:
 
 
 def _sources(image: _Image, names: Sequence[str]) -> tuple[BandSource, ...]:
-    return file_bands(image.tile or image.path, names, image.path, image.shape, image.nodata)
+    return file_bands(image.tile or image.path, names, image.path, image.shape, image.nodata, image.calibrations)
 
 
 def _read_dim(folder: Folder, file: str) -> _Image | None:
@@ -160,6 +164,7 @@ def _read_dim(folder: Folder, file: str) -> _Image | None:
         (rows, columns),
         bands,
         _nodata(root),
+        _calibrations(root, bands),
         _unopened(folder, path, tiles) if mission == "PER" else "",
     )
 
@@ -200,6 +205,28 @@ def _band_names(path: str, root: ElementTree.Element, count: int) -> tuple[str, 
     if len(order) != count:
         raise KsdiffError(f"{path}: says {count} bands but names {', '.join(order)}; fetch the product again")
     return tuple(_NAMES.get(band, band) for band in order)
+
+
+def _calibrations(root: ElementTree.Element, bands: Sequence[str]) -> tuple[Calibration | None, ...]:
+    """Return what the bands' DN stand for: L = DN / GAIN + BIAS, in products whose radiometry is the sensor's."""
+    if (root.findtext(".//RADIOMETRIC_PROCESSING") or "BASIC").strip().upper() != "BASIC":
+        return ()
+
+    def by_band(element: str, value: str) -> dict[str, float | None]:
+        found = ((one.findtext("BAND_ID") or "", one.findtext(value)) for one in root.iter(element))
+        return {_NAMES.get(band.strip().upper(), "pan"): radiometry.number(text) for band, text in found}
+
+    gains, biases = by_band("Band_Radiance", "GAIN"), by_band("Band_Radiance", "BIAS")
+    irradiances = by_band("Band_Solar_Irradiance", "VALUE")
+    elevations = [angle for one in root.iter("SUN_ELEVATION") if (angle := radiometry.number(one.text)) is not None]
+    elevation = sum(elevations) / len(elevations) if elevations else None
+    when = radiometry.read_time(f"{root.findtext('.//IMAGING_DATE')}T{root.findtext('.//IMAGING_TIME')}")
+    distance = radiometry.sun_distance(when) if when else None
+    return tuple(
+        radiometry.calibrate(1 / gain if (gain := gains.get(band)) else None, biases.get(band), irradiances.get(band),
+                             elevation, distance)
+        for band in bands
+    )  # fmt: skip
 
 
 def _nodata(root: ElementTree.Element) -> float | None:

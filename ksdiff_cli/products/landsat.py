@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.products import radiometry
 from ksdiff_cli.products.fields import first_fields
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.mosaic import resample
 from ksdiff_cli.products.product import NoPairError, fit_sensor
+from ksdiff_cli.raster.bands import Calibration
 from ksdiff_cli.raster.open import open_raster
 from ksdiff_cli.raster.pair import BandSource, QualityBand, Scene
 from ksdiff_cli.raster.synthesis import Group, GuidedScene
@@ -115,7 +117,9 @@ def _read_product(
         return None
     level = mtl.get("PROCESSING_LEVEL", mtl.get("DATA_TYPE", ""))
     bands = {band: name for band, name in _MS[own.name].items() if band in files}
-    ms = tuple(_source(folder, files[band], name) for band, name in bands.items())
+    level_2 = _LEVEL_2.search(product) is not None or level.startswith("L2")
+    known = {band: None if level_2 else radiometry.landsat(mtl, band) for band in (_PAN, *bands)}
+    ms = tuple(_source(folder, files[band], name, known[band]) for band, name in bands.items())
     if home is not folder:
         found = (_QUALITY_FILE.fullmatch(name) for name in home.files)
         flags = next((match for match in found if match and match["product"] == called), None)
@@ -123,7 +127,7 @@ def _read_product(
         home.at(flags[0]), _FILL_FLAG, _cloud_flags(flags["kind"].upper(), called, own, mtl)
     )
     thermal = _thermal(folder, product, files, own, ms, quality) if ms else ()
-    if _LEVEL_2.search(product) or level.startswith("L2"):
+    if level_2:
         if thermal:
             return thermal[0]
         raise NoPairError(f"{folder.at(product)}: is a level-2 product, which has no PAN; fetch the level-1 product")
@@ -132,7 +136,7 @@ def _read_product(
     if not bands:
         wanted = ", ".join(f"B{band}" for band in _MS[own.name])
         raise NoPairError(f"{folder.at(product)}: has none of the MS bands {wanted}; fetch the level-1 product again")
-    pan = _source(folder, files[_PAN], "pan")
+    pan = _source(folder, files[_PAN], "pan", known[_PAN])
     return Scene(product, pan, ms, fit_sensor(sensor or own, tuple(bands.values())), quality, others=thermal)
 
 
@@ -163,8 +167,8 @@ def _thermal(
     return (GuidedScene(product, ms, (Group("thermal", tuple(sources), sensor, coarse),)),)
 
 
-def _source(folder: Folder, file: str, name: str) -> BandSource:
-    return BandSource(folder.at(file), 1, name, _FILL)
+def _source(folder: Folder, file: str, name: str, calibration: Calibration | None) -> BandSource:
+    return BandSource(folder.at(file), 1, name, _FILL, calibration=calibration)
 
 
 def _metadata_of(folder: Folder, product: str) -> tuple[Folder, str]:

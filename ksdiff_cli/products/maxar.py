@@ -11,10 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.products import radiometry
 from ksdiff_cli.products.fields import first_fields, read_fields, whole_number
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.mosaic import ImageTile, join_tiles
 from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor, side_by_side
+from ksdiff_cli.raster.bands import Calibration
 from ksdiff_cli.raster.pair import BandSource, Scene, open_raster
 from ksdiff_cli.raster.synthesis import Group, GuidedScene
 from ksdiff_cli.sensors import SENSORS, Sensor, by_any_name
@@ -45,6 +47,8 @@ class _Image:
     """Order, item and part of the delivery, which PAN and MS share."""
     sharpened: bool
     on_map: bool
+    calibrations: tuple[Calibration | None, ...] = ()
+    """Of the bands, in the file's order."""
 
     @property
     def imd(self) -> str:
@@ -156,7 +160,8 @@ def _scene_ms(ms: _Image, sensor: Sensor | None) -> tuple[tuple[BandSource, ...]
 
 def _sources(image: _Image, names: Sequence[str]) -> tuple[BandSource, ...]:
     path = _image_path(image)
-    return file_bands(path, names, image.imd, image.shape, _BLACKFILL if image.on_map else None)
+    fill = _BLACKFILL if image.on_map else None
+    return file_bands(path, names, image.imd, image.shape, fill, image.calibrations)
 
 
 def _read_imd(folder: Folder, name: str) -> _Image:
@@ -191,6 +196,7 @@ def _read_imd(folder: Folder, name: str) -> _Image:
         found[0].upper() if found else "",
         fields.get("panSharpenAlgorithm", "None") not in ("None", ""),
         "BEGIN_GROUP = MAP_PROJECTED_PRODUCT" in text,
+        tuple(radiometry.maxar(text, fields["satId"].upper()).get(band) for band in spelled),
     )
 
 

@@ -12,8 +12,10 @@ from pathlib import PurePath
 from xml.etree import ElementTree
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.products import radiometry
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor, read_each, side_by_side
+from ksdiff_cli.raster.bands import Calibration
 from ksdiff_cli.raster.open import open_raster
 from ksdiff_cli.raster.pair import BandSource, Scene
 from ksdiff_cli.sensors import SENSORS, Sensor, by_any_name
@@ -45,6 +47,8 @@ class Naming:
     """Its name, where ``satellite`` does not tell."""
     order: Callable[[str], list[str]] | None = None
     """Finds the names of a file's bands in its metadata; [] where that does not tell."""
+    calibrate: Callable[[str], list[Calibration | None]] | None = None
+    """Finds in the same metadata what the bands' DN stand for."""
     metadata: tuple[str, ...] = ()
     """How these metadata files are called, beside an image called ``{}``."""
 
@@ -86,6 +90,25 @@ def _zones(text: str) -> list[str]:
     return [_BGRN[sum(middle > edge for edge in (0.5, 0.6, 0.72))] for middle in middles]
 
 
+def _gains(text: str) -> list[Calibration | None]:
+    """Return what DN stand for by a DIMAP 1 file: L = DN * PHYSICAL_GAIN + PHYSICAL_BIAS."""
+    root = ElementTree.fromstring(text)
+    elevation, distance = (
+        radiometry.number(root.findtext(f".//{tag}")) for tag in ("SUN_ELEVATION", "EARTH_SUN_DISTANCE")
+    )
+    starts = (root.findtext(f".//{tag}") for tag in ("START_TIME", "IMAGING_START_TIME", "IMAGING_DATE"))
+    when = radiometry.read_time(next(filter(None, starts), ""))
+    bands = sorted(root.iter("Spectral_Band_Info"), key=lambda band: int(band.findtext("BAND_INDEX") or 0))
+    distance = distance or (radiometry.sun_distance(when) if when else None)
+    found: list[Calibration | None] = []
+    for band in bands:
+        gain, bias, irradiance = (
+            radiometry.number(band.findtext(tag)) for tag in ("PHYSICAL_GAIN", "PHYSICAL_BIAS", "ESUN")
+        )
+        found.append(radiometry.calibrate(gain, bias, irradiance, elevation, distance))
+    return found
+
+
 _DIMAP_1 = _tags("BAND_INDEX", "BAND_DESCRIPTION")
 
 # a row of its own for every camera that lies in one delivery with another's files
@@ -112,6 +135,7 @@ NAMINGS: tuple[Naming, ...] = (
         re.compile(r"(?P<satellite>DE2)_(?P<role>PAN|MS4|PM4|PS3|PS4|PSH)_(?P<scene>L\w+)"),
         {"PAN": _PAN, "MS4": _BGRN[::-1], **dict.fromkeys(("PM4", "PS3", "PS4", "PSH"), _SHARPENED)},
         order=_DIMAP_1,
+        calibrate=_gains,
         metadata=("{}.dim",),
     ),
     Naming(
@@ -119,6 +143,7 @@ NAMINGS: tuple[Naming, ...] = (
         re.compile(r"(?P<satellite>VIS1)_(?P<role>PAN|MS4|PSH|PMS4)_(?P<scene>\d{14}_\w+?_\w+?_\w{4})(?:_R\d+C\d+)?"),
         {"PAN": _PAN, "MS4": _BGRN, "PSH": _SHARPENED, "PMS4": _SHARPENED},
         order=_DIMAP_1,
+        calibrate=_gains,
         metadata=("{}_Meta.xml", "DIM_{}_Meta.xml"),
     ),
     Naming(
@@ -245,10 +270,12 @@ def _sources(image: _Image) -> tuple[BandSource, ...]:
     names, said_by = list(image.bands), image.path
     stem = PurePath(image.file).stem.removesuffix("_product")
     stated = next((one for form in image.naming.metadata if (one := image.folder.find(form.format(stem)))), None)
-    if stated and image.naming.order and image.bands != _PAN:
-        said_by = image.folder.at(stated)
+    known: list[Calibration | None] = []
+    if stated and image.naming.order:
+        said_by, text = image.folder.at(stated), image.folder.read_text(stated)
         try:
-            names = image.naming.order(image.folder.read_text(stated)) or names
+            names = names if image.bands == _PAN else image.naming.order(text) or names
+            known = image.naming.calibrate(text) if image.naming.calibrate else []
         except (ElementTree.ParseError, ValueError) as error:
             raise KsdiffError(f"{said_by}: is not whole XML ({error}); fetch it again") from None
-    return file_bands(image.path, names, said_by, fill=_FILL)
+    return file_bands(image.path, names, said_by, None, _FILL, known if len(known) == len(names) else ())

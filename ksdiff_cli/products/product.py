@@ -5,6 +5,7 @@ from typing import Protocol, TypeVar
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.folder import Folder
+from ksdiff_cli.raster.bands import Calibration
 from ksdiff_cli.raster.pair import BandSource, Scene, open_raster
 from ksdiff_cli.sensors import Sensor, fold_name
 
@@ -71,7 +72,12 @@ def fit_sensor(sensor: Sensor, names: Sequence[str]) -> Sensor:
 
 
 def file_bands(
-    path: str, names: Sequence[str], metadata: str, size: tuple[int, int] | None = None, fill: float | None = None
+    path: str,
+    names: Sequence[str],
+    metadata: str,
+    size: tuple[int, int] | None = None,
+    fill: float | None = None,
+    calibrations: Sequence[Calibration | None] = (),
 ) -> tuple[BandSource, ...]:
     """Name the bands of one file, all of which are data.
 
@@ -81,6 +87,7 @@ def file_bands(
         metadata: the metadata file, for the message.
         size: (height, width) by the metadata, if it says.
         fill: DN that means "no data" by the product's format.
+        calibrations: what the bands' DN stand for; () where nothing says so.
 
     Raises:
         KsdiffError: the file cannot be opened, or has other bands or another size than the metadata says.
@@ -96,4 +103,8 @@ def file_bands(
                 f"{metadata}: says {size[1]} x {size[0]} pixels, but {path} has {dataset.width} x {dataset.height}; "
                 "they do not belong together, fetch the product again"
             )
-    return tuple(BandSource(path, band, name, fill, alpha_is_data=True) for band, name in enumerate(names, start=1))
+    known = calibrations or (None,) * len(names)
+    return tuple(
+        BandSource(path, band, name, fill, alpha_is_data=True, calibration=own)
+        for band, (name, own) in enumerate(zip(names, known, strict=True), start=1)
+    )

@@ -14,7 +14,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.mosaic import resample
 from ksdiff_cli.products.product import NoPairError
-from ksdiff_cli.raster.bands import BandSource, QualityBand
+from ksdiff_cli.raster.bands import BandSource, Calibration, QualityBand
 from ksdiff_cli.raster.open import open_raster
 from ksdiff_cli.raster.synthesis import Group, GuidedScene
 from ksdiff_cli.sensors import SENSORS, Sensor
@@ -140,9 +140,9 @@ def _source(files: _Files, band: str, metres: int, facts: _Facts) -> BandSource:
     assert path is not None
     scale = 1 / facts.quantification
     nm = facts.wavelengths.get(band) or SENSORS["S2"].with_bands([band]).wavelengths[0]
-    return BandSource(
-        path, 1, band, facts.nodata, scale=scale, offset=facts.offsets.get(band, 0.0) * scale, wavelengths=nm
-    )
+    offset = facts.offsets.get(band, 0.0) * scale
+    known = Calibration(reflectance=(scale, offset))
+    return BandSource(path, 1, band, facts.nodata, scale=scale, offset=offset, wavelengths=nm, calibration=known)
 
 
 def _quality(files: _Files, metres: int, source: BandSource) -> QualityBand | None:

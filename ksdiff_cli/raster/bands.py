@@ -18,6 +18,20 @@ LARGEST = 1e30
 """Largest absolute value that is computed with: sums of a few products of them fit into float32."""
 
 
+Linear = tuple[float, float]
+"""Gain and offset: a DN becomes DN * gain + offset."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a band's DN stand for at the top of the atmosphere, by the metadata; None where these do not say."""
+
+    radiance: Linear | None = None
+    """W / (m² sr µm)."""
+    reflectance: Linear | None = None
+    """The share of sunlight, 0 to 1."""
+
+
 @dataclass(frozen=True)
 class BandSource:
     """One band of one file."""
@@ -40,6 +54,12 @@ class BandSource:
     """See ``scale``."""
     wavelengths: tuple[float, float] | None = None
     """Edges of the band by the product's metadata, nm; None: what the file says."""
+    calibration: Calibration | None = None
+    """What a DN stands for, where people may ask for it in place of DN."""
+    convert: Linear | None = None
+    """What becomes of a DN when it is read; None leaves it as it is."""
+    unit: str | None = None
+    """Of the values read, after ``scale``; None: what the file says."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +124,10 @@ def read_bands(datasets: Sequence[Any], sources: Sequence[BandSource], window: W
         huge = valid & (np.abs(band) > LARGEST)
         if huge.any():
             raise too_large(source, own[huge].flat[0])
+    for band, source in zip(values, sources, strict=True):
+        if source.convert is not None:
+            band *= np.float32(source.convert[0])
+            band += np.float32(source.convert[1])
     return values, valid
 
 

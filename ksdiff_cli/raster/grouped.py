@@ -74,7 +74,7 @@ class GroupedPair(ScenePair):
         window = Window(box.left + self.origin[1], box.top + self.origin[0], box.width, box.height)
         values, valid = self.copied.read(window)
         wide = any(np.dtype(kind).itemsize > (2 if np.dtype(kind).kind in "iu" else 4) for kind in self._kinds())
-        if wide:
+        if wide and all(source.convert is None for source in self.copied.sources):
             stored, _ = read_stored(self.copied.datasets, self.copied.sources, window)
             values = np.where(valid, np.stack([band.astype(np.float64) for band in stored]), 0)
         return values, valid

@@ -30,6 +30,7 @@ from ksdiff_cli.raster.grouped import open_scene
 from ksdiff_cli.raster.nodata import check_declared, find_notes
 from ksdiff_cli.raster.open import BLOCK_CACHE
 from ksdiff_cli.raster.pair import Scene, ScenePair
+from ksdiff_cli.raster.units import units_tags
 from ksdiff_cli.sharpening.assembly import Assembly
 from ksdiff_cli.sharpening.job import (
     Folder,
@@ -340,6 +341,7 @@ def _provenance(scene: Scene, fuser: Fuser, plan: Plan) -> dict[str, str]:
         "SENSOR": scene.sensor.name,
         "TILE": str(plan.tiling.tile),
     }
+    facts |= units_tags(scene)
     if any(scene.shift):
         facts["SHIFT"] = "{:+.3f} {:+.3f}".format(*scene.shift)
     return {"TIFFTAG_SOFTWARE": f"ksdiff {__version__}", **{f"KSDIFF_{name}": value for name, value in facts.items()}}

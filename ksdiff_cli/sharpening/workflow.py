@@ -22,6 +22,7 @@ from ksdiff_cli.raster.nodata import declare
 from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.raster.registration import check_registration
 from ksdiff_cli.raster.synthesis import GuidedScene, declare_guided
+from ksdiff_cli.raster.units import convert_guided, convert_scene
 from ksdiff_cli.sharpening.engine import Sharpened, is_claimed, remove_rest, sharpen_scene
 from ksdiff_cli.sharpening.guided import choose_guided, choose_scene, prepare_guided
 from ksdiff_cli.sharpening.job import forget
@@ -117,6 +118,7 @@ class Workflow:
         scene = declare(
             replace(choose_bands(scene, list(self.options.bands)), warp=self.options.warp), self.options.nodata
         )
+        scene = convert_scene(scene, self.options.units, self.options.dtype)
         inputs = scene_inputs(scene, self.reads)
         self._check(output, inputs)
         notes: Sequence[str] = ()
@@ -159,6 +161,7 @@ class Workflow:
             if getattr(wanted, name) is not None:
                 raise KsdiffError(f"--{name}: goes with PAN and MS, not with bands that finer ones guide; leave it out")
         scene = declare_guided(replace(choose_guided(scene, wanted), warp=wanted.warp), wanted.nodata)
+        scene = convert_guided(scene, wanted.units, wanted.dtype)
         self._check(output, find_inputs([*scene.files(), *self.reads]))
 
         def finish(fuser: Fuser) -> Fuser:
