@@ -9,7 +9,6 @@ fused)``, ``metrics.measure_reduced`` and the others; a package that could be ca
 one name. :func:`measure` is what the command ``ksdiff metrics`` does with files.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -20,7 +19,7 @@ from ksdiff_cli.options.measuring import EvaluateOptions, MeasureOptions
 from ksdiff_cli.options.patches import PatchOptions
 from ksdiff_cli.options.sharpening import ArrayOptions, SharpenOptions
 from ksdiff_cli.options.training import TrainOptions
-from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.progress import Note, ProgressCallback, drop, silent
 
 if TYPE_CHECKING:
     from ksdiff_cli.evaluation.measured import Measurement
@@ -33,12 +32,6 @@ if TYPE_CHECKING:
 
 Name = str | PathLike[str]
 """A path; where it says so also anything else that GDAL opens, such as ``https://…`` or ``s3://…``."""
-Note = Callable[[str], None]
-"""Takes a line that a person should read."""
-
-
-def _drop(line: str) -> None:
-    """Take a note and drop it."""
 
 
 @keywords(SharpenOptions)
@@ -76,7 +69,7 @@ def sharpen_array(
     valid: Any = None,
     options: ArrayOptions,
     progress: ProgressCallback = silent,
-    note: Note = _drop,
+    note: Note = drop,
 ) -> Any:
     """Sharpen arrays: the same pixels as :func:`sharpen_scene` makes of the same values in files, without files.
 
@@ -138,7 +131,7 @@ def train(
     options: TrainOptions,
     on_step: "StepCallback | None" = None,
     progress: ProgressCallback = silent,
-    note: Note = _drop,
+    note: Note = drop,
 ) -> list[Path]:
     """Train KSDiff on patches, one stage or both; ``ksdiff train``. Needs torch and h5py, no rasterio.
 

@@ -1,6 +1,10 @@
-"""How long work tells its caller how far it is; tools know nothing of terminals."""
+"""How work tells its caller how far it is, and what people should read; tools know nothing of terminals."""
 
+from collections.abc import Callable
 from typing import Protocol
+
+Note = Callable[[str], None]
+"""Takes a line that a person should read."""
 
 
 class ProgressCallback(Protocol):
@@ -12,3 +16,7 @@ class ProgressCallback(Protocol):
 
 def silent(done: int, total: int, note: str = "") -> None:
     """Report nothing: the default progress callback of every tool."""
+
+
+def drop(line: str) -> None:
+    """Drop a line for people: the default of every tool."""

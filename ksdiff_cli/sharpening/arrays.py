@@ -1,7 +1,7 @@
 """The engine for arrays: the same windows as of a scene in files, kept in memory."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -23,7 +23,7 @@ from ksdiff_cli.numerics import Array
 from ksdiff_cli.options.sharpening import ArrayOptions, SharpenOptions
 from ksdiff_cli.output.pixels import choose_format
 from ksdiff_cli.process import limit_torch
-from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.progress import Note, ProgressCallback, drop, silent
 from ksdiff_cli.raster.nodata import find_notes
 from ksdiff_cli.raster.open import BLOCK_CACHE
 from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair, open_pair
@@ -136,7 +136,7 @@ def sharpen_arrays(
     valid: Any,
     options: ArrayOptions,
     progress: ProgressCallback = silent,
-    note: Callable[[str], None] = lambda line: None,
+    note: Note = drop,
 ) -> Any:
     """Sharpen NumPy arrays or xarray DataArrays; see :func:`ksdiff_cli.sharpen_array`."""
     known = options.sensor if isinstance(options.sensor, Sensor) else find_sensor(options.sensor)
@@ -213,7 +213,7 @@ def fuse_images(
     fuser: Fuser,
     options: ArrayOptions,
     progress: ProgressCallback = silent,
-    note: Callable[[str], None] = lambda line: None,
+    note: Note = drop,
 ) -> Image:
     """Sharpen an image in memory.
 
@@ -245,9 +245,7 @@ def fuse_images(
         raise KsdiffError(f"the arrays cannot be laid out as images ({error})") from None
 
 
-def _fuse(
-    scene: Scene, fuser: Fuser, options: ArrayOptions, progress: ProgressCallback, note: Callable[[str], None]
-) -> Image:
+def _fuse(scene: Scene, fuser: Fuser, options: ArrayOptions, progress: ProgressCallback, note: Note) -> Image:
     """Do with an opened scene what :func:`ksdiff_cli.sharpening.engine.sharpen_scene` does, but for the files."""
     if options.registration != "skip":
         scene, notes = check_registration(scene, correct=options.registration == "correct", progress=progress)

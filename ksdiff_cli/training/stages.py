@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from ksdiff_cli.options.training import TrainOptions
 from ksdiff_cli.patches.compact import use_compact
 from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.process import limit_torch
-from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.progress import Note, ProgressCallback, drop, silent
 from ksdiff_cli.training.log import NAMES, Log, StepCallback, TensorBoard, TrainingStep
 from ksdiff_cli.training.parallel import ALONE, Team, join_team
 from ksdiff_cli.training.run import Run
@@ -36,10 +36,6 @@ _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 _SAVE_SECONDS = 600  # between resume states where validations are further apart
 _AGAIN = "the same command with --resume goes on from here"
 _LOOK = 20  # steps between looks at the loss on a GPU, which has to stop for each
-
-
-def say_nothing(line: str) -> None:
-    """Take a note for people and drop it."""
 
 
 def check_output(
@@ -124,7 +120,7 @@ def train_stage(
     settings: RunSettings,
     stage: Stage,
     progress: ProgressCallback = silent,
-    note: Callable[[str], None] = say_nothing,
+    note: Note = drop,
     team: Team = ALONE,
     listeners: Sequence[StepCallback] = (),
 ) -> Path:
@@ -184,7 +180,7 @@ def _compact(
     settings: RunSettings,
     team: Team,
     progress: ProgressCallback,
-    note: Callable[[str], None],
+    note: Note,
 ) -> None:
     """Have files that are too large for memory read from compact copies, where a folder for these is named."""
     for file in files:
@@ -207,7 +203,7 @@ def _loop(
     train: list[PatchFile],
     valid: list[PatchFile],
     progress: ProgressCallback,
-    note: Callable[[str], None],
+    note: Note,
     listeners: Sequence[StepCallback],
 ) -> None:
     """Train until the stage is over; validate, draw and save in between."""
@@ -249,9 +245,7 @@ def _loop(
                 )
 
 
-def _report(
-    run: Run, train: list[PatchFile], valid: list[PatchFile], log: Log, note: Callable[[str], None]
-) -> dict[str, float]:
+def _report(run: Run, train: list[PatchFile], valid: list[PatchFile], log: Log, note: Note) -> dict[str, float]:
     """Validate, keep the weights if they are the best so far, and tell the log, the pictures and people."""
     model, name, judge = run.averaged(), run.settings.name(run.stage), run.settings.best
     found = validate(model, valid, run.device) | measure_quality(model, valid, run.device)
@@ -390,7 +384,7 @@ def train(
     config: ModelConfig | PixelConfig | None = None,
     on_step: StepCallback | None = None,
     progress: ProgressCallback = silent,
-    note: Callable[[str], None] = say_nothing,
+    note: Note = drop,
 ) -> list[Path]:
     """Train one stage or both; see :func:`ksdiff_cli.train`."""
     limit_torch(options.threads)
