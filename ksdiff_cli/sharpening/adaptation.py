@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ksdiff_cli.checks import check_number
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.content import check_unchanged
 from ksdiff_cli.files.names import Inputs, check_place
@@ -24,6 +23,7 @@ from ksdiff_cli.metrics.views import place_view
 from ksdiff_cli.models.checkpoint import read_header, save_model, weights_hash
 from ksdiff_cli.numerics.boxes import ALIGN, Box
 from ksdiff_cli.numerics.camera import Kernel
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products.scene_files import identify_content, identify_scene, scene_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.camera import find_camera, ms_camera
@@ -41,22 +41,6 @@ _HELD_OUT = 4  # every so manieth window judges
 _LOOKS = 8  # windows looked at for each one wanted that has no hole
 _EDGE = 6  # MS pixels at a window's border that judge nothing
 _FORMAT = 5  # of what is stored beside the output; another one is not taken up
-
-
-@dataclass(frozen=True)
-class Adaptation:
-    """How a network is adapted."""
-
-    checkpoint: Path | None
-    """The network to start from; None for the shipped one."""
-    minutes: float
-    """How long to train, see :data:`STEPS_A_MINUTE`."""
-    seed: int = 0
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Refuse a time that trains nothing, or never ends."""
-        check_number("adapt", self.minutes, 0.01)
 
 
 @dataclass(frozen=True)
@@ -82,11 +66,9 @@ class Figures:
 def adapt(
     scene: Scene,
     output: Path,
-    chosen: Adaptation,
+    options: SharpenOptions,
     progress: ProgressCallback = silent,
     inputs: Inputs | None = None,
-    *,
-    overwrite: bool = False,
 ) -> Adapted:
     """Adapt a network to a scene and keep the weights beside the output.
 
@@ -97,10 +79,10 @@ def adapt(
     Args:
         scene: as it is to be sharpened.
         output: of the sharpening; the weights lie beside it as ``OUTPUT.adapted.safetensors``.
-        chosen: how.
+        options: how: weights, minutes (see :data:`STEPS_A_MINUTE`), seed, device; whether weights that are there, of
+            other inputs or options, are replaced.
         progress: told how far it is.
         inputs: what the command reads; None for the scene and the weights.
-        overwrite: whether weights that are there, of other inputs or options, are replaced.
 
     Returns:
         The weights to use, and notes.
@@ -111,17 +93,17 @@ def adapt(
         ModelError: the network does not fit the scene.
     """
     kept = output.with_name(f"{output.name}.adapted.safetensors")
-    work, start = output.with_name(f".{output.name}.adapting"), chosen.checkpoint or SHIPPED
+    work, start = output.with_name(f".{output.name}.adapting"), options.checkpoint or SHIPPED
     busy = f"{work}: process {{owner}} is adapting to this scene; wait for it"
     with open_pair(scene) as pair:
-        fuser = Network(start, chosen.device, chosen.seed)
+        fuser = Network(start, options.device, options.seed)
         fuser.check(pair.bands, pair.true_ratio)
         reads = scene_inputs(scene)
-        known, facts = identify_scene(scene, reads), _facts(identify_content(scene, reads), start, chosen)
+        known, facts = identify_scene(scene, reads), _facts(identify_content(scene, reads), start, options)
         if (found := _find(kept, facts)) is not None:
             _clear(work, busy)
             return replace(found, notes=(*found.notes, f"adapted weights of an earlier run: {kept}"))
-        check_place(kept, inputs or scene_inputs(scene, [start]), overwrite)
+        check_place(kept, inputs or scene_inputs(scene, [start]), options.overwrite)
         if not fuser.adapts:
             raise KsdiffError(
                 f"{start}: its backbone cannot be adapted; leave --adapt out, or take the shipped weights"
@@ -131,7 +113,7 @@ def adapt(
             raise KsdiffError(f"{scene.name}: --adapt needs a scene that tells its camera; sharpen without it")
         with open_workdir(work, json.dumps([facts, known], sort_keys=True, default=str), busy) as folder:
             try:
-                adapted = _adapt(pair, boxes, fuser, chosen, work, kept, facts, progress)
+                adapted = _adapt(pair, boxes, fuser, options, work, kept, facts, progress)
                 check_unchanged(known["files"])
             except OSError as error:
                 raise KsdiffError(f"{work}: cannot be written ({error.strerror or error}); make room there") from None
@@ -143,7 +125,7 @@ def _adapt(
     pair: ScenePair,
     boxes: Sequence[Box],
     fuser: Network,
-    chosen: Adaptation,
+    options: SharpenOptions,
     work: Path,
     kept: Path,
     facts: Mapping[str, object],
@@ -152,7 +134,7 @@ def _adapt(
     """Train, judge and store."""
     from ksdiff_cli.training.scene import tune
 
-    start = chosen.checkpoint or SHIPPED
+    start = options.checkpoint or SHIPPED
     held_out = boxes[_HELD_OUT - 1 :: _HELD_OUT]
     statistics = pair.statistics(progress)
     fuser.prepare(pair, statistics, progress)
@@ -164,13 +146,13 @@ def _adapt(
             known,
             kernels,
             [_read(pair, fuser, box) for number, box in enumerate(boxes) if number % _HELD_OUT != _HELD_OUT - 1],
-            max(1, round(STEPS_A_MINUTE * chosen.minutes)),
-            chosen.seed,
+            max(1, round(STEPS_A_MINUTE * (options.adapt or 0))),
+            options.seed,
             lambda done, total: progress(done, total, "adapting"),
         )
     header, tuned = read_header(start), work / "tuned.safetensors"
     save_model(model, tuned, sensor=header["sensor"], training=header["training"])
-    after_fuser = Network(tuned, chosen.device, chosen.seed)
+    after_fuser = Network(tuned, options.device, options.seed)
     after_fuser.check(pair.bands, pair.true_ratio)
     after_fuser.prepare(pair, statistics, progress)
     after = _judge(pair, after_fuser, statistics, held_out, cameras)
@@ -180,7 +162,7 @@ def _adapt(
         f"on {len(held_out)} of {len(boxes)} windows, held out"
     )
     line = f"adapted to the scene: {figures}" if better else f"not adapted, as it would not help: {figures}"
-    used = after_fuser if better else Network(start, chosen.device, chosen.seed)
+    used = after_fuser if better else Network(start, options.device, options.seed)
     training = {**header["training"], "adaptation": {**facts, "kept": better, "note": line}}
     save_model(used.model, kept, sensor=header["sensor"], training=training)
     return Adapted(kept, (line,))
@@ -253,14 +235,14 @@ def _judge(
     return Figures(float(np.mean(found)), d_rho.result())
 
 
-def _facts(scene: Mapping[str, object], start: Path, chosen: Adaptation) -> dict[str, object]:
+def _facts(scene: Mapping[str, object], start: Path, options: SharpenOptions) -> dict[str, object]:
     """Return all that adapted weights depend on, as JSON values."""
     identity = json.dumps(scene, sort_keys=True, default=str)
     return {
         "format": _FORMAT,
         "weights": weights_hash(start),
-        "minutes": chosen.minutes,
-        "seed": chosen.seed,
+        "minutes": options.adapt,
+        "seed": options.seed,
         # the same weights wherever the scene lies; they travel, and need not tell that
         "scene": hashlib.sha256(identity.encode()).hexdigest(),
     }

@@ -6,7 +6,7 @@ of PAN had -.18 to .35 and -.13 to .58; but the spread is .1 to 3 % of the error
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,37 +27,7 @@ from ksdiff_cli.sharpening.engine import Sharpened, how, is_claimed, job_folder,
 from ksdiff_cli.sharpening.job import owns
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
 
-DRAWS = 8
-"""Of z_T, unless another number is asked for."""
 _SIDE, _RATIO = 64, 4  # of the image on which draws are tried: pixels, and PAN pixels in one of MS
-
-
-@dataclass(frozen=True)
-class Uncertainty:
-    """The raster of standard deviations to make, and the draws behind it."""
-
-    output: Path
-    """GeoTIFF to write, float32, DN; on the grid and with the nodata and scale of the sharpened one, without offset."""
-    checkpoint: Path | None = None
-    """The network; None for the shipped one."""
-    seed: int = 0
-    """Of the first draw, which is that of the sharpened image; the others follow it."""
-    device: str = "auto"
-    draws: int = DRAWS
-    """At least 2."""
-
-    def fuser(self, checkpoint: Path | None = None) -> "Spread":
-        """Return what makes the raster.
-
-        Args:
-            checkpoint: a network that takes the place of the one named here.
-
-        Raises:
-            KsdiffError: there are no such weights.
-            ModelError: the weights cannot be used.
-        """
-        path = checkpoint or self.checkpoint
-        return Spread([make_fuser("ksdiff", path, self.device, self.seed + draw) for draw in range(self.draws)])
 
 
 class Spread(Fuser):
@@ -151,25 +121,35 @@ class Spread(Fuser):
         return list(dict.fromkeys(line for fuser in self._fusers for line in fuser.notes()))
 
 
+def make_spread(options: SharpenOptions) -> Spread:
+    """Return what makes the raster: the first draw is that of the sharpened image, the others follow it.
+
+    Raises:
+        KsdiffError: there are no such weights.
+        ModelError: the weights cannot be used.
+    """
+    seeds = range(options.seed, options.seed + options.draws)
+    return Spread([make_fuser("ksdiff", options.checkpoint, options.device, seed) for seed in seeds])
+
+
 def sharpen_with_uncertainty(
     scene: Scene,
     output: Path,
     fuser: Fuser,
     options: SharpenOptions,
-    wanted: Uncertainty,
-    spread: Spread,
     progress: ProgressCallback = silent,
     make: Maker = make_windows,
 ) -> Sharpened:
     """Sharpen a scene, then make the raster of its uncertainty; each by windows, each going on after a kill.
 
+    That raster is a GeoTIFF of float32, DN, on the grid and with the nodata and scale of the sharpened one, without
+    offset.
+
     Args:
         scene: see :func:`ksdiff_cli.sharpening.engine.sharpen_scene`; also the arguments not named here.
         output: see there.
         fuser: see there.
-        options: for the sharpened image, with the other one among ``besides``; that is a GeoTIFF of float32.
-        wanted: where the other one goes.
-        spread: what makes it, from :meth:`Uncertainty.fuser`.
+        options: for both, with the raster of the uncertainty among ``besides``.
         progress: see there.
         make: see there.
 
@@ -180,23 +160,23 @@ def sharpen_with_uncertainty(
         KsdiffError: see there; or the weights make the same of every draw.
         ModelError: see there.
     """
+    assert options.uncertainty is not None
+    spread = make_spread(options)
     spread.check_draws(len(scene.ms))
     made = sharpen_scene(scene, output, fuser, options, progress, make)
-    done = owns(output, wanted.output, how(options)) and not job_folder(wanted.output).exists()
-    if not done:
+    if not owns(output, options.uncertainty, how(options)) or job_folder(options.uncertainty).exists():
         plain = replace(options, dtype="float32", format="GTiff", creation={}, fidelity=False, besides={})
-        sharpen_scene(scene, wanted.output, spread, plain, progress, make)
-    note = f"{wanted.output}: spread of {wanted.draws} draws: it says where errors are large, but is far smaller itself"
-    return replace(made, notes=(*made.notes, note))
+        sharpen_scene(scene, options.uncertainty, spread, plain, progress, make)
+    spreads = f"spread of {options.draws} draws: it says where errors are large, but is far smaller itself"
+    return replace(made, notes=(*made.notes, f"{options.uncertainty}: {spreads}"))
 
 
-def check_uncertainty(wanted: Uncertainty, output: Path, inputs: Inputs, overwrite: bool) -> None:
+def check_uncertainty(place: Path, output: Path, inputs: Inputs, overwrite: bool) -> None:
     """Refuse a raster that could not be written in the end, before any work.
 
     Raises:
         KsdiffError: it is ``output``, or see :func:`ksdiff_cli.output.writer.check_output`.
     """
-    if wanted.output.resolve() == output.resolve():
+    if place.resolve() == output.resolve():
         raise KsdiffError(f"{output}: cannot hold the sharpened image and its uncertainty; name two files")
-    claimed = is_claimed(wanted.output) or is_claimed(output, wanted.output)
-    check_output(wanted.output, inputs, overwrite or claimed)
+    check_output(place, inputs, overwrite or is_claimed(place) or is_claimed(output, place))

@@ -27,7 +27,7 @@ from ksdiff_cli.sharpening.engine import Sharpened, is_claimed, remove_rest, sha
 from ksdiff_cli.sharpening.guided import choose_guided, choose_scene, prepare_guided
 from ksdiff_cli.sharpening.job import forget
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
-from ksdiff_cli.sharpening.uncertainty import Uncertainty, check_uncertainty, sharpen_with_uncertainty
+from ksdiff_cli.sharpening.uncertainty import check_uncertainty, sharpen_with_uncertainty
 
 
 class Workflow:
@@ -57,10 +57,6 @@ class Workflow:
             options.sharpness or 0.0,
             mtf=options.mtf or "sensor",
         )
-        self._uncertainty = None
-        if options.uncertainty is not None:
-            chosen = options.uncertainty, options.checkpoint, options.seed, options.device, options.draws
-            self._uncertainty = Uncertainty(*chosen)
 
     def check(self, output: Path, inputs: Sequence[str]) -> None:
         """Refuse before any work what would fail after it.
@@ -78,8 +74,8 @@ class Workflow:
         overwrite = self.options.overwrite
         remove_rest(output.parent, output.name)
         check_output(output, inputs, overwrite or is_claimed(output), self.options.format, self.options.creation)
-        if self._uncertainty:
-            check_uncertainty(self._uncertainty, output, inputs, overwrite)
+        if self.options.uncertainty:
+            check_uncertainty(self.options.uncertainty, output, inputs, overwrite)
         if self.options.quicklook:
             from ksdiff_cli.sharpening.quicklook import check_quicklook  # which takes its time to load
 
@@ -124,23 +120,19 @@ class Workflow:
         notes: Sequence[str] = ()
         if self.options.registration != "skip":
             scene, notes = check_registration(scene, correct=self.options.registration == "correct", progress=progress)
-        fuser, checkpoint = self._fuser, None
+        fuser, checkpoint = self._fuser, self.options.checkpoint
         if self.options.adapt is not None:
-            from ksdiff_cli.sharpening.adaptation import Adaptation, adapt
+            from ksdiff_cli.sharpening.adaptation import adapt
 
-            chosen = Adaptation(self.options.checkpoint, self.options.adapt, self.options.seed, self.options.device)
-            adapted = adapt(scene, output, chosen, progress, inputs, overwrite=self.options.overwrite)
-            fuser = make_fuser("ksdiff", adapted.checkpoint, chosen.device, chosen.seed)
+            adapted = adapt(scene, output, self.options, progress, inputs)
+            fuser = make_fuser("ksdiff", adapted.checkpoint, self.options.device, self.options.seed)
             checkpoint, notes = adapted.checkpoint, (*notes, *adapted.notes)
         if self.options.consistent:
             fuser = Consistent(fuser, self.options.seen_by)
         part = self._crop(scene)
-        options = replace(self.options, window=part, bounds=None, besides=self._besides(output))
-        if self._uncertainty:
-            spread = self._uncertainty.fuser(checkpoint)
-            made = sharpen_with_uncertainty(scene, output, fuser, options, self._uncertainty, spread, progress, make)
-        else:
-            made = sharpen_scene(scene, output, fuser, options, progress, make)
+        options = replace(self.options, window=part, bounds=None, besides=self._besides(output), checkpoint=checkpoint)
+        sharpen = sharpen_with_uncertainty if options.uncertainty else sharpen_scene
+        made = sharpen(scene, output, fuser, options, progress, make)
         if self.options.quicklook:
             from ksdiff_cli.sharpening.quicklook import draw_quicklook
 
@@ -186,7 +178,8 @@ class Workflow:
         """Return what is made besides the output, and what it depends on that the output does not."""
         drawn = {path: "" for path in (self.options.quicklook, self.options.rgb) if path is not None}
         drawn |= {item_path(output): ""} if self.options.stac else {}
-        return drawn if self._uncertainty is None else drawn | {self._uncertainty.output: str(self._uncertainty.draws)}
+        spread = self.options.uncertainty
+        return drawn if spread is None else drawn | {spread: str(self.options.draws)}
 
 
 def sharpen(
