@@ -67,6 +67,11 @@ def test_examples_can_be_typed(name: str, line: str) -> None:
     assert not context.args
 
 
+def test_square_brackets_are_shown(run: Any) -> None:
+    shown = " ".join(run("train", "--help").stdout.replace("│", " ").split())
+    assert "tables [network] and [training]" in shown and "'ksdiff[tensorboard]'" in shown
+
+
 def test_help_and_version_of_the_program(run: Any) -> None:
     assert re.fullmatch(r"ksdiff \d+\.\d+\.\d+\S*\n", run("--version").stdout)
     shown = run("--help").stdout

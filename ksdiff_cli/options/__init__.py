@@ -8,7 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, wraps
+from functools import wraps
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -107,7 +107,6 @@ def kinds_of(kind: Any) -> tuple[Any, ...]:
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
-@cache
 def options_of(kind: type[Options]) -> Mapping[str, tuple[Any, Option]]:
     """Return the options among a dataclass's fields, in order: name -> type and option."""
     hints = get_type_hints(kind, include_extras=True)

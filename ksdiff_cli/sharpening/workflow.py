@@ -131,8 +131,8 @@ class Workflow:
             fuser = Consistent(fuser, self.options.seen_by)
         part = self._crop(scene)
         options = replace(self.options, window=part, bounds=None, besides=self._besides(output), checkpoint=checkpoint)
-        sharpen = sharpen_with_uncertainty if options.uncertainty else sharpen_scene
-        made = sharpen(scene, output, fuser, options, progress, make)
+        work = sharpen_with_uncertainty if options.uncertainty else sharpen_scene
+        made = work(scene, output, fuser, options, progress, make)
         if self.options.quicklook:
             from ksdiff_cli.sharpening.quicklook import draw_quicklook
 
