@@ -7,6 +7,11 @@ Scenes with a truth are written as georeferenced GeoTIFF (see truth_scenes.py) a
 is the one that people take. A figure is the mean over a row's scenes, 16 pixels at the border left out. "Best" is the
 classical method with the best mean; the ratio is the network's mean by its.
 
+    python tests/benchmarks/full_resolution.py DATA --blind [--quick] [--sets NAME…] [--checkpoint F] [--methods NAME…]
+
+The same scenes by the metrics that need no truth, of the results and of the truth itself: what a metric says of the
+right answer is the best that may be asked of a result.
+
     python tests/benchmarks/full_resolution.py DATA --real [NAME…] [--sheets DIR] [--checkpoint F] [--methods NAME…]
 
 Real scenes have no truth: they are sharpened with their sensor's name and measured as ``ksdiff metrics --pan --ms``
@@ -27,7 +32,7 @@ from real_sheets import SCENES as REAL_SCENES
 from real_sheets import SHOWN, draw, figures, look
 from truth_scenes import BORDER, CAMERAS, Picture, TruthScene, aerial_pictures, scenes, sentinel_pictures
 
-from ksdiff_cli import sharpen_scene
+from ksdiff_cli import measure, sharpen_scene
 from ksdiff_cli.classical import METHODS
 from ksdiff_cli.metrics import ABOUT, ergas, q2n, sam
 from ksdiff_cli.models.checkpoint import weights_hash
@@ -41,6 +46,7 @@ ERGAS_ASKED, SAM_ASKED = 0.72, 0.80
 D_RHO_ASKED, FINEST_ASKED = 1.6, (0.9, 1.15)
 """And on real scenes: D_rho by GSA's, sharpness of the finest octave relative to PAN's."""
 TRUTH_METRICS = ("ERGAS", "SAM", "Q2n")
+BLIND_METRICS = ("D_rho", "D_sR", "RQNR", "HQNR", "R_Q2n")
 LOWER = {"ERGAS", "SAM"}
 ASKED_OF = "aerial4"
 SETS: dict[str, tuple[int, Callable[[Path, int], list[Picture]], int, int]] = {
@@ -89,6 +95,25 @@ def truth_rows(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str
                     for method, values in found.items()
                 },
             )
+
+
+def blind_rows(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, str, Row]]:
+    """Yield (set, camera, row): means over the scenes of metrics without a truth, "truth" among the methods."""
+    for name in options.sets:
+        ratio, make, all_of_them, few = SETS[name]
+        pictures = make(options.data, few if options.quick else all_of_them)
+        for camera in CAMERAS:
+            found: dict[str, list[dict[str, float]]] = {method: [] for method in ("truth", *options.methods)}
+            for scene in scenes(pictures, camera, ratio, scratch):
+                output = scene.pan.with_name("fused.tif")
+                for method, values in found.items():
+                    sharpen(scene.pan, [scene.ms], output, "exp" if method == "truth" else method, options.checkpoint)
+                    if method == "truth":
+                        with rasterio.open(output, "r+") as dataset:
+                            dataset.write(np.clip(np.rint(scene.truth), 0, 65535).astype(dataset.dtypes[0]))
+                    values.append(dict(measure(output, pan=scene.pan, ms=scene.ms).values))
+            mean = {m: {k: float(np.mean([one[k] for one in v])) for k in BLIND_METRICS} for m, v in found.items()}
+            yield name, camera, mean
 
 
 def real_rows(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[str, SceneCamera, Row]]:
@@ -186,6 +211,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of real imagery, with naip_urban/ and sentinel2/")
     parser.add_argument("--quick", action="store_true", help="fewer scenes: about a minute of one core")
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="of scenes with a truth")
+    parser.add_argument("--blind", action="store_true", help="their metrics without a truth, and those of the truth")
     parser.add_argument("--real", nargs="*", choices=list(REAL_SCENES), help="real scenes instead; by name, or all")
     parser.add_argument("--sheets", type=Path, metavar="DIR", help="draw the real scenes into this folder")
     parser.add_argument("--checkpoint", type=Path, help="weights; default: the shipped ones")
@@ -206,6 +232,20 @@ def main() -> None:
                 print(name, "done", flush=True)
             print_real(found, options.methods)
             kept["real"] = [{"scene": name, "camera": vars(camera), "methods": row} for name, camera, row in found]
+        elif options.blind:
+            print(
+                f"| scenes | camera | of | {' | '.join(BLIND_METRICS)} |"
+                + "\n"
+                + "|---" * (len(BLIND_METRICS) + 3)
+                + "|"
+            )
+            for name, camera, row in blind_rows(options, Path(folder)):
+                for method, values in row.items():
+                    print(
+                        f"| {name} | {camera} | {method} |",
+                        *(f"{value:.4f} |" for value in values.values()),
+                        flush=True,
+                    )
         else:
             rows = []
             for name, camera, row in truth_rows(options, Path(folder)):
