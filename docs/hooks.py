@@ -105,7 +105,9 @@ def sources() -> str:
 
 def products() -> str:
     """Return the product families' table."""
-    return table(("family", "known by"), ((name, family.looks_for) for name, family in READERS.items()))
+    return table(
+        ("family", "known by"), ((name, family.looks_for) for name, family in READERS.items() if family.looks_for)
+    )
 
 
 def metrics() -> str:

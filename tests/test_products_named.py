@@ -1,10 +1,12 @@
 """Families whose names alone tell PAN from MS, and cameras without a pair: what is found, or the one line said."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import products_maker as maker
 import pytest
+import rasterio
 from conftest import write_raster
 from families_maker import DELIVERIES, Delivery, dimap_1
 
@@ -174,3 +176,17 @@ def test_a_dimap_1_file_does_not_stop_dimap_2(tmp_path: Path) -> None:
     (tmp_path / "DIM_VIS1_PAN_20210114224140_ORTP_S105354_1e08_Meta.xml").write_text(dimap_1(("PAN",), "x.tif"))
     (scene,) = find_scenes(tmp_path)
     assert scene.sensor.name == "PLEIADES"
+
+
+def test_the_real_pair_of_cbers_4a_is_found_shifted_and_corrected(real_data: Any, run: Any, tmp_path: Path) -> None:
+    folder = real_data("cbers4a_wpm")
+    (scene,) = find_scenes(folder, "CBERS4A")
+    shifts = {}
+    for name, more in (("as_it_is", ()), ("corrected", ("--register",))):
+        words = ("sharpen", folder, "-o", tmp_path / f"{name}.tif", "--method", "gs", "-q", *more)
+        assert run(*words).exit_code == 0
+        with rasterio.open(tmp_path / f"{name}.tif") as made:
+            shifts[name] = [float(value) for value in made.tags().get("KSDIFF_SHIFT", "0 0").split()]
+    assert shifts["as_it_is"] == [0, 0]
+    assert shifts["corrected"] == pytest.approx([-0.8, 0], abs=0.1)  # MS pixels
+    assert len(scene.ms) == 3

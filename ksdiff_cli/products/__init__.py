@@ -85,7 +85,7 @@ def find_scenes(path: str | Path, sensor: str | None = None, left_out: list[Ksdi
             return scenes
     if refusals:
         raise refusals[0]
-    wanted = "; ".join(family.looks_for for family in READERS.values())
+    wanted = "; ".join(family.looks_for for family in READERS.values() if family.looks_for)
     hint = ""
     if archive := next((name for name in folders[0].files if name.lower().endswith(ARCHIVES)), None):
         hint = f"; archives are read when named themselves ({folders[0].at(archive)})"

@@ -10,7 +10,8 @@ from ksdiff_cli.products.product import NoPairError
 from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.sensors import Sensor
 
-LOOKS_FOR = "PAN with MS"
+LOOKS_FOR = ""
+"""Nothing that people could put there: it only says why a folder holds no scene."""
 
 _MS_ONLY = "takes MS only; there is no PAN to sharpen with"
 _ALONE: tuple[tuple[str, str], ...] = (
