@@ -11,7 +11,19 @@ import typer
 from typer.core import TyperGroup
 
 from ksdiff_cli._version import __version__
-from ksdiff_cli.commands import doctor, evaluate, export, info, metrics, prepare_data, sharpen, simulate, train, view
+from ksdiff_cli.commands import (
+    doctor,
+    evaluate,
+    export,
+    info,
+    metrics,
+    prepare_data,
+    qgis,
+    sharpen,
+    simulate,
+    train,
+    view,
+)
 from ksdiff_cli.commands.console import explain, is_usage, stderr
 from ksdiff_cli.errors import KsdiffError
 
@@ -124,5 +136,6 @@ app.command("prepare-data", rich_help_panel=LEARN)(prepare_data.prepare_data)
 app.command("train", rich_help_panel=LEARN)(train.train)
 app.command("evaluate", rich_help_panel=LEARN)(evaluate.evaluate)
 app.command("export", rich_help_panel=MORE)(export.export)
+app.command("qgis", rich_help_panel=MORE)(qgis.qgis)
 app.command("simulate", rich_help_panel=MORE)(simulate.simulate)
 app.command("doctor", rich_help_panel=MORE)(doctor.doctor)

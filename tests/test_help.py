@@ -83,7 +83,7 @@ def test_commands_stand_in_panels_in_the_order_people_need_them(run: Any) -> Non
     shown = run("--help").stdout
     first = re.findall(r"^[│ ]+([a-z-]+) {2,}", shown, re.MULTILINE)
     order = ["sharpen", "metrics", "info", "view", "prepare-data", "train", "evaluate"]
-    order += ["export", "simulate", "doctor"]
+    order += ["export", "qgis", "simulate", "doctor"]
     assert [name for name in first if name in order] == order
     panels = {command.rich_help_panel for command in COMMANDS.values()}
     assert len(panels) == 3 and all(panel in shown for panel in panels)

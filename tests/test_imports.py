@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"doctor", "evaluate", "export", "info", "metrics", "prepare_data", "sharpen", "simulate", "train", "view"}
+COMMANDS = {
+    "doctor",
+    "evaluate",
+    "export",
+    "info",
+    "metrics",
+    "prepare_data",
+    "qgis",
+    "sharpen",
+    "simulate",
+    "train",
+    "view",
+}
 
 HEAVY = {"torch", "rasterio", "h5py", "numpy", "scipy", "safetensors"}
 FILES = {"rasterio", "h5py", "safetensors"}
@@ -17,7 +29,7 @@ FILES = {"rasterio", "h5py", "safetensors"}
 FLOORS = (
     ("_version", "errors"),
     ("checks", "process", "progress"),
-    ("files", "sensors"),
+    ("files", "qgis", "sensors"),
     ("options",),
     ("models", "numerics"),
     ("raster", "metrics", "weights"),

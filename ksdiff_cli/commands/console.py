@@ -1,6 +1,8 @@
 """What people see: progress and notes on stderr, data on stdout."""
 
+import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -16,6 +18,7 @@ from ksdiff_cli.errors import KsdiffError, printable
 from ksdiff_cli.files.writing import as_json
 from ksdiff_cli.progress import ProgressCallback, silent
 
+PROGRESS = "KSDIFF_PROGRESS"
 _WIDE = 200  # columns of a table that goes into a file or a pipe
 
 
@@ -68,7 +71,13 @@ def print_table(table: Any) -> None:
 
 @contextmanager
 def progress(title: str, *, quiet: bool = False) -> Iterator[ProgressCallback]:
-    """Yield a callback that draws one bar on stderr; it draws nothing with ``quiet`` or when stderr is no terminal."""
+    """Yield a callback that draws one bar on stderr; it draws nothing with ``quiet`` or when stderr is no terminal.
+
+    Programs that call ksdiff set KSDIFF_PROGRESS=lines: then it writes ``progress DONE TOTAL WHAT``, a line a percent.
+    """
+    if os.environ.get(PROGRESS) == "lines" and not quiet:
+        yield _Lines(title)
+        return
     if quiet or not stderr.is_terminal:
         yield silent
         return
@@ -87,6 +96,20 @@ def progress(title: str, *, quiet: bool = False) -> Iterator[ProgressCallback]:
             bar.update(task, completed=done, total=total, note=printable(note))
 
         yield report
+
+
+class _Lines:
+    """Progress for programs."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._last = title, ("", -1)
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """Write a line where another percent, or another part of the work, is reached."""
+        now = note, 100 * done // max(1, total)
+        if now != self._last:
+            self._last = now
+            print(f"progress {done} {total} {printable(note or self._title)}", file=sys.stderr, flush=True)
 
 
 def note(message: str, *, quiet: bool = False) -> None:
