@@ -165,6 +165,9 @@ def test_output_is_what_its_scale_says(dtype: str | None, step: float, tmp_path:
         words = ("sharpen", folder, "-o", tmp_path / name, "--method", "exp", "--units", units, *kind, "-q")
         result = run(*words)
         assert result.exit_code == 0, result.stderr
+        with rasterio.open(tmp_path / name) as made:  # the fidelity's unit
+            unit = {"dn": "DN", "reflectance": "reflectance" if step == 1 else "steps of 0.0001 reflectance"}[units]
+            assert f" {unit}), worst band" in made.tags()["KSDIFF_FIDELITY"]
     with rasterio.open(tmp_path / "dn.tif") as dn, rasterio.open(tmp_path / "rho.tif") as rho:
         assert rho.dtypes == (dtype or "float32",) * 6 and "KSDIFF_UNITS" not in dn.tags()
         assert (set(rho.scales), set(rho.offsets), set(rho.units)) == ({step}, {0.0}, {"reflectance"})

@@ -22,6 +22,7 @@ from ksdiff_cli.numerics.projection import place_camera
 from ksdiff_cli.raster.camera import ms_camera
 from ksdiff_cli.raster.grouped import GroupedPair
 from ksdiff_cli.raster.pair import ScenePair
+from ksdiff_cli.raster.units import say_unit
 
 Look = Callable[[Box], tuple[Array, Array]]
 """A window of the output -> (bands, H, W) DN, (H, W) bool valid."""
@@ -57,6 +58,8 @@ class Fidelity:
 
     numbers: tuple[int, ...] = ()
     """Of the bands in the output, from 1; () where these are all of its bands, in order."""
+    unit: str = "DN"
+    """Of ``rms``."""
 
     def __str__(self) -> str:
         """Say it in one line."""
@@ -65,7 +68,7 @@ class Fidelity:
         name = f" ({self.names[worst]})" if self.names[worst] else ""
         return (
             f"degraded output differs from MS by {100 * self.share.mean():.2g} % of its standard deviation "
-            f"({self.rms.mean():.3g} DN), worst band {number}{name} {100 * self.share[worst]:.2g} % "
+            f"({self.rms.mean():.3g} {self.unit}), worst band {number}{name} {100 * self.share[worst]:.2g} % "
             f"(RMS in {self.windows} window{'s' * (self.windows > 1)}, {self.camera})"
         )
 
@@ -146,7 +149,7 @@ def measure_fidelity(
     share = np.where(ms_std > 0, rms / np.where(ms_std > 0, ms_std, 1), 0)
     unexplained = fine.unexplained(), coarse.unexplained()
     names = *(source.name for source in pair.scene.ms), *[""] * (pair.bands - len(pair.ms))
-    return Fidelity(rms, share, names, through.source, windows, unexplained)
+    return Fidelity(rms, share, names, through.source, windows, unexplained, unit=say_unit(pair.scene.ms[0]))
 
 
 def _measure_parts(
@@ -171,4 +174,4 @@ def _measure_parts(
         return None
     rms, share, names, each = zip(*(found[band] for band in sorted(found)), strict=True)
     windows, numbers = max(one.windows for one in each), tuple(band + 1 for band in sorted(found))
-    return Fidelity(np.array(rms), np.array(share), names, each[0].camera, windows, numbers=numbers)
+    return Fidelity(np.array(rms), np.array(share), names, each[0].camera, windows, numbers=numbers, unit=each[0].unit)

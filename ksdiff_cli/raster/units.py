@@ -59,6 +59,13 @@ def units_tags(scene: Scene) -> dict[str, str]:
     return {UNITS_TAG: unit, FACTORS_TAG: " ".join(f"{gain:.12g}:{offset:.12g}" for gain, offset in factors)}
 
 
+def say_unit(source: BandSource) -> str:
+    """Name the unit of the values that are read of a band."""
+    if source.convert is None or source.unit is None:
+        return "DN"
+    return source.unit if source.scale == 1 else f"steps of {source.scale:g} {source.unit}"
+
+
 def read_factors(tags: Mapping[str, str], bands: int) -> list[Linear] | None:
     """Return the gains and offsets of PAN and of each band that an output's tags have; None where it is in DN."""
     text = tags.get(f"KSDIFF_{FACTORS_TAG}", "")
