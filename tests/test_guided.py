@@ -197,6 +197,31 @@ def test_the_network_is_better_than_classical_methods(real: dict[str, Any], run:
     assert min(errors, key=errors.__getitem__) == "ksdiff" and errors["ksdiff"] < 0.6 * errors["exp"], errors
 
 
+@pytest.mark.parametrize("by", ["synthesis", "selection"])
+def test_so_it_is_at_ratio_4_on_few_pixels_too(by: str, tmp_path: Path, run: Any) -> None:
+    cut = np.load(CUT)
+    fine = put(tmp_path / "fine.tif", low(cut["m10"], 2, GAINS_10), 10, FINE)  # 72 pixels a side
+    truth = cut["m20"].astype(float)  # which are the truth there
+    coarse = put(tmp_path / "coarse.tif", low(truth, 4, GAINS_20), 40, COARSE)  # 18 pixels a side
+    errors = {}
+    for name in ("ksdiff", "mtf-glp-hpm-r", "awlp-r", "exp"):
+        out = tmp_path / f"{name}.tif"
+        result = run("sharpen", "--guide", fine, coarse, "-o", out, "--method", name, "--sensor", "S2",
+                     "--guide-by", by, "--device", "cpu", "--no-registration-check")  # fmt: skip
+        assert result.exit_code == 0, result.stderr
+        assert "too few" not in result.stderr
+        errors[name] = float(np.sqrt((error(read(out), truth) ** 2).mean()))
+    assert min(errors, key=errors.__getitem__) == "ksdiff" and errors["ksdiff"] < 0.6 * errors["exp"], errors
+
+
+def test_below_16_pixels_a_classical_method_takes_over(made: dict[str, Any], tmp_path: Path, run: Any) -> None:
+    fine = put(tmp_path / "small.tif", read(made["fine"])[:, :30, :30], 10)
+    coarse = put(tmp_path / "few.tif", read(made["coarse"])[:, :15, :15], 20, ("red edge", "swir"))
+    result = run("sharpen", "--guide", fine, coarse, "-o", tmp_path / "out.tif", "--no-registration-check")
+    assert result.exit_code == 0, result.stderr
+    assert "red edge: 15 pixels a side are too few for the network: sharpened by mtf-glp-hpm-r" in result.stderr
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "int32", "float64"])
 def test_finer_bands_go_along_untouched(dtype: str, tmp_path: Path, run: Any) -> None:
     rng = np.random.default_rng(5)

@@ -28,6 +28,7 @@ from ksdiff_cli.numerics.camera_views import (
     SOFTENING,
     SOFTEST,
     Eye,
+    ProductSums,
     Shift,
     View,
     deviation,
@@ -43,6 +44,7 @@ STRONGEST = 4.0
 """Largest compensation that is looked for."""
 
 _FEWEST = 300  # MS pixels
+_FEW = 20  # of them, where a band is PAN itself as the table's camera sees it
 _EXPLAINED = 0.6  # of the variance of PAN's details, for a camera to be believed
 _GAIN_UNSURE, _COMPENSATION_UNSURE = 0.08, 0.6  # deviations above which nothing was found
 _PASSES = 8  # of the search for the shift
@@ -175,13 +177,16 @@ def estimate_camera(
     return fit_camera(views, len(ms), table_gains)
 
 
-def fit_camera(views: Sequence[View], bands: int, table_gains: Sequence[float]) -> SceneCamera:
+def fit_camera(
+    views: Sequence[View], bands: int, table_gains: Sequence[float], *, companion: bool = False
+) -> SceneCamera:
     """Find the cameras that a scene's views tell of.
 
     Args:
         views: of the scene, see :func:`view_boxes`; perhaps none.
         bands: number of MS bands.
         table_gains: see :func:`estimate_camera`.
+        companion: one band is PAN as the table's camera sees it, so a few pixels tell how PAN mixes the bands.
     """
     table = float(np.mean(table_gains))
     unknown = SceneCamera(table, 0.0, 1.0, STRONGEST, (0.0, 0.0), 0.0, 0.0, (0.0,) * bands, 0.0, (0.0,) * bands, False)
@@ -190,16 +195,17 @@ def fit_camera(views: Sequence[View], bands: int, table_gains: Sequence[float]) 
         return replace(unknown, reason="too few valid pixels")
     # thousands of small products: several threads of BLAS only wait for each other, for seconds on a busy machine
     with threadpool_limits(limits=1, user_api="blas"):
-        return _fit(Eye(views), bands, unknown)
+        return _fit(Eye(views), bands, unknown, _FEW if companion else _FEWEST)
 
 
-def _fit(eye: Eye, bands: int, unknown: SceneCamera) -> SceneCamera:
+def _fit(eye: Eye, bands: int, unknown: SceneCamera, few: int) -> SceneCamera:
     unknown = replace(unknown, offset=_significant(eye.pan_mean))
     shift, settled = _find_shift(eye)
     moments = eye.moments(shift)
     high = _Regression(moments.high.sum(0), bands)
     if high.count < _FEWEST:
-        return replace(unknown, reason="too few valid pixels")
+        few_known = replace(unknown, reason="too few valid pixels")
+        return few_known if high.count < few else _mix(few_known, eye, bands, eye.moments(unknown.shift))
     if not high.varies:
         return replace(unknown, reason="PAN or MS is flat")
     (gain, compensation), r2 = high.peak()
@@ -219,6 +225,11 @@ def _fit(eye: Eye, bands: int, unknown: SceneCamera) -> SceneCamera:
     if reason := _doubt(found, settled=settled):
         found = replace(unknown, r2_details=found.r2_details, reason=reason)
         moments = eye.moments(found.shift)
+    return _mix(found, eye, bands, moments)
+
+
+def _mix(found: SceneCamera, eye: Eye, bands: int, moments: ProductSums) -> SceneCamera:
+    """Return a camera with how PAN, seen through it, mixes the bands."""
     weights, constant, r2, injection = _Regression(moments.raw.sum(0), bands).mix(found.gain, found.compensation)
     offset = eye.pan_mean + constant - float(weights @ eye.ms_mean)
     # rounded, all of it: what a library's next version adds up in another order must not change a scene's pixels

@@ -40,9 +40,10 @@ def find_camera(pair: ScenePair, progress: ProgressCallback = silent, sharpness:
     """
     if sharpness:
         views = [replace(view, pan=resharpen(view.pan, sharpness)) for view in _read_views(pair, progress)]
-        return fit_camera(views, pair.bands, table_gains(pair)[0])
+        return fit_camera(views, pair.bands, table_gains(pair)[0], companion=pair.scene.companion is not None)
     if pair.camera is None:
-        pair.camera = fit_camera(list(_read_views(pair, progress)), pair.bands, table_gains(pair)[0])
+        views, companion = list(_read_views(pair, progress)), pair.scene.companion is not None
+        pair.camera = fit_camera(views, pair.bands, table_gains(pair)[0], companion=companion)
     return pair.camera
 
 

@@ -23,7 +23,7 @@ UNEXPLAINED = 0.8
 """R² below which a person is told that a band gains less."""
 NOTHING = 0.2
 """R² below which the finer bands say nothing of a band: it is interpolated."""
-_SMALL, _OF_SMALL = 32, "mtf-glp-hpm-r"  # coarse pixels of a side below which a network loses to this method
+_SMALL, _OF_SMALL = 16, "mtf-glp-hpm-r"  # coarse pixels of a side below which a network knows too little
 
 
 @dataclass(frozen=True)
