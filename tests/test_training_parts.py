@@ -271,7 +271,7 @@ def test_weights_that_do_not_fit_the_disk_leave_the_ones_before(patches, tmp_pat
     ],
 )
 def test_a_full_disk_while_training_is_one_line(patches, tmp_path, monkeypatch, error, raised):
-    def fail(self, step, facts):
+    def fail(self, step, facts, last):
         raise error
 
     monkeypatch.setattr(Log, "add", fail)

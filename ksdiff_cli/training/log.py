@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ class Log:
         self._path, self._curves = (folder / name for name in NAMES)
         number = stage.removeprefix("stage")
         self._stage: int | str = int(number) if number.isdigit() else stage
+        self._drawn = -math.inf
 
     def is_foreign(self) -> bool:
         """Say whether files of the names of log and curves are there that no run has written."""
@@ -68,12 +70,14 @@ class Log:
             with atomic_write(self._path) as growing:
                 growing.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
-    def add(self, step: int, facts: dict[str, Any]) -> None:
-        """Add a line and draw the curves anew."""
+    def add(self, step: int, facts: dict[str, Any], last: bool = True) -> None:
+        """Add a line and draw the curves anew; unless it is the ``last``, not more often than people look."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:
             file.write(json.dumps({"stage": self._stage, "step": step, **facts}) + "\n")
-        write_png(draw_curves(self.lines()), self._curves)
+        if last or time.monotonic() - self._drawn > _DRAW_SECONDS:
+            write_png(draw_curves(self.lines()), self._curves)
+            self._drawn = time.monotonic()
 
 
 class TensorBoard:
@@ -112,6 +116,7 @@ class TensorBoard:
             writer.close()
 
 
+_DRAW_SECONDS = 10
 _WIDTH, _HEIGHT = 7, 1.9  # of one panel of curves, inches of 100 pixels
 _COLOURS = {1: "#1f5aa0", 2: "#be5014"}
 _PANELS = (
@@ -172,11 +177,16 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Array:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # which takes its time to load
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     shown = [panel for panel in _PANELS if any(math.isfinite(line.get(panel[0], math.nan)) for line in lines)]
     before = max((line["step"] for line in lines if line["stage"] == 1), default=0)
     last = max((line["step"] + (before if line["stage"] == 2 else 0) for line in lines), default=1)
-    figure = Figure(figsize=(_WIDTH, _HEIGHT * max(1, len(shown))), dpi=100, layout="constrained")
+    height = _HEIGHT * max(1, len(shown))
+    figure = Figure(figsize=(_WIDTH, height), dpi=100)
+    # by hand: matplotlib's own search for a layout takes longer than a step of training
+    sides = {"left": 0.7 / _WIDTH, "right": 1 - 0.15 / _WIDTH, "bottom": 0.3 / height, "top": 1 - 0.3 / height}
+    figure.subplots_adjust(**sides, hspace=0.35)
     canvas: Any = FigureCanvasAgg(figure)  # whose methods have no types
     for number, (key, logarithmic, title) in enumerate(shown, start=1):
         axes: Any = figure.add_subplot(len(shown), 1, number)
@@ -190,6 +200,9 @@ def draw_curves(lines: Sequence[dict[str, Any]]) -> Array:
                 axes.plot(*zip(*curve, strict=True), ".-", color=_COLOURS.get(stage, _COLOURS[1]), linewidth=1.5)
         if logarithmic and all(value > 0 for one in axes.lines for value in one.get_ydata()):
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(0, 1.02 * last)
         axes.set_title(title, fontsize=9, loc="left")
         axes.tick_params(which="both", labelsize=8)

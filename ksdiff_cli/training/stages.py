@@ -249,7 +249,7 @@ def _report(run: Run, train: list[PatchFile], valid: list[PatchFile], log: Log, 
     """Validate, keep the weights if they are the best so far, and tell the log, the pictures and people."""
     model, name, judge = run.averaged(), run.settings.name(run.stage), run.settings.best
     found = validate(model, valid, run.device) | measure_quality(model, valid, run.device)
-    log.add(run.step, {"seconds": round(run.elapsed, 1), **run.losses, **found})
+    log.add(run.step, {"seconds": round(run.elapsed, 1), **run.losses, **found}, last=run.finished)
     draw_pictures(model, valid, run.device, run.settings.run / "pictures", f"{name}_{run.step:06d}")
     words = [f"loss {run.losses['loss']:.4f}"]
     words += [f"{key} {found[key]:.4f}" for key in ("valid", "SAM", "ERGAS") if key in found]
