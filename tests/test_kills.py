@@ -69,7 +69,7 @@ def test_values_and_their_report(tmp_path: Path, run: Any, monkeypatch: pytest.M
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("ksdiff_cli.report.write_report", interrupt)
+        patched.setattr("ksdiff_cli.evaluation.compare.write_report", interrupt)
         patched.setattr("ksdiff_cli.files.workdir.Claim.drop", lambda claim: None)
         assert run(*words).exit_code == 130
     assert csv.exists() and not page.exists()
