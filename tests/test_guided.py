@@ -1,5 +1,6 @@
 """Coarser bands by finer ones: what guides them, what comes out, and that the engine's promises hold for it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ksdiff_cli.classical import METHODS
+from ksdiff_cli.metrics import ergas
 from ksdiff_cli.numerics.grids import corner_aligned, degrade
 from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products.guided import sort_files
@@ -441,6 +443,16 @@ def test_pan_stored_as_three_equal_bands_is_pan(made: dict[str, Any], tmp_path: 
         result = run("sharpen", pan, made["coarse"], "-o", out, "--method", "gsa", "--no-registration-check")
         assert result.exit_code == 0, result.stderr
     assert np.array_equal(*map(read, outs))
+
+
+def test_metrics_compare_with_a_truth_and_take_no_guide_for_pan(real: dict[str, Any], run: Any, fails: Any) -> None:
+    out = real["fine"].with_name("out.tif")
+    more = ["--method", "mtf-glp-fs", "--sensor", "S2", "--no-registration-check"]
+    assert run("sharpen", "--guide", real["fine"], real["coarse"], "-o", out, *more).exit_code == 0
+    truth = put(real["fine"].with_name("truth.tif"), real["truth"], 20, COARSE)
+    found = json.loads(run("metrics", out, "--reference", truth, "--ratio", "2", "--json").stdout)
+    assert found["ERGAS"] == pytest.approx(ergas(real["truth"], read(out).astype(float), 2), rel=1e-6)
+    assert "has 4 bands, PAN has one" in fails("metrics", out, "--pan", real["fine"], "--ms", real["coarse"])
 
 
 # --- groups that products hold besides -------------------------------------------------------------------------------

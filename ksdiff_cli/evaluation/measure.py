@@ -35,6 +35,7 @@ from ksdiff_cli.numerics.grids import Axis
 from ksdiff_cli.numerics.toolbox import is_power_of_two
 from ksdiff_cli.options import keywords
 from ksdiff_cli.options.measuring import MeasureOptions
+from ksdiff_cli.products.plain import shows_one_image
 from ksdiff_cli.products.scene_files import find_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.camera import ms_camera
@@ -307,8 +308,15 @@ def _image(name: str, dataset: Any, nodata: Nodata = None) -> Image:
 
 
 def _scene(pan: Path, ms: Path, bands: Sequence[int], as_data: bool, sensor: Sensor, warp: bool) -> Scene:
+    with open_raster(pan) as dataset:
+        own = data_bands(dataset)
+        if len(own) > 1 and not shows_one_image(dataset, own):
+            raise KsdiffError(
+                f"{pan}: has {len(own)} bands, PAN has one; what finer bands guided has no PAN that all bands share: "
+                "measure it by --reference"
+            )
     sources = tuple(BandSource(str(ms), band, alpha_is_data=as_data) for band in bands)
-    return Scene(pan.stem, BandSource(str(pan)), sources, sensor, warp=warp)
+    return Scene(pan.stem, BandSource(str(pan), own[0]), sources, sensor, warp=warp)
 
 
 def _read_block(truth: Area, judged: Area, rows: Span, cols: Span) -> Block:
