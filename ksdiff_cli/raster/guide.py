@@ -1,7 +1,9 @@
 """PAN that is made of finer bands, for coarser ones that no panchromatic band covers."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -37,19 +39,28 @@ class Companion:
     """Standard deviation of what it sees over the scene, DN."""
 
 
+_KEPT_BYTES = 64_000_000
+"""Of windows that were read: all pairs' looks at a scene before it is sharpened, or one of the engine's windows."""
+
+
 class GuideBands:
-    """Finer bands of one grid, read for several pairs: a window that was just read is not decoded again."""
+    """Finer bands of one grid, read for several pairs: windows that were read lately are not decoded again."""
 
     def __init__(self, datasets: Sequence[Any], sources: Sequence[BandSource]) -> None:
         """Take open files, one for each band (the same object for bands of one file), and the bands."""
         self.datasets, self.sources = tuple(datasets), tuple(sources)
-        self._last: tuple[Window, Array, Array] | None = None
+        self._kept: deque[tuple[Window, Array, Array]] = deque()
+        self._keeping = Lock()
 
     def read(self, window: Window) -> tuple[Array, Array]:
         """Read a window: ((bands, h, w) float32, (h, w) bool, all bands valid), which must not be changed."""
-        kept = self._last
-        if kept is None or not _holds(kept[0], window):
-            kept = self._last = window, *read_bands(self.datasets, self.sources, window)
+        kept = next((each for each in tuple(self._kept) if _holds(each[0], window)), None)
+        if kept is None:
+            kept = window, *read_bands(self.datasets, self.sources, window)
+            with self._keeping:
+                self._kept.append(kept)
+                while len(self._kept) > 1 and sum(values.nbytes for _, values, _ in self._kept) > _KEPT_BYTES:
+                    self._kept.popleft()
         whole, values, valid = kept
         rows = slice(window.row_off - whole.row_off, window.row_off - whole.row_off + window.height)
         cols = slice(window.col_off - whole.col_off, window.col_off - whole.col_off + window.width)

@@ -81,7 +81,7 @@ COMMANDS = {
     "train": Command(
         "train --data ../patches -o run --stage all --backbone pnn --width 16 --batch 8 --steps 40 --validate-every 5 "
         "--resume",
-        ("run/stage1.safetensors", "run/stage2.safetensors", "run/pictures/*.png"),
+        ("run/*.safetensors", "run/pictures/*.png"),
         ("run/log.jsonl", "run/curves.png"),
     ),
 }
