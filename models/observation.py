@@ -253,11 +253,7 @@ def _apply(runs: Sequence[_Run], x: Tensor, axis: int, onto: Tensor | None = Non
 
     Where ``onto`` is given, which only matrices that all images share are for, it is added to.
     """
-    together = torch.cat([run.matrices.flatten() for run in runs])
-    # from pinned memory nobody waits for a copy
-    together = together.pin_memory().to(x.device, non_blocking=True) if x.is_cuda else together.to(x.device)
-    parts = torch.split(together.to(x.dtype), [run.matrices.numel() for run in runs])
-    own = [run._replace(matrices=part.view_as(run.matrices)) for run, part in zip(runs, parts, strict=True)]
+    own = runs if x.device.type == "cpu" and x.dtype == torch.float32 else _send(runs, x)
     if not torch.is_grad_enabled():
         return _apply_in_place(own, x, axis, onto)
     found = []
@@ -267,6 +263,15 @@ def _apply(runs: Sequence[_Run], x: Tensor, axis: int, onto: Tensor | None = Non
             found.append(matrix[:, None] @ part if axis == 2 else part @ matrix[:, None].transpose(-1, -2))
     made = found[0] if len(found) == 1 else torch.cat(found, axis)
     return made if onto is None else made + onto
+
+
+def _send(runs: Sequence[_Run], x: Tensor) -> list[_Run]:
+    """Bring matrices to the device and type of ``x``, in one copy."""
+    together = torch.cat([run.matrices.flatten() for run in runs])
+    # from pinned memory nobody waits for a copy
+    together = together.pin_memory().to(x.device, non_blocking=True) if x.is_cuda else together.to(x.device)
+    parts = torch.split(together.to(x.dtype), [run.matrices.numel() for run in runs])
+    return [run._replace(matrices=part.view_as(run.matrices)) for run, part in zip(runs, parts, strict=True)]
 
 
 def _apply_in_place(runs: Sequence[_Run], x: Tensor, axis: int, onto: Tensor | None) -> Tensor:
