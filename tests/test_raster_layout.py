@@ -56,7 +56,6 @@ def test_bands_of_ms_on_different_grids_are_refused_by_the_pixel(tmp_path: Path)
     ("pan_geometry", "ms_geometry", "words"),
     [
         ("none", "none", "no geotransform: PAN and MS are laid corner on corner at ratio 4"),
-        ("rpcs", "rpcs", "no geotransform, only RPCs: PAN and MS are laid corner on corner at ratio 4 and kept in"),
         ("gcps", "gcps", "no geotransform, only 4 GCPs: PAN and MS are laid corner on corner at ratio 4 and kept in"),
         ("rpcs", "none", "PAN has no geotransform, only RPCs; MS has no geotransform: PAN and MS are laid corner"),
         ("transform", "rpcs", "MS has no geotransform, only RPCs: PAN and MS are laid corner on corner at ratio 4"),

@@ -252,11 +252,17 @@ def crs_notes(pan: Any, ms: Any) -> list[str]:
     return [f"{bare} names no CRS: its coordinates are taken to be in {other}'s, {name}"]
 
 
-def _by_corner(pan: Any, ms: Any) -> tuple[GridMap, list[str]]:
-    """Lay images in sensor geometry, or without any, corner on corner."""
+def ratio_by_size(pan: Any, ms: Any) -> int | None:
+    """Return the whole ratio at which the sizes of two images match, some last pixels apart; None without one."""
     ratio = round(math.sqrt(pan.width * pan.height / (ms.width * ms.height)))
     slack = max(abs(pan.width - ratio * ms.width), abs(pan.height - ratio * ms.height))
-    if ratio < 2 or slack >= ratio * max(1.0, 0.002 * max(ms.width, ms.height)):
+    return None if ratio < 2 or slack >= ratio * max(1.0, 0.002 * max(ms.width, ms.height)) else ratio
+
+
+def _by_corner(pan: Any, ms: Any) -> tuple[GridMap, list[str]]:
+    """Lay images in sensor geometry, or without any, corner on corner."""
+    ratio = ratio_by_size(pan, ms)
+    if ratio is None:
         raise KsdiffError(
             f"{pan.name}: {pan.width} x {pan.height} pixels do not match MS {ms.name} ({ms.width} x {ms.height}) at "
             "an integer ratio, and there is no georeference to lay them on each other"

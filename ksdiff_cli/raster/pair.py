@@ -53,10 +53,12 @@ from ksdiff_cli.raster.layout import (
     has_geotransform,
     intersection,
     lay,
+    ratio_by_size,
     sensor_geometry,
     warp_reason,
 )
 from ksdiff_cli.raster.open import alpha_is_data, first_line, open_raster
+from ksdiff_cli.raster.sensor_model import Laid, lay_by_model
 from ksdiff_cli.raster.survey import survey
 from ksdiff_cli.raster.warp import warp_bands, warp_flags, warp_grid
 from ksdiff_cli.sensors import Sensor
@@ -237,6 +239,8 @@ class ScenePair:
     """What :func:`ksdiff_cli.raster.camera.find_camera` found."""
     guide: GuideBands | None = None
     """The open bands of the scene's mix, if PAN is one."""
+    laid: Laid | None = None
+    """What lays PAN and MS on each other where both are in sensor geometry; None where a map or their corners do."""
 
     @property
     def bands(self) -> int:
@@ -518,7 +522,11 @@ def open_pair(scene: Scene, opened: OpenFiles | None = None) -> Iterator[ScenePa
             quality = stack.enter_context(open_raster(scene.quality.path))
             check_quality(quality, ms[0])
         warped: tuple[Any, ...] = ()
-        if scene.warp and (why := warp_reason(pan, ms[0])):
+        laid = lay_by_model(pan, ms[0], ratio_by_size(pan, ms[0]))
+        if laid is not None:
+            whole, notes = laid.grid, list(laid.notes)
+            true_ratio = min(1 / axis.scale for axis in (whole.rows, whole.cols))
+        elif scene.warp and (why := warp_reason(pan, ms[0])):
             target = warp_grid(pan, ms[0])
             whole = target.map
             notes = [f"MS is warped to PAN's grid at ratio {target.ratio}: {why}", *crs_notes(pan, ms[0])]
@@ -538,4 +546,6 @@ def open_pair(scene: Scene, opened: OpenFiles | None = None) -> Iterator[ScenePa
                 f"of PAN's {pan.width} x {pan.height} pixels"
             )
         grid = whole.shifted(*origin)
-        yield ScenePair(scene, pan, tuple(ms), grid, origin, shape, true_ratio, quality, warped, notes, guide=guide)
+        yield ScenePair(
+            scene, pan, tuple(ms), grid, origin, shape, true_ratio, quality, warped, notes, guide=guide, laid=laid
+        )

@@ -22,6 +22,7 @@ from ksdiff_cli.raster.nodata import hint_fill
 from ksdiff_cli.raster.open import BLOCK_CACHE
 from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
 from ksdiff_cli.raster.registration_windows import RANGE, CompareWindow, read_windows
+from ksdiff_cli.raster.sensor_model import AGREE, Laid
 
 WARNING = 0.3
 """MS pixels of shift above which a person is told."""
@@ -80,6 +81,9 @@ _UNKNOWN = Registration(math.nan, math.nan, 0, 0.0, reliable=False)
 def check_registration(scene: Scene, *, correct: bool, progress: ProgressCallback = silent) -> tuple[Scene, list[str]]:
     """Measure a scene's shift before work begins: tell of it, refuse it, or correct it.
 
+    In sensor geometry, where RPCs or world files alone lay PAN and MS on each other, a reliable shift of more than
+    :data:`ksdiff_cli.raster.sensor_model.AGREE` is always corrected: no such source is as exact as the images.
+
     Args:
         scene: as a product reader found it.
         correct: take the shift out, however large.
@@ -92,14 +96,14 @@ def check_registration(scene: Scene, *, correct: bool, progress: ProgressCallbac
         KsdiffError: MS lies more than :data:`LIMIT` pixels off PAN and is not to be corrected, or the files cannot be
             read or do not fit each other.
     """
-    found = _measure(scene, progress)
+    found, laid = _measure(scene, progress)
+    if correct and not found.reliable:
+        return scene, ["PAN/MS shift: it cannot be measured on this scene, so nothing was corrected"]
     if correct:
-        if not found.reliable:
-            return scene, ["PAN/MS shift: it cannot be measured on this scene, so nothing was corrected"]
-        corrected = replace(scene, shift=(scene.shift[0] + found.rows, scene.shift[1] + found.cols))
-        left = _measure(corrected, progress)
-        rest = f"{left} remain" if left.reliable else "what remains cannot be measured"
+        corrected, rest = _corrected(scene, found, progress)
         return corrected, [f"PAN/MS shift: {found} MS pixels (rows, columns) corrected, {rest}"]
+    if laid is not None:
+        return _settle(scene, found, laid, progress)
     if not found.reliable or found.magnitude() <= WARNING:
         return scene, []
     if found.magnitude() > LIMIT:
@@ -112,9 +116,35 @@ def check_registration(scene: Scene, *, correct: bool, progress: ProgressCallbac
     return scene, [f"PAN/MS shift: {found} MS pixels (rows, columns); --register corrects it"]
 
 
-def _measure(scene: Scene, progress: ProgressCallback) -> Registration:
+def _corrected(scene: Scene, found: Registration, progress: ProgressCallback) -> tuple[Scene, str]:
+    """Take a shift out; say what is left of it."""
+    corrected = replace(scene, shift=(scene.shift[0] + found.rows, scene.shift[1] + found.cols))
+    left, _ = _measure(corrected, progress)
+    return corrected, f"{left} remain" if left.reliable else "what remains cannot be measured"
+
+
+def _settle(scene: Scene, found: Registration, laid: Laid, progress: ProgressCallback) -> tuple[Scene, list[str]]:
+    """Let the images decide where they contradict what lays them on each other in sensor geometry."""
+    source = laid.by.partition(" at ")[0]
+    said = ""
+    if laid.others is not None:
+        rows, cols = laid.others
+        said = f"the world files put MS ({rows:+.2f}, {cols:+.2f}) MS pixels (rows, columns) off what the RPCs say"
+    if not found.reliable:
+        return scene, [f"PAN/MS shift: {said}; it cannot be measured, so the RPCs are taken"] if said else []
+    if found.magnitude() <= AGREE:
+        return scene, [f"PAN/MS shift: {said}; the images agree with the RPCs"] if said else []
+    corrected, rest = _corrected(scene, found, progress)
+    more = f"{said}; " if said else ""
+    return corrected, [
+        f"PAN/MS shift: {more}the images lie {found} MS pixels (rows, columns) off what the {source} say, and decide: "
+        f"corrected, {rest}"
+    ]
+
+
+def _measure(scene: Scene, progress: ProgressCallback) -> tuple[Registration, Laid | None]:
     with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), open_pair(scene) as pair:
-        return measure_shift(pair, progress)
+        return measure_shift(pair, progress), pair.laid
 
 
 def measure_shift(pair: ScenePair, progress: ProgressCallback = silent) -> Registration:

@@ -210,7 +210,7 @@ def _make(pair: ScenePair, work: _Work, progress: ProgressCallback, make: Maker)
     missing, stored = job.missing(), plan.region.pixels * pair.bands * pixels.dtype.itemsize
     if missing or not fuser.quick:  # what a network finds out is told, on its windows too that an earlier run made
         fuser.prepare(pair, statistics, progress)
-    tags = _provenance(pair.scene, fuser, plan)
+    tags = _provenance(pair, fuser, plan)
     part = crop_pair(pair, (plan.region.top, plan.region.left, plan.region.height, plan.region.width))
     with new_raster(output, part, pixels, options.creation, tags, options.format, plan.tiling.tile) as target:
         assembly = Assembly(job, target, pair.grid.ratio)
@@ -333,7 +333,8 @@ def _reader(job: Job, assembly: Assembly) -> Look:
     return look
 
 
-def _provenance(scene: Scene, fuser: Fuser, plan: Plan) -> dict[str, str]:
+def _provenance(pair: ScenePair, fuser: Fuser, plan: Plan) -> dict[str, str]:
+    scene = pair.scene
     facts = {
         "VERSION": __version__,
         **fuser.provenance(),
@@ -342,6 +343,8 @@ def _provenance(scene: Scene, fuser: Fuser, plan: Plan) -> dict[str, str]:
         "TILE": str(plan.tiling.tile),
     }
     facts |= units_tags(scene)
+    if pair.laid is not None:
+        facts["GEOMETRY"] = f"{pair.laid.by}: {pair.laid}"
     if any(scene.shift):
         facts["SHIFT"] = "{:+.3f} {:+.3f}".format(*scene.shift)
     return {"TIFFTAG_SOFTWARE": f"ksdiff {__version__}", **{f"KSDIFF_{name}": value for name, value in facts.items()}}
