@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import sentinel2_maker as maker
+from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products import find_scene, find_scenes
@@ -164,3 +165,96 @@ def test_reflectance_of_all_bands_is_what_their_offset_and_scale_say(tmp_path: P
     with rasterio.open(tmp_path / "dn.tif") as dn, rasterio.open(tmp_path / "rho.tif") as rho:
         assert set(rho.dtypes) == {"float32"} and set(rho.scales) == {1.0} and set(rho.offsets) == {0.0}
         np.testing.assert_allclose(rho.read(), (dn.read() - 1000.0) / 10000, atol=0.6e-4)  # DN were rounded
+
+
+# --- JPEG 2000 is decoded once ----------------------------------------------------------------------------------------
+
+
+def test_decoded_bands_give_the_same_bytes_and_are_read_in_place_of_the_product(
+    tmp_path: Path, run: Any, monkeypatch: Any
+) -> None:
+    from contextlib import nullcontext
+
+    from ksdiff_cli.raster import pair
+    from ksdiff_cli.sharpening import decoded, workflow
+
+    product, outs = maker.safe(tmp_path, "L2A", size=72), [tmp_path / "once.tif", tmp_path / "often.tif"]
+    opened, kept = [], decoded._decode
+
+    def note(path: Any) -> Any:
+        opened.append(str(path))
+        return open_raster(path)
+
+    def decode(*given: Any) -> Any:
+        opened.clear()  # before that, the product's own files are looked at
+        return kept(*given)
+
+    open_raster = pair.open_raster
+    monkeypatch.setattr(pair, "open_raster", note)
+    monkeypatch.setattr(decoded, "_decode", decode)
+    assert run("sharpen", product, "-o", outs[0], *PLAIN).exit_code == 0
+    assert opened and all(".once.tif.decoded" in path for path in opened)
+    assert not list(tmp_path.glob(".once*"))
+    monkeypatch.setattr(workflow, "decode_once", lambda scene, *_: nullcontext(scene))
+    assert run("sharpen", product, "-o", outs[1], *PLAIN).exit_code == 0
+    assert opened[-1].endswith(".jp2") and outs[0].read_bytes() == outs[1].read_bytes()
+
+
+def test_a_copy_says_the_same_as_its_file(tmp_path: Path) -> None:
+    from ksdiff_cli.sharpening.decoded import _copy, _size
+
+    path, copy = tmp_path / "B05.jp2", tmp_path / "copy.tif"
+    values = maker.image("B05", 130, 20)
+    place = Affine(20, 0, maker.EAST, 0, -20, maker.NORTH)
+    with rasterio.open(
+        path, "w", driver="JP2OpenJPEG", count=1, height=130, width=130, dtype="uint16", crs=maker.CRS, transform=place,
+        nodata=0, QUALITY="100", REVERSIBLE="YES", NBITS="15",
+    ) as file:  # fmt: skip
+        file.write(values, 1)
+        file.update_tags(CLOUDS="few")
+    _copy(str(path), copy, _size(str(path)))
+    with rasterio.open(path) as one, rasterio.open(copy) as other:
+        for name in ("shape", "transform", "crs", "nodata", "dtypes", "descriptions", "scales", "offsets", "units",
+                     "colorinterp", "mask_flag_enums"):  # fmt: skip
+            assert getattr(one, name) == getattr(other, name), name
+        assert one.tags() | {"AREA_OR_POINT": "Area"} == other.tags()  # which GeoTIFF adds
+        assert np.array_equal(one.read(), other.read()) and np.array_equal(other.read(1), values)
+        assert other.compression is None and "NBITS" not in other.tags(1, ns="IMAGE_STRUCTURE")
+
+
+def test_an_interrupted_run_takes_up_the_decoded_bands(tmp_path: Path, run: Any, monkeypatch: Any) -> None:
+    from ksdiff_cli.sharpening import decoded, engine
+    from ksdiff_cli.sharpening.job import Job
+
+    monkeypatch.setattr(engine, "QUICK", 0)
+    product, out, made = maker.safe(tmp_path, size=120), tmp_path / "out.tif", []
+    given = ["sharpen", product, *PLAIN, "--tile", "64", "-o"]
+    assert run(*given, tmp_path / "straight.tif").exit_code == 0
+    store, copy = Job.store, decoded._copy
+
+    def stop(job: Any, number: int, values: Any) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+        store(job, number, values)
+
+    monkeypatch.setattr(Job, "store", stop)
+    assert run(*given, out).exit_code != 0 and len(list(tmp_path.glob(".out.tif.decoded/*.tif"))) == 15
+    monkeypatch.setattr(Job, "store", store)
+    next(tmp_path.glob(".out.tif.decoded/004*")).unlink()
+    monkeypatch.setattr(decoded, "_copy", lambda path, *rest: (made.append(path), copy(path, *rest)))
+    result = run(*given, out)
+    assert "of them kept from an interrupted run" in result.stderr
+    assert [Path(path).stem[-3:] for path in made] == ["B05"] and not list(tmp_path.glob(".out*"))
+    assert out.read_bytes() == (tmp_path / "straight.tif").read_bytes()
+
+
+def test_decoding_needs_room_and_whole_files(tmp_path: Path, fails: Any, monkeypatch: Any) -> None:
+    product, out = maker.safe(tmp_path / "scene", size=120), tmp_path / "out.tif"
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+        assert "the decoded bands take 0.00 GB until the output is made" in fails("sharpen", product, "-o", out, *PLAIN)
+    path = next(product.rglob("*_B04.jp2"))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert f"{path}: cannot be read" in fails("sharpen", product, "-o", out, *PLAIN)
+    assert not list(tmp_path.glob(".out*")) and not out.exists()

@@ -43,7 +43,9 @@ def identify_scene(scene: Scene, inputs: Inputs | None = None) -> dict[str, Any]
         inputs: its :func:`scene_inputs`, if they are known.
     """
     # such a list has another place in each run, and a folder named after what it holds
-    known = replace(scene, others=()).renamed(lambda path: Path(path).parent.name if is_mosaic(path) else path)
+    known = replace(scene, others=(), copies=()).renamed(
+        lambda path: Path(path).parent.name if is_mosaic(path) else path
+    )
     facts = asdict(known) | {"name": ""}
     files = [path for path in (inputs or scene_inputs(scene)).files if not is_mosaic(str(path))]
     return {"scene": facts, "files": identify(files)}
@@ -57,9 +59,8 @@ def identify_content(scene: Scene, inputs: Inputs | None = None) -> dict[str, An
         inputs: its :func:`scene_inputs`, if they are known.
     """
     numbers = dict[str, int]()
-    facts = asdict(replace(scene, others=()).renamed(lambda path: str(numbers.setdefault(path, len(numbers))))) | {
-        "name": ""
-    }
+    known = replace(scene, others=(), copies=()).renamed(lambda path: str(numbers.setdefault(path, len(numbers))))
+    facts = asdict(known) | {"name": ""}
     files = [path for path in (inputs or scene_inputs(scene)).files if not is_mosaic(str(path))]
     return {"scene": facts, "files": sorted(digest(path, None) for path in files)}
 

@@ -128,7 +128,7 @@ def open_scene(scene: Scene) -> Iterator[ScenePair]:
             yield pair
         return
     with ExitStack() as stack:
-        opened = OpenFiles(stack)
+        opened = OpenFiles(stack, scene.copies)
         parts = [stack.enter_context(open_pair(part, opened)) for part in scene.parts]
         datasets = tuple(opened.find(source) for source in scene.ms)
         copied = opened.guide(scene.copied) if scene.copied else None

@@ -107,6 +107,8 @@ class Scene:
     """What goes along with MS as its last band, :attr:`ScenePair.bands` counts it; None for nothing."""
     others: tuple["GuidedScene", ...] = ()
     """Coarser bands that the product holds besides, which finer ones of it can guide."""
+    copies: tuple[tuple[str, str], ...] = ()
+    """Files and, for each, a copy of the same pixels that is read in its place, for it is read faster."""
 
     def sources(self) -> tuple[BandSource, ...]:
         """Return every band that is read, some perhaps twice; the quality band is none of them."""
@@ -124,7 +126,8 @@ class Scene:
 
         quality = self.quality and replace(self.quality, path=rename(self.quality.path))
         mix = self.mix and replace(self.mix, bands=moved(self.mix.bands))
-        return replace(self, pan=moved([self.pan])[0], ms=moved(self.ms), quality=quality, mix=mix)
+        copies = tuple((rename(path), copy) for path, copy in self.copies)
+        return replace(self, pan=moved([self.pan])[0], ms=moved(self.ms), quality=quality, mix=mix, copies=copies)
 
 
 @dataclass(frozen=True)
@@ -463,11 +466,21 @@ class ScenePair:
 class OpenFiles:
     """The files of one scene or of several pairs, each open once until ``stack`` is closed."""
 
-    def __init__(self, stack: ExitStack) -> None:
-        """Start with none."""
-        self._stack = stack
+    def __init__(self, stack: ExitStack, copies: Sequence[tuple[str, str]] = ()) -> None:
+        """Start with none; for ``copies`` see :class:`Scene`."""
+        self._stack, self._copies = stack, dict(copies)
         self._files: dict[str, Any] = {}
         self._guides: dict[tuple[BandSource, ...], GuideBands] = {}
+
+    def open(self, path: str) -> Any:
+        """Return a file.
+
+        Raises:
+            KsdiffError: it is missing or no raster.
+        """
+        if path not in self._files:
+            self._files[path] = self._stack.enter_context(open_raster(self._copies.get(path, path)))
+        return self._files[path]
 
     def find(self, source: BandSource) -> Any:
         """Return the file of a band.
@@ -475,9 +488,7 @@ class OpenFiles:
         Raises:
             KsdiffError: it is missing or no raster, has no such band, or the band holds indexes into a colour table.
         """
-        if source.path not in self._files:
-            self._files[source.path] = self._stack.enter_context(open_raster(source.path))
-        dataset = self._files[source.path]
+        dataset = self.open(source.path)
         if not 1 <= source.band <= dataset.count:
             raise KsdiffError(f"{source.path}: has no band {source.band}, only {dataset.count}; choose with -b")
         return dataset
@@ -511,7 +522,7 @@ def open_pair(scene: Scene, opened: OpenFiles | None = None) -> Iterator[ScenePa
             the scene is not to be warped, PAN and MS look swapped, or their sizes cannot be matched.
     """
     with ExitStack() as stack:
-        opened = opened or OpenFiles(stack)
+        opened = opened or OpenFiles(stack, scene.copies)
         pan, *ms = (opened.find(source) for source in (scene.pan, *scene.ms))
         guide = None if scene.mix is None else opened.guide(scene.mix.bands)
         check_pair(pan, tuple(ms))
@@ -519,7 +530,7 @@ def open_pair(scene: Scene, opened: OpenFiles | None = None) -> Iterator[ScenePa
             check_colours(dataset, [source.band])
         quality = None
         if scene.quality is not None:
-            quality = stack.enter_context(open_raster(scene.quality.path))
+            quality = opened.open(scene.quality.path)
             check_quality(quality, ms[0])
         warped: tuple[Any, ...] = ()
         laid = lay_by_model(pan, ms[0], ratio_by_size(pan, ms[0]))

@@ -70,6 +70,8 @@ class GuidedScene:
     """Names of all bands in the output's order; () for the finest first, then group by group."""
     warp: bool = False
     """See :class:`ksdiff_cli.raster.pair.Scene`."""
+    copies: tuple[tuple[str, str], ...] = ()
+    """See :class:`ksdiff_cli.raster.pair.Scene`."""
 
     def sources(self) -> tuple[BandSource, ...]:
         """Return every band."""
@@ -83,8 +85,9 @@ class GuidedScene:
     def pair(self, group: Group, mix: Mix) -> Scene:
         """Return a group's bands as MS with a mix of the finest bands as PAN."""
         return Scene(
-            self.name, mix.bands[0], group.bands, group.sensor, group.quality, group.shift, warp=self.warp, mix=mix
-        )
+            self.name, mix.bands[0], group.bands, group.sensor, group.quality, group.shift, warp=self.warp, mix=mix,
+            copies=self.copies,
+        )  # fmt: skip
 
 
 def declare_guided(scene: GuidedScene, given: tuple[Nodata, Nodata]) -> GuidedScene:

@@ -158,7 +158,7 @@ def _part(scene: GuidedScene, group: Group, number: int, guide: Guide) -> Scene:
     # one gain stands for any number of bands, a companion among them
     sensor = replace(group.sensor, bands=(), mtf_ms=(gain,), wavelengths=())
     pair = scene.pair(replace(group, bands=(group.bands[number],), sensor=sensor), guide.mix)
-    return replace(pair, companion=Companion(gain, guide.deviation))
+    return replace(pair, companion=Companion(gain, guide.deviation), copies=())
 
 
 def _assemble(
@@ -177,7 +177,7 @@ def _assemble(
     first = parts[0][0]
     whole = GroupedScene(
         scene.name, scene.guide[0], bands, first.sensor, parts=tuple(part for part, _, _ in parts), copied=copied,
-        order=order,
+        order=order, copies=scene.copies,
     )  # fmt: skip
     lanes, chosen = [], []
     with open_scene(whole) as pair:

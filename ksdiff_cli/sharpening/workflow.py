@@ -23,6 +23,7 @@ from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.raster.registration import check_registration
 from ksdiff_cli.raster.synthesis import GuidedScene, declare_guided
 from ksdiff_cli.raster.units import convert_guided, convert_scene
+from ksdiff_cli.sharpening.decoded import decode_once
 from ksdiff_cli.sharpening.engine import Sharpened, is_claimed, remove_rest, sharpen_scene
 from ksdiff_cli.sharpening.guided import choose_guided, choose_scene, prepare_guided
 from ksdiff_cli.sharpening.job import forget
@@ -159,9 +160,10 @@ class Workflow:
         def finish(fuser: Fuser) -> Fuser:
             return Consistent(fuser, wanted.seen_by) if wanted.consistent else fuser
 
-        ready = prepare_guided(scene, self._fuser, wanted, finish, progress)
-        options = replace(wanted, window=self._crop(ready.scene), bounds=None)
-        made = sharpen_scene(ready.scene, output, ready.fuser, options, progress, make)
+        with decode_once(scene, output, wanted, progress) as fast:
+            ready = prepare_guided(fast, self._fuser, wanted, finish, progress)
+            options = replace(wanted, window=self._crop(ready.scene), bounds=None)
+            made = sharpen_scene(ready.scene, output, ready.fuser, options, progress, make)
         if wanted.stac:
             write_item(made.output)
         return replace(made, notes=(*ready.notes, *made.notes), explained=ready.explained)
