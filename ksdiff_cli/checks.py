@@ -147,6 +147,12 @@ def _nodata(given: object) -> Nodata:
     return None if given is None else float(given)
 
 
+_NOT_WITH_ADAPT = {
+    "sharpness": "a network is adapted to be as sharp as PAN",
+    "uncertainty": "an adapted network keeps one draw's kernels",
+}
+
+
 def check_method(method: str, given: Mapping[str, object], option: str = "method") -> None:
     """Refuse what only the network has a use for beside another method, and what does not go together.
 
@@ -161,9 +167,10 @@ def check_method(method: str, given: Mapping[str, object], option: str = "method
     for name, value in given.items():
         if method != "ksdiff" and value is not None:
             raise KsdiffError(f"{name} goes with {option} ksdiff, not {method}")
-    both = [name for name, value in given.items() if name.strip("-") in ("adapt", "sharpness") and value]
-    if len(both) > 1:
-        raise KsdiffError(f"{' and '.join(both)}: a network is adapted to be as sharp as PAN; leave one of them out")
+    named = {name.strip("-"): name for name, value in given.items() if value}
+    for other, why in _NOT_WITH_ADAPT.items():
+        if "adapt" in named and other in named:
+            raise KsdiffError(f"{named['adapt']} and {named[other]}: {why}; leave one of them out")
 
 
 def shown(value: object) -> str:

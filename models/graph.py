@@ -5,7 +5,6 @@ so that the camera and the way back are strided convolutions of one kernel; both
 """
 
 import math
-from copy import deepcopy
 from typing import cast
 
 import torch
@@ -14,7 +13,6 @@ from torch.nn import functional as F
 
 from .backbones.unrolled import _AREA, _EPS, _LIMIT, Unrolled
 from .contract import Observation, Statistics, _spread
-from .kernels import ModulatedConv2d
 from .ksdiff import KSDiff
 from .observation import COMPENSATION_SIGMA, AxisMap, Observed, mtf_sigma, resharpen
 
@@ -43,7 +41,7 @@ class SceneGraph(nn.Module):
         nothing = torch.zeros(1, 1, self.step, self.step)
         small = Observed(nothing[..., :1, :1].expand(1, known.ms_mean.shape[1], 1, 1), None, *_axes(observed))
         self.seen = cast(Observation, model.prepare(nothing, small, known, self.ratio).observation)
-        self.network = _folded(model, kernels)
+        self.network = cast(Unrolled, model.folded(kernels).network)
         self.pan_mean, self.ms_mean = known.pan_mean[..., None, None], known.ms_mean[..., None, None]
         self.pan_std, self.ms_std = _spread(known.pan_std, known.pan_mean), _spread(known.ms_std, known.ms_mean)
         self.back = _spread(known.ms_std, known.ms_mean, constant=0)
@@ -120,22 +118,6 @@ class SceneGraph(nn.Module):
 
 def _axes(observed: Observed) -> tuple[AxisMap, AxisMap]:
     return observed.rows, observed.cols
-
-
-def _folded(model: KSDiff, kernels: list[Tensor]) -> Unrolled:
-    """Return the network with the scene's kernels in place of those that a latent would make."""
-    fixed = model.fixed(kernels)
-    weights = [
-        part.weight(torch.empty(0), fixed)[0] for part in model.network.modules() if isinstance(part, ModulatedConv2d)
-    ]
-    network = deepcopy(cast(Unrolled, model.network))
-    for part, weight in zip(_convolutions(network), weights, strict=True):
-        part.base.weight.data, part.generator = weight, None
-    return network
-
-
-def _convolutions(network: nn.Module) -> list[ModulatedConv2d]:
-    return [part for part in network.modules() if isinstance(part, ModulatedConv2d)]
 
 
 class _Cubic:

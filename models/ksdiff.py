@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from reprlib import repr as shown
 from typing import Any, Self, cast, get_args
 
@@ -14,7 +15,7 @@ from .config import ModelConfig
 from .contract import Core, FusionModel, Inputs, ModelError, Stage, Statistics
 from .diffusion import Denoiser, Diffusion
 from .encoder import PLFE1, PLFE2, Entangled, second_order
-from .kernels import Conditioning, GlobalLayer, Latent
+from .kernels import Conditioning, GlobalLayer, Latent, ModulatedConv2d
 from .observation import Observed
 
 
@@ -198,6 +199,22 @@ class KSDiff(FusionModel):
     def fixed(self, kernels: Sequence[Tensor]) -> Conditioning:
         """Return what :meth:`forward` takes in place of z where one set of kernels serves all bands and images."""
         return Conditioning(made=dict(zip(self._global_layers(), kernels, strict=True)))
+
+    def folded(self, kernels: Sequence[Tensor]) -> "KSDiff":
+        """Return the plain network, without a prior, that this one is with one set of kernels: W0 * W in place of W0.
+
+        Args:
+            kernels: as :meth:`kernels` returns them, of one image; none where this one is plain.
+        """
+        plain = KSDiff(replace(self.config, prior=False))
+        plain.to(next(self.parameters()).device)
+        known, fixed = self.network.state_dict(), self.fixed(kernels)
+        plain.network.load_state_dict({name: known[name] for name in plain.network.state_dict()})
+        parts, plains = ([part for part in one.modules() if isinstance(part, ModulatedConv2d)] for one in (self, plain))
+        with torch.no_grad():
+            for part, own in zip(parts, plains, strict=True):
+                own.base.weight.copy_(part.weight(part.base.weight, fixed)[0])
+        return plain
 
     def _global_layers(self) -> list[GlobalLayer]:
         return [part for part in self.network.modules() if isinstance(part, GlobalLayer)]

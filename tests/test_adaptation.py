@@ -89,8 +89,7 @@ def test_only_the_named_parts_move_and_the_same_way_each_time(weights: Path, sce
     from ksdiff_cli.raster.pair import open_pair
     from ksdiff_cli.training.scene import Window
 
-    start, _ = load_ksdiff(weights)
-    made = []
+    network, made = load_ksdiff(weights)[0].network, []
     with open_pair(make_pair(str(scene.pan), [str(scene.ms)])) as pair:
         for _ in range(2):
             fuser = Network(weights, "cpu")
@@ -99,10 +98,12 @@ def test_only_the_named_parts_move_and_the_same_way_each_time(weights: Path, sce
             fuser.prepare(pair, statistics)
             window = Window(*fuser.load(pair.read_observed(0, 0, 256, 256)))
             with fuser.learning(statistics) as (model, known, kernels):
-                tune(model, known, kernels, [window], 2, 0, lambda done, total: None)
-            made.append(model.state_dict())
-    moved = {name for name, value in start.state_dict().items() if not torch.equal(value, made[0][name])}
-    assert moved and all(name.split(".")[:2][1] in start.network.adapts for name in moved), moved
+                plain = model.folded(kernels)
+                start = {name: value.clone() for name, value in plain.state_dict().items()}
+                tune(plain, known, [window], 2, 0, lambda done, total: None)
+            made.append(plain.state_dict())
+    moved = {name for name, value in start.items() if not torch.equal(value, made[0][name])}
+    assert moved and all(name.split(".")[1] in network.adapts for name in moved), moved
     assert all(torch.equal(value, made[1][name]) for name, value in made[0].items())
 
 
@@ -149,7 +150,12 @@ def test_a_network_that_does_not_observe_is_refused(
 
 def test_what_does_not_go_with_it_is_bad_usage(run: Callable[..., Any], scene: PairFiles, tmp_path: Path) -> None:
     given = "sharpen", scene.pan, scene.ms, "-o", tmp_path / "o.tif", "--adapt", "1"
-    for more, told in ((("--method", "gsa"), "--adapt goes with --method ksdiff"), (("--sharpness", "1"), "leave one")):
+    others = (
+        (("--method", "gsa"), "--adapt goes with --method ksdiff"),
+        (("--sharpness", "1"), "leave one"),
+        (("--uncertainty", tmp_path / "u.tif"), "leave one"),
+    )
+    for more, told in others:
         result = run(*given, *more)
         assert result.exit_code == 2 and told in " ".join(result.stderr.replace("│", " ").split())
 

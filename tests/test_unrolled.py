@@ -165,6 +165,9 @@ def test_fixed_kernels_of_the_image_give_its_own_result_and_serve_others(prior):
     assert all(len(kernel) == 1 for kernel in fixed)
     own = model.fuse(pan, observed, known, 4)
     torch.testing.assert_close(model.fuse(pan, observed, known, 4, kernels=fixed), own, rtol=1e-4, atol=1e-2)
+    plain = model.folded(fixed).eval()
+    assert not plain.config.prior and not plain.kernels(pan, observed, known, 4)
+    torch.testing.assert_close(plain.fuse(pan, observed, known, 4), own, rtol=1e-4, atol=1e-2)
     if prior:
         with pytest.raises(ModelError, match="kernels"):
             model.fuse(pan, observed, known, 4, kernels=fixed[1:])

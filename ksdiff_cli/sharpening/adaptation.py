@@ -33,14 +33,16 @@ from ksdiff_cli.weights import SHIPPED
 if TYPE_CHECKING:
     from ksdiff_cli.training.scene import Window
 
-STEPS_A_MINUTE = 120
+STEPS_A_MINUTE = 200
 """Steps of training a minute, which two cores do in half of it: no clock decides what weights become."""
-_SIDES = (128, 96, 64, 32)  # of a window, MS pixels, the largest of which there are enough
-_FEWEST, _MOST = 4, 15  # windows
+_SIDES = (128, 96, 64, 32)  # of a window, MS pixels: the largest of which there are enough, else the largest with few
+_SMALL = 32  # MS pixels, a side whose scene one scale below is mostly border
+_FEWEST, _ENOUGH, _MOST = 4, 9, 15  # windows
+_SHARES = (1, 0.5)  # of what training changed, tried in turn
 _HELD_OUT = 4  # every so manieth window judges
 _LOOKS = 8  # windows looked at for each one wanted that has no hole
 _EDGE = 6  # MS pixels at a window's border that judge nothing
-_FORMAT = 5  # of what is stored beside the output; another one is not taken up
+_FORMAT = 6  # of what is stored beside the output; another one is not taken up
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def adapt(
     """Adapt a network to a scene and keep the weights beside the output.
 
     It trains on windows spread over the scene (:func:`ksdiff_cli.training.scene.tune`); every fourth one is held out.
-    Adapted weights are used only if R-Q2n and D_rho are no worse there, at full resolution. The same command finds them
-    again.
+    What is trained is the plain network that the given one is with the scene's kernels. It is used only if R-Q2n and
+    D_rho are no worse there, at full resolution. The same command finds it again.
 
     Args:
         scene: as it is to be sharpened.
@@ -141,22 +143,27 @@ def _adapt(
     cameras = ms_camera(pair, "scene").kernels
     before = _judge(pair, fuser, statistics, held_out, cameras)
     with fuser.learning(statistics) as (model, known, kernels):
+        plain = model.folded(kernels)
+        given = {name: value.clone() for name, value in plain.state_dict().items()}
         tune(
-            model,
+            plain,
             known,
-            kernels,
             [_read(pair, fuser, box) for number, box in enumerate(boxes) if number % _HELD_OUT != _HELD_OUT - 1],
             max(1, round(STEPS_A_MINUTE * (options.adapt or 0))),
             options.seed,
             lambda done, total: progress(done, total, "adapting"),
         )
     header, tuned = read_header(start), work / "tuned.safetensors"
-    save_model(model, tuned, sensor=header["sensor"], training=header["training"])
-    after_fuser = Network(tuned, options.device, options.seed)
-    after_fuser.check(pair.bands, pair.true_ratio)
-    after_fuser.prepare(pair, statistics, progress)
-    after = _judge(pair, after_fuser, statistics, held_out, cameras)
-    better = after.r_q2n >= before.r_q2n and after.d_rho <= before.d_rho
+    changes = {name: value - given[name] for name, value in plain.state_dict().items()}
+    for share in _SHARES:
+        plain.load_state_dict({name: value + share * changes[name] for name, value in given.items()})
+        save_model(plain, tuned, sensor=header["sensor"], training=header["training"])
+        after_fuser = Network(tuned, options.device, options.seed)
+        after_fuser.check(pair.bands, pair.true_ratio)
+        after_fuser.prepare(pair, statistics, progress)
+        after = _judge(pair, after_fuser, statistics, held_out, cameras)
+        if better := after.r_q2n >= before.r_q2n and after.d_rho <= before.d_rho:
+            break
     figures = (
         f"R-Q2n {before.r_q2n:.4f} -> {after.r_q2n:.4f}, D_rho {before.d_rho:.4f} -> {after.d_rho:.4f} "
         f"on {len(held_out)} of {len(boxes)} windows, held out"
@@ -175,7 +182,8 @@ def _choose_windows(pair: ScenePair) -> list[Box]:
         KsdiffError: the scene holds too few of them.
     """
     align = math.lcm(ALIGN, pair.grid.ratio)
-    for side in _SIDES:
+    tries = [*((side, _ENOUGH) for side in _SIDES if side > _SMALL), *((side, _FEWEST) for side in _SIDES)]
+    for side, wanted in tries:
         size = max(1, round(side * pair.true_ratio / align)) * align
         places = [
             (row, col) for row in _starts(pair.shape[0], size, align) for col in _starts(pair.shape[1], size, align)
@@ -188,7 +196,7 @@ def _choose_windows(pair: ScenePair) -> list[Box]:
                 found.append(box)
             if len(found) == _MOST:
                 break
-        if len(found) >= _FEWEST:
+        if len(found) >= wanted:
             return found
     height, width = pair.shape
     raise KsdiffError(

@@ -1,6 +1,8 @@
 """What every backbone promises: standardised inputs and a latent in, the residual on upsampled MS out."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -22,8 +24,8 @@ class Backbone(nn.Module, ABC):
     """Whether it asks for MS as it was delivered, and for the scene's cameras."""
     complete: ClassVar[bool] = False
     """Whether :meth:`forward` returns the sharpened bands themselves."""
-    adapts: ClassVar[tuple[str, ...]] = ()
-    """The parts whose weights may move when a network is adapted to a scene; none: it cannot be."""
+    adapts: ClassVar[Mapping[str, float]] = MappingProxyType({})
+    """The parts whose weights may move when a network is adapted to a scene, and how fast, up to 1; none: it cannot."""
     least_ratio: float = 1.9
     """See :attr:`FusionModel.least_ratio`."""
     multiple: int = 1

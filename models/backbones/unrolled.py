@@ -7,6 +7,7 @@ one unrolled step of what a scene's two observation equations ask for; what they
 """
 
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,10 @@ class Unrolled(Backbone):
     per_image = True
     observes = True
     complete = True
-    adapts = ("blocks", "head", "believe", "correct", "know_band", "know_step")
+    # features that all scenes share move little; what the observations say of this scene moves at full pace
+    adapts = MappingProxyType(
+        {"blocks": 0.15, "head": 0.15, "believe": 1, "correct": 1, "know_band": 1, "know_step": 1}
+    )
     least_ratio = 1.4
     multiple = _ALIGN
 

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/adaptation.py DATA [--mosaics 5] [--minutes 0.5] [--checkpoint F] [--wrong] [--real [NAME…]]
 
-DATA is a folder with `naip_urban`, and for --real the scenes of real_sheets.py. A mosaic is 3 x 3 aerial chips of the
+DATA is a folder with `naip_urban`, and for --real the scenes of real_sheets.py. A mosaic is 5 x 5 aerial chips of the
 town that training never sees, seen through the four cameras of truth_scenes.py; `--wrong` has the scene's camera found
 wrong by .1 of the gain and .4 of the compensation, either way. Real scenes have no truth: R-Q2n and D_rho of the whole
 scene, by `ksdiff metrics --mtf scene`, tell. A line a scene, and how many were accepted and refused at the end.
@@ -29,7 +29,7 @@ import ksdiff_cli.raster.camera as cameras
 from ksdiff_cli import measure, sharpen_scene
 from ksdiff_cli.metrics import ergas, sam
 
-SIDE = 3
+SIDE = 5
 WRONG = {"gain +.1": (0.1, 0.0), "gain -.1": (-0.1, 0.0), "k +.4": (0.0, 0.4), "k -.4": (0.0, -0.4)}
 
 
@@ -53,8 +53,8 @@ def camera_off(gain: float, compensation: float) -> Iterator[None]:
     """Have every scene's camera found wrong."""
     fit = cameras.fit_camera
 
-    def wrong(*given: object) -> object:
-        found = fit(*given)  # type: ignore[arg-type]
+    def wrong(*given: object, **more: object) -> object:
+        found = fit(*given, **more)  # type: ignore[arg-type]
         return replace(
             found,
             gain=float(np.clip(found.gain + gain, 0.03, 0.7)),
