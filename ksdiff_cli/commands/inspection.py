@@ -231,7 +231,13 @@ def _registration(pair: Any) -> Facts:
         "windows": found.windows,
         "spread": round(found.spread, 3),
         "reliable": found.reliable,
+        # from the least to the largest shift, where it varies over the scene
+        "varies": None if found.field is None else dict(zip(("rows", "columns"), _extremes(found.field), strict=True)),
     }
+
+
+def _extremes(field: Any) -> list[list[float]]:
+    return [[round(end, 3) for end in ends] for ends in field.extremes()]
 
 
 def _cameras(pair: Any) -> Facts:

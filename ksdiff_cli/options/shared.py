@@ -95,7 +95,10 @@ class HasRegistration(Options):
             ALIGNMENT,
             "Shift between PAN and MS that their georeference leaves: it is measured, and over 1 MS pixel is refused.",
             flags={
-                "--register": ("correct", "Correct the shift between PAN and MS that their georeference leaves."),
+                "--register": (
+                    "correct",
+                    "Correct the shift between PAN and MS that is left, by a field where it varies.",
+                ),
                 "--no-registration-check": (
                     "skip",
                     "Do not measure that shift. Default: it is measured, and over 1 MS pixel is refused.",

@@ -40,6 +40,8 @@ from ksdiff_cli.numerics.grids import (
     upsample_columns,
 )
 from ksdiff_cli.numerics.moments import SceneStatistics
+from ksdiff_cli.numerics.shift_field import ShiftField
+from ksdiff_cli.numerics.shifted import pick_shifted, read_shifted
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.bands import BandSource, QualityBand, read_band, read_bands, read_flags
 from ksdiff_cli.raster.guide import Companion, GuideBands, Mix
@@ -99,6 +101,8 @@ class Scene:
     """The product's quality band, if it has one."""
     shift: tuple[float, float] = (0.0, 0.0)
     """MS rows and columns by which MS shows the ground further down and right than its georeference says."""
+    field: ShiftField | None = None
+    """How much further than ``shift``, where that varies over the scene; MS is then read resampled to where it is 0."""
     warp: bool = False
     """Whether MS is warped to PAN's grid where it is in another CRS or rotated against PAN; else such MS is refused."""
     mix: Mix | None = None
@@ -304,6 +308,14 @@ class ScenePair:
 
     def read_delivered(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
         """Do what :meth:`read_ms` does, without the companion."""
+        if self.scene.field is not None:
+            return read_shifted(
+                self._read_unmoved, self.scene.field, Box(row, col, row + height, col + width), self.ms_shape
+            )
+        return self._read_unmoved(row, col, height, width)
+
+    def _read_unmoved(self, row: int, col: int, height: int, width: int) -> tuple[Array, Array]:
+        """Do what :meth:`read_delivered` does, whatever the scene's field."""
         window = Window(col, row, width, height)
         values, valid = read_bands(self.warped or self.ms, self.scene.ms, window)
         if self.scene.quality is not None:
@@ -314,7 +326,15 @@ class ScenePair:
         """Read where the product sees clouds or their shadows, in MS pixels: (h, w) bool; none if it does not say."""
         if self.scene.quality is None:
             return np.zeros((height, width), bool)
-        return read_flags(self.quality, self.scene.quality, self.scene.quality.cloud, Window(col, row, width, height))
+        box = Box(row, col, row + height, col + width)
+        if self.scene.field is not None:
+            return pick_shifted(self._read_cloud_unmoved, self.scene.field, box, self.ms_shape)
+        return self._read_cloud_unmoved(box)
+
+    def _read_cloud_unmoved(self, box: Box) -> Array:
+        assert self.scene.quality is not None
+        window = Window(box.left, box.top, box.width, box.height)
+        return read_flags(self.quality, self.scene.quality, self.scene.quality.cloud, window)
 
     def read(self, row: int, col: int, height: int, width: int) -> Tile:
         """Read a window of the output grid, MS upsampled onto it. See :class:`Tile`."""
@@ -550,7 +570,12 @@ def open_pair(scene: Scene, opened: OpenFiles | None = None) -> Iterator[ScenePa
         if any(scene.shift):
             whole = whole.moved(*scene.shift)
         ms_shape = (warped or ms)[0].shape
-        origin, shape = intersection(whole, pan, ms[0], ms_shape)
+        if scene.field is None:
+            origin, shape = intersection(whole, pan, ms[0], ms_shape)
+        else:
+            (top, bottom), (left, right) = scene.field.inset(ms_shape)
+            seen = max(1, ms_shape[0] - top - bottom), max(1, ms_shape[1] - left - right)
+            origin, shape = intersection(whole.moved(-top, -left), pan, ms[0], seen)
         if shape != (pan.height, pan.width):
             notes.append(
                 f"PAN and MS cover different areas: the output is their common part, {shape[1]} x {shape[0]} "

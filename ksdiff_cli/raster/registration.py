@@ -4,11 +4,15 @@ Windows are spread over the scene. In each, PAN is seen through an MS camera at 
 images are cut to one band of frequencies, and the lag is sought at which PAN correlates best with an intensity: the sum
 of MS bands that resembles PAN most. What was found is applied and measured again until nothing is left, so that neither
 aliasing nor the windows' borders bias the result; the windows then vote.
+
+Where they tell of a shift that varies over the scene, a smooth field is laid through their votes. To correct by it,
+more windows are asked, and asked again with MS resampled by what was found.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 import rasterio
@@ -17,11 +21,12 @@ from scipy.optimize import nnls
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.shift_field import Fit, ShiftField, fit_field
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.nodata import hint_fill
 from ksdiff_cli.raster.open import BLOCK_CACHE
 from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
-from ksdiff_cli.raster.registration_windows import RANGE, CompareWindow, read_windows
+from ksdiff_cli.raster.registration_windows import MANY, RANGE, CompareWindow, read_windows
 from ksdiff_cli.raster.sensor_model import AGREE, Laid
 
 WARNING = 0.3
@@ -30,6 +35,8 @@ LIMIT = 1.0
 """MS pixels of shift above which work is refused: edges would be painted beside themselves."""
 
 _PASSES = 6
+_TURNS = 4  # of a field, at most, and what of its error a turn may leave to be worth it
+_GAINS = 0.9
 _DONE = 0.005  # MS pixels; a smaller step ends the passes
 # PAN of one scene laid on MS of another, 8000 windows of 20 to 64 pixels, real and random: the best correlation is up
 # to 6 times what chance makes of such spectra, once 7; of matching windows of 64 pixels it is 9 to 23, of 24 pixels 4
@@ -54,6 +61,8 @@ class Registration:
     """Robust deviation between windows, MS pixels; 0 with one window."""
     reliable: bool
     """Whether the windows' vote can be trusted."""
+    field: ShiftField | None = None
+    """The shift by place, where it reliably varies over the scene."""
 
     def magnitude(self) -> float:
         """Return the length of the shift, MS pixels; NaN if it cannot be measured."""
@@ -71,6 +80,8 @@ class _Vote:
     shift: tuple[float, float]
     weight: float
     """Information on the lag: -log(1 - correlation²)."""
+    place: tuple[float, float]
+    """Row and column of the window's middle, MS pixels."""
     strong: bool
     """Whether the peak stands out so far that it counts on its own."""
 
@@ -86,7 +97,7 @@ def check_registration(scene: Scene, *, correct: bool, progress: ProgressCallbac
 
     Args:
         scene: as a product reader found it.
-        correct: take the shift out, however large.
+        correct: take the shift out, however large; by a field where it varies over the scene.
         progress: told the windows read.
 
     Returns:
@@ -97,23 +108,66 @@ def check_registration(scene: Scene, *, correct: bool, progress: ProgressCallbac
             read or do not fit each other.
     """
     found, laid = _measure(scene, progress)
+    if correct and found.field is not None and (done := _by_field(scene, found.field, progress)):
+        return done
     if correct and not found.reliable:
         return scene, ["PAN/MS shift: it cannot be measured on this scene, so nothing was corrected"]
     if correct:
         corrected, rest = _corrected(scene, found, progress)
         return corrected, [f"PAN/MS shift: {found} MS pixels (rows, columns) corrected, {rest}"]
+    varies = "" if found.field is None else f"{found.field} MS pixels, as it varies over the scene"
     if laid is not None:
-        return _settle(scene, found, laid, progress)
-    if not found.reliable or found.magnitude() <= WARNING:
+        settled, said = _settle(scene, found, laid, progress)
+        return settled, [*said, *([f"PAN/MS shift: {varies}; --register corrects it"] if varies else [])]
+    large, told = found.magnitude() if found.reliable else 0.0, varies or f"{found} MS pixels (rows, columns)"
+    if found.field is not None:
+        large = max(large, found.field.rms())  # as one number it may well be 0, or none that windows agree on
+    elif large <= WARNING:
         return scene, []
-    if found.magnitude() > LIMIT:
+    if large > LIMIT:
         with open_pair(scene) as pair:
             fill = hint_fill(pair)
         raise KsdiffError(
-            f"{scene.ms[0].path}: MS lies {found} MS pixels (rows, columns) off PAN {scene.pan.path}{fill}; correct "
-            "that with --register, or keep it with --no-registration-check"
+            f"{scene.ms[0].path}: MS lies {told}{'' if found.field is None else ','} off PAN {scene.pan.path}{fill}; "
+            "correct that with --register, or keep it with --no-registration-check"
         )
-    return scene, [f"PAN/MS shift: {found} MS pixels (rows, columns); --register corrects it"]
+    return scene, [f"PAN/MS shift: {told}; --register corrects it"]
+
+
+def _by_field(scene: Scene, first: ShiftField, progress: ProgressCallback) -> tuple[Scene, list[str]] | None:
+    """Correct a shift that varies; None where more windows do not bear out what the first ones said."""
+    middle = first.at(*(np.array([sum(ends) / 2]) for ends in (first.area[:2], first.area[2:])))
+    base = round(float(middle[0][0]), 3), round(float(middle[1][0]), 3)
+    moved = replace(scene, shift=(scene.shift[0] + base[0], scene.shift[1] + base[1]), field=first.less(base))
+    best, rest, agreeing = moved, math.inf, 0
+    for _ in range(_TURNS):
+        with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE), open_pair(moved) as pair:
+            votes = _vote(read_windows(pair, progress, MANY), (0.0, 0.0))
+            fit = _fit(votes, pair.ms_shape, moved.field)
+        if fit is None or not fit.reliable:
+            return None
+        left = math.sqrt(float(np.mean([math.hypot(*vote.shift) ** 2 for vote in compress(votes, fit.agreeing)])))
+        if left > _GAINS * rest:
+            break
+        best, rest, agreeing = moved, left, int(fit.agreeing.sum())
+        moved = replace(moved, field=fit.field)
+    assert best.field is not None
+    return best, [
+        f"PAN/MS shift: {best.field.say(base)} MS pixels, as it varies over the scene, corrected by a smooth field of "
+        f"order {best.field.order} from {agreeing} windows, {rest:.2f} remain (RMS)"
+    ]
+
+
+def _fit(votes: Sequence[_Vote], ms_shape: tuple[int, int], known: ShiftField | None = None) -> Fit | None:
+    """Lay a field through votes; what a known one took out already is added again."""
+    if not votes:
+        return None
+    shifts, seen = np.array([vote.shift for vote in votes]), np.array([vote.place for vote in votes])
+    # a window shows the ground that the grid puts where it is less its shift
+    places = seen - shifts
+    if known is not None:
+        shifts = shifts + np.stack(known.at(seen[:, 0], seen[:, 1]), 1)
+    return fit_field(places, shifts, np.array([vote.weight for vote in votes]), ms_shape)
 
 
 def _corrected(scene: Scene, found: Registration, progress: ProgressCallback) -> tuple[Scene, str]:
@@ -158,7 +212,7 @@ def measure_shift(pair: ScenePair, progress: ProgressCallback = silent) -> Regis
 
     Returns:
         The shift. It is not reliable where too few windows show PAN and MS alike: tiny, flat, periodic or unrelated
-        images.
+        images; and as one number for all of the scene it need not be where it varies.
 
     Raises:
         KsdiffError: a file is damaged.
@@ -175,7 +229,9 @@ def measure_shift(pair: ScenePair, progress: ProgressCallback = silent) -> Regis
     shift, agreeing, spread = _consensus(votes)
     enough = agreeing >= 3 or all(vote.strong for vote in votes)
     reliable = enough and 2 * agreeing > len(votes) and max(map(abs, shift)) <= RANGE
-    return Registration(shift[0], shift[1], agreeing, spread, reliable)
+    fit = _fit(votes, pair.ms_shape)
+    field = fit.field if fit is not None and fit.reliable else None
+    return Registration(shift[0], shift[1], agreeing, spread, reliable, field)
 
 
 def _consensus(votes: Sequence[_Vote]) -> tuple[tuple[float, float], int, float]:
@@ -219,14 +275,16 @@ def _start(windows: Sequence[CompareWindow]) -> tuple[float, float]:
 
 def _vote(windows: Sequence[CompareWindow], shift: tuple[float, float]) -> list[_Vote]:
     """Ask every window how far MS lies off PAN, starting from ``shift``; windows without a clear answer abstain."""
-    fields = [found for window in windows if (found := window.fields(shift)) is not None and found[0].any()]
+    asked = [(window.fields(shift), window.place) for window in windows]
+    fields = [found for found, _ in asked if found is not None and found[0].any()]
+    places = [place for found, place in asked if found is not None and found[0].any()]
     if not fields:
         return []
     weights = _intensity(fields)
     votes = []
-    for pan, ms in fields:
+    for (pan, ms), place in zip(fields, places, strict=True):
         spectrum = _cross_spectrum(pan, np.tensordot(weights, ms, 1))
-        vote = None if spectrum is None else _peak(spectrum, shift, int(np.count_nonzero(pan)))
+        vote = None if spectrum is None else _peak(spectrum, shift, int(np.count_nonzero(pan)), place)
         if vote is not None:
             votes.append(vote)
     return votes
@@ -268,7 +326,7 @@ def _lags(spectrum: Array) -> Array:
     return np.asarray(np.roll(fft.ifft2(spectrum).real, (RANGE, RANGE), (0, 1))[:side, :side])
 
 
-def _peak(spectrum: Array, shift: tuple[float, float], pixels: int) -> _Vote | None:
+def _peak(spectrum: Array, shift: tuple[float, float], pixels: int, place: tuple[float, float]) -> _Vote | None:
     """Find the best lag of ``pixels`` pixels to a fraction of a pixel; None where no single lag stands out."""
     lags = _lags(spectrum)
     row, col = np.unravel_index(lags.argmax(), lags.shape)
@@ -286,7 +344,7 @@ def _peak(spectrum: Array, shift: tuple[float, float], pixels: int) -> _Vote | N
     for half, step in ((8, 0.125), (3, 0.04)):
         at = _climb(spectrum, at, half, step)
     weight = -math.log1p(-min(best**2, 0.999))
-    return _Vote((shift[0] + at[0], shift[1] + at[1]), weight, strong=best > _STRONG * chance)
+    return _Vote((shift[0] + at[0], shift[1] + at[1]), weight, place, strong=best > _STRONG * chance)
 
 
 def _climb(spectrum: Array, at: tuple[float, float], half: int, step: float) -> tuple[float, float]:

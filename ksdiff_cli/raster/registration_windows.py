@@ -14,8 +14,19 @@ from ksdiff_cli.raster.pair import ScenePair, fill_invalid
 RANGE = 10
 """Largest lag that is looked for, MS pixels."""
 
-_SIDE = 64  # of a window, MS pixels
-_CELLS = 5  # windows along a side of the scene, at most
+
+@dataclass(frozen=True)
+class Layout:
+    """How windows are spread over a scene."""
+
+    along: int
+    """Windows along a side of the scene, at most."""
+    side: int
+    """Of a window, MS pixels."""
+
+
+FEW, MANY = Layout(5, 64), Layout(9, 48)
+"""To show a scene's shift, and to show how it varies over the scene."""
 _GAIN = 0.3  # of the Gaussian through which PAN is seen at the MS pixels
 _REACH = 3  # MS pixels that this Gaussian looks at on each side, rounded up
 _BAND = (0.5, 1.5)  # deviations, in MS pixels, of the two Gaussians whose difference is the band-pass
@@ -37,6 +48,8 @@ class CompareWindow:
     """(h, w) bool; clouds are not valid."""
     grid: GridMap
     """Pixels of ``pan`` -> pixels of ``ms``."""
+    place: tuple[float, float] = (0.0, 0.0)
+    """Row and column of the middle of what is valid, pixels of the MS image."""
 
     def fields(self, shift: tuple[float, float]) -> tuple[Array, Array] | None:
         """Make PAN and MS alike: on the MS pixels, in one band of frequencies, fading at borders and holes.
@@ -61,14 +74,16 @@ class CompareWindow:
         return _band_pass(pan)[0] * taper, _band_pass(self.ms) * taper
 
 
-def read_windows(pair: ScenePair, progress: ProgressCallback = silent) -> list[CompareWindow]:
-    """Read up to 25 windows of 64 x 64 MS pixels (a small scene as one), spread evenly over the common area.
+def read_windows(pair: ScenePair, progress: ProgressCallback = silent, layout: Layout = FEW) -> list[CompareWindow]:
+    """Read windows of MS, by default up to 25 of 64 x 64 pixels, spread evenly over the common area.
 
-    Where windows would lie far apart, each is the better of two neighbours: more texture, fewer holes and clouds.
+    A small scene is one window. Where windows would lie far apart, each is the better of two neighbours: more texture,
+    fewer holes and clouds.
 
     Args:
         pair: the open scene.
         progress: told the windows read.
+        layout: how many windows, at most, and how large.
 
     Returns:
         The windows that hold data.
@@ -76,8 +91,8 @@ def read_windows(pair: ScenePair, progress: ProgressCallback = silent) -> list[C
     Raises:
         KsdiffError: a file is damaged.
     """
-    rows = _cells(pair.grid.rows, pair.shape[0], pair.ms_shape[0])
-    cols = _cells(pair.grid.cols, pair.shape[1], pair.ms_shape[1])
+    rows = _cells(pair.grid.rows, pair.shape[0], pair.ms_shape[0], layout)
+    cols = _cells(pair.grid.cols, pair.shape[1], pair.ms_shape[1], layout)
     cells = [(row, col) for row in rows for col in cols]
     windows = []
     for done, (row, col) in enumerate(cells, start=1):
@@ -94,19 +109,20 @@ def read_windows(pair: ScenePair, progress: ProgressCallback = silent) -> list[C
     return windows
 
 
-def _cells(axis: Axis, count: int, size: int) -> list[list[tuple[int, int]]]:
+def _cells(axis: Axis, count: int, size: int, layout: Layout) -> list[list[tuple[int, int]]]:
     """Lay cells along an axis: for each the (start, length) in MS pixels of the windows to choose from."""
     ends = sorted((axis.to_ms(0), axis.to_ms(count - 1)))
     first = min(max(0, math.ceil(ends[0] - 0.5)), size - 1)
     length = max(1, min(size - 1, math.floor(ends[1] + 0.5)) - first + 1)
-    if length < 1.5 * _SIDE:
+    side = layout.side
+    if length < 1.5 * side:
         return [[(first, length)]]
-    number = min(_CELLS, 1 + (length - _SIDE) // (_SIDE // 2))
-    starts = [first + round(index * (length - _SIDE) / (number - 1)) for index in range(number)]
-    if starts[1] - starts[0] < 2 * _SIDE:
-        return [[(start, _SIDE)] for start in starts]
-    inwards = [_SIDE] * (number - 1) + [-_SIDE]
-    return [[(start, _SIDE), (start + step, _SIDE)] for start, step in zip(starts, inwards, strict=True)]
+    number = min(layout.along, 1 + (length - side) // (side // 2))
+    starts = [first + round(index * (length - side) / (number - 1)) for index in range(number)]
+    if starts[1] - starts[0] < 2 * side:
+        return [[(start, side)] for start in starts]
+    inwards = [side] * (number - 1) + [-side]
+    return [[(start, side), (start + step, side)] for start, step in zip(starts, inwards, strict=True)]
 
 
 def _texture(ms: Array, valid: Array) -> float:
@@ -129,7 +145,9 @@ def _with_pan(pair: ScenePair, top: int, left: int, ms: Array, valid: Array) -> 
     )
     pan, pan_valid = pair.read_pan(row, col, height, width)
     grid = pair.grid.shifted(row, col).moved(-top, -left)
-    return CompareWindow(fill_invalid(pan, pan_valid), pan_valid, fill_invalid(ms, valid), valid, grid)
+    at_rows, at_cols = np.nonzero(valid)
+    middle = float(at_rows.mean()) + top, float(at_cols.mean()) + left
+    return CompareWindow(fill_invalid(pan, pan_valid), pan_valid, fill_invalid(ms, valid), valid, grid, middle)
 
 
 def _under(axis: Axis, start: int, count: int, size: int) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.grids import apply_separable, gaussian_matrix, gaussian_reach, mtf_sigma
 from ksdiff_cli.numerics.moments import JointMoments, solve
+from ksdiff_cli.numerics.shift_field import ShiftField
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.bands import BandSource, QualityBand
 from ksdiff_cli.raster.guide import Mix
@@ -44,6 +45,8 @@ class Group:
     quality: QualityBand | None = None
     """On their grid, if the product says something about its pixels."""
     shift: tuple[float, float] = (0.0, 0.0)
+    """See :class:`ksdiff_cli.raster.pair.Scene`."""
+    field: ShiftField | None = None
     """See :class:`ksdiff_cli.raster.pair.Scene`."""
 
     def gain(self, number: int) -> float:
@@ -85,7 +88,7 @@ class GuidedScene:
     def pair(self, group: Group, mix: Mix) -> Scene:
         """Return a group's bands as MS with a mix of the finest bands as PAN."""
         return Scene(
-            self.name, mix.bands[0], group.bands, group.sensor, group.quality, group.shift, warp=self.warp, mix=mix,
+            self.name, mix.bands[0], group.bands, group.sensor, group.quality, group.shift, group.field, self.warp, mix,
             copies=self.copies,
         )  # fmt: skip
 

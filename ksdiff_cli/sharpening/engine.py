@@ -347,4 +347,6 @@ def _provenance(pair: ScenePair, fuser: Fuser, plan: Plan) -> dict[str, str]:
         facts["GEOMETRY"] = f"{pair.laid.by}: {pair.laid}"
     if any(scene.shift):
         facts["SHIFT"] = "{:+.3f} {:+.3f}".format(*scene.shift)
+    if scene.field is not None:
+        facts["SHIFT_FIELD"] = f"{scene.field}, order {scene.field.order}, MS pixels on top of the shift"
     return {"TIFFTAG_SOFTWARE": f"ksdiff {__version__}", **{f"KSDIFF_{name}": value for name, value in facts.items()}}

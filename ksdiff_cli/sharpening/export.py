@@ -77,6 +77,11 @@ def export_scene(
     notes: Sequence[str] = ()
     if options.registration != "skip":
         scene, notes = check_registration(scene, correct=options.registration == "correct", progress=progress)
+    if scene.field is not None:
+        raise KsdiffError(
+            f"{scene.ms[0].path}: its shift against PAN varies over the scene ({scene.field.say(scene.shift)}), "
+            "and an exported network takes out one shift only; sharpen with ksdiff, or leave out --register"
+        )
     fuser = Network(weights, "cpu", options.seed, sharpness=options.sharpness)
     if not fuser.adapts:
         raise KsdiffError(f"{weights}: only networks with the backbone unrolled, as the shipped one, can be exported")

@@ -145,8 +145,8 @@ def prepare_guided(
             pair, correct = scene.pair(group, best.mix), options.registration == "correct"
             moved, said = check_registration(pair, correct=correct, progress=progress)
             notes += [f"{group.name}: {line}" for line in said]
-            if moved.shift != group.shift:
-                group = replace(group, shift=moved.shift)
+            if (moved.shift, moved.field) != (group.shift, group.field):
+                group = replace(group, shift=moved.shift, field=moved.field)
                 guides = find_guides(scene, group, options.guide_by, progress)
         parts += [(_part(scene, group, number, guide), fuser, guide) for number, guide in enumerate(guides)]
     return _assemble(scene, parts, options.guide_by, finish, notes)
@@ -196,6 +196,7 @@ def _assemble(
     facts = {"GUIDE_BY": by} | {
         f"GUIDE_{part.ms[0].name}": f"{_say(guide)} (R2 {guide.r2:.3f})" for part, _, guide in parts
     }
+    facts |= {f"SHIFT_FIELD_{part.ms[0].name}": str(part.field) for part, _, _ in parts if part.field is not None}
     whole = replace(whole, parts=tuple(chosen))
     return Guided(whole, Grouped(lanes, len(copied), facts), explained, tuple(notes))
 
