@@ -170,6 +170,8 @@ def evaluate(
 
     Args:
         data: files of :func:`prepare_patches` or PanCollection; a folder stands for its test.h5 (full: its full.h5).
+            Or, at full resolution, bands of several resolutions or a product whose finer bands guide the others: each
+            band is an image, measured by its own guide.
         options: how, and what is written.
         command: what the page says it was made by.
         progress: told after every image and method.
@@ -182,8 +184,12 @@ def evaluate(
         ModelError: weights that cannot be used, or do not fit the images.
     """
     from ksdiff_cli.evaluation import compare
+    from ksdiff_cli.sharpening.comparison import compare_guided, find_guided
 
-    return compare.evaluate([Path(path) for path in data], options, command, progress)
+    paths = [Path(path) for path in data]
+    if (scene := find_guided(paths, options.sensor)) is not None:
+        return compare_guided(scene, options, command, progress)
+    return compare.evaluate(paths, options, command, progress)
 
 
 @keywords(MeasureOptions)
@@ -194,13 +200,13 @@ def measure(
     command: str = "ksdiff_cli.measure",
     progress: ProgressCallback = silent,
 ) -> "Measurement":
-    """Measure a sharpened raster, block by block, against a reference or against its PAN and MS; ``ksdiff metrics``.
+    """Measure a sharpened raster, block by block, against a reference or what it was made from; ``ksdiff metrics``.
 
     For arrays see :mod:`ksdiff_cli.metrics`.
 
     Args:
         fused: the raster to judge.
-        options: against what; either ``reference``, or ``pan`` and ``ms``.
+        options: against what; either ``reference``, or ``pan`` and ``ms``, or ``guide``.
         command: what the page says it was made by.
         progress: told the blocks done.
 
@@ -208,10 +214,11 @@ def measure(
         The figures: ``result.values["SAM"]``, ``result.notes``, ``result.to_dict()``.
 
     Raises:
-        KsdiffError: not exactly one of reference, and PAN with MS; files that cannot be read or do not fit; no such
-            ratio or crop.
+        KsdiffError: not exactly one of reference, PAN with MS, and guide; files that cannot be read or do not fit; no
+            such ratio or crop.
     """
     from ksdiff_cli.errors import KsdiffError
+    from ksdiff_cli.evaluation.guided import measure_guided
     from ksdiff_cli.evaluation.maps import map_claim
     from ksdiff_cli.evaluation.measure import measure_against_reference, measure_at_full_resolution
     from ksdiff_cli.products.scene_files import find_inputs
@@ -219,19 +226,24 @@ def measure(
     from ksdiff_cli.view import is_installed, view_command
 
     reference, pan, ms = options.reference, options.pan, options.ms
+    names = fused, reference, pan, ms, *options.guide, options.sensor
     page, claim = options.report, None if options.maps is None else map_claim(options.maps)
     if page is not None:
-        reads = find_inputs(str(name) for name in (fused, reference, pan, ms, options.sensor) if name is not None)
+        reads = find_inputs(str(name) for name in names if name is not None)
         check_report(page, claimed := options.overwrite or (claim is not None and claim.names(page)), reads)
     more: dict[str, Any] = {"options": options, "pictures": page is not None, "progress": progress}
-    if reference is not None and pan is None and ms is None:
+    if options.guide and reference is None and pan is None:
+        inputs = {f"guide {number}": Path(name) for number, name in enumerate(options.guide, start=1)}
+        inputs |= {"MS": ms} if ms is not None else {}
+        found = measure_guided(Path(fused), **more)
+    elif reference is not None and pan is None and ms is None and not options.guide:
         inputs = {"reference": reference}
         found = measure_against_reference(Path(fused), reference, **more)
-    elif reference is None and pan is not None and ms is not None:
+    elif reference is None and pan is not None and ms is not None and not options.guide:
         inputs = {"PAN": pan, "MS": ms}
         found = measure_at_full_resolution(Path(fused), pan, ms, **more)
     else:
-        raise KsdiffError(f"{fused}: give either a reference, or PAN and MS, to measure it against")
+        raise KsdiffError(f"{fused}: give either a reference, or PAN and MS, or what guided it, to measure it against")
     if page is not None:
         try:
             shown = [*map(str, inputs.values()), str(fused), *map(str, found.maps)]

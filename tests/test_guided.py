@@ -452,7 +452,85 @@ def test_metrics_compare_with_a_truth_and_take_no_guide_for_pan(real: dict[str, 
     truth = put(real["fine"].with_name("truth.tif"), real["truth"], 20, COARSE)
     found = json.loads(run("metrics", out, "--reference", truth, "--ratio", "2", "--json").stdout)
     assert found["ERGAS"] == pytest.approx(ergas(real["truth"], read(out).astype(float), 2), rel=1e-6)
-    assert "has 4 bands, PAN has one" in fails("metrics", out, "--pan", real["fine"], "--ms", real["coarse"])
+    message = fails("metrics", out, "--pan", real["fine"], "--ms", real["coarse"])
+    assert "has 4 bands, PAN has one" in message and f"--guide {real['fine']}" in message
+
+
+def test_each_band_is_measured_against_its_own_guide(made: dict[str, Any], tmp_path: Path, run: Any) -> None:
+    from ksdiff_cli.metrics import d_rho, reprojection
+
+    out, fine = tmp_path / "out.tif", read(made["fine"]).astype(float)
+    bands = [low(made["truth"][name], 1, (0.3,)) for name in ("red edge", "swir")]
+    bands = [bands[0], np.rint(bands[1] + np.random.default_rng(1).normal(0, 20, bands[1].shape)).astype("uint16")]
+    put(out, np.concatenate([fine[:1].astype("uint16"), *bands[::-1]]), 10, ("green", "swir", "red edge"))
+    given = ["metrics", out, "--guide", made["fine"], "--ms", made["coarse"]]
+    result = run(*given, "--json")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    found = json.loads(result.stdout)
+    guides = find_guides(sort_files([str(made["fine"])], [str(made["coarse"])]), sort_files(
+        [str(made["fine"])], [str(made["coarse"])]).groups[0])  # fmt: skip
+    by_hand = {}
+    for name, guide, fused, ms in zip(("red edge", "swir"), guides, bands, read(made["coarse"]), strict=True):
+        pan = (np.tensordot(guide.mix.weights, fine, 1) + guide.mix.offset).astype(np.float32).astype(float)
+        seen = reprojection(fused.astype(float), ms[None].astype(float), (0.3,), 2, pan=pan)
+        by_hand[name] = {
+            "R_Q2n": seen["R_Q2n"],
+            "R_ERGAS": seen["R_ERGAS"],
+            "D_rho": d_rho(fused.astype(float), pan, 2),
+        }
+        for figure, value in by_hand[name].items():
+            assert found["by_band"][name][figure] == pytest.approx(value, rel=1e-5), (name, figure)
+        assert found["by_band"][name]["R2"] == guide.r2 and found["by_band"][name]["ratio"] == 2
+    assert list(found["by_band"]) == ["swir", "red edge"] and found["bands"] == 2
+    assert found["D_rho"] == pytest.approx(np.mean([one["D_rho"] for one in by_hand.values()]), rel=1e-5)
+    # an error of R-ERGAS by hand: 100 / ratio * RMSE / mean, seen through the camera
+    seen = degrade(bands[1].astype(np.float32), corner_aligned(2), (80, 80), (0.3,))[0]
+    ms, inside = read(made["coarse"])[1].astype(float), np.s_[8:-8, 8:-8]
+    expected = 100 / 2 * np.sqrt(((seen - ms)[inside] ** 2).mean()) / ms[inside].mean()
+    assert found["by_band"]["swir"]["R_ERGAS"] == pytest.approx(expected, rel=0.1)
+    assert by_hand["red edge"]["D_rho"] < 0.02 < by_hand["swir"]["D_rho"]  # whose noise no guide shows
+    page = tmp_path / "page.html"
+    shown = run(*given, "--report", page)
+    assert "R² of its guide" in shown.stdout and "swir" in shown.stdout and "Mean over bands" in shown.stdout
+    assert "red edge" in page.read_text(encoding="utf-8")
+
+
+def test_methods_are_compared_on_each_band(made: dict[str, Any], tmp_path: Path, run: Any, fails: Any) -> None:
+    given = ["evaluate", made["fine"], made["coarse"], "--method", "exp", "--method", "mtf-glp-fs"]
+    fine = [put(tmp_path / f"{number}.tif", band[None], 10) for number, band in enumerate(read(made["fine"]))]
+    given[1:2] = fine
+    table, page = tmp_path / "table.csv", tmp_path / "page.html"
+    result = run(*given, "--protocol", "full", "--json", "--csv", table, "--report", page)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    found = json.loads(result.stdout)["methods"]
+    assert list(found) == ["exp", "mtf-glp-fs", "ksdiff"] and list(found["exp"])[:3] == ["R_Q2n", "R_ERGAS", "D_rho"]
+    out = tmp_path / "out.tif"
+    more = ["--method", "mtf-glp-fs", "--no-registration-check"]
+    assert run("sharpen", *fine, made["coarse"], "-o", out, *more).exit_code == 0
+    guides = [word for path in fine for word in ("--guide", path)]
+    alone = json.loads(run("metrics", out, *guides, "--ms", made["coarse"], "--json").stdout)
+    for figure in ("R_Q2n", "R_ERGAS", "D_rho"):
+        assert found["mtf-glp-fs"][figure]["mean"] == pytest.approx(alone[figure], rel=1e-6)
+    assert found["mtf-glp-fs"]["D_rho"]["mean"] < found["exp"]["D_rho"]["mean"]
+    rows = table.read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 7 and "red edge,0," in rows[1] and "swir" in page.read_text(encoding="utf-8")
+    assert "give --protocol full" in fails(*given)
+
+
+def test_bands_to_measure_are_told_by_name_or_order(made: dict[str, Any], tmp_path: Path, run: Any, fails: Any) -> None:
+    out, more = tmp_path / "out.tif", ["--guide", made["fine"], "--guide", made["far"], "--ms", made["coarse"]]
+    bands = np.concatenate([low(made["truth"][name], 1, (0.3,)) for name in ("red edge", "swir", "aerosol")])
+    put(out, bands, 10)
+    result = run("metrics", out, *more, "--json")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    found = json.loads(result.stdout)
+    assert list(found["by_band"]) == ["red edge", "swir", "far"]
+    assert [one["ratio"] for one in found["by_band"].values()] == [2, 2, 4] and found["ratios"] == "2 4"
+    assert found["R_Q2n"] > 0.99 and found["R_ERGAS"] < 0.5
+    put(out, bands[:2], 10, ("a", "b"))
+    assert "none of its 2 bands is called as the coarser ones are (red edge, swir, far)" in fails("metrics", out, *more)
+    for wrong in (["--pan", made["fine"]], ["--maps", tmp_path / "maps"], ["--reference", made["fine"]]):
+        assert run("metrics", out, *more, *wrong).exit_code == 2
 
 
 # --- groups that products hold besides -------------------------------------------------------------------------------

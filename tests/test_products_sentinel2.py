@@ -258,3 +258,18 @@ def test_decoding_needs_room_and_whole_files(tmp_path: Path, fails: Any, monkeyp
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert f"{path}: cannot be read" in fails("sharpen", product, "-o", out, *PLAIN)
     assert not list(tmp_path.glob(".out*")) and not out.exists()
+
+
+def test_a_product_is_measured_band_by_band_in_any_units(tmp_path: Path, run: Any) -> None:
+    product, found = maker.safe(tmp_path, size=240, without=("B10",)), {}
+    for name, units in (("dn.tif", "dn"), ("rho.tif", "reflectance")):
+        out = tmp_path / name
+        assert run("sharpen", product, "-o", out, *PLAIN, "--units", units, "-q").exit_code == 0
+        result = run("metrics", out, "--guide", product, "--json")
+        assert result.exit_code == 0, (result.stderr, result.exception)
+        found[units] = json.loads(result.stdout)
+    assert list(found["dn"]["by_band"]) == ["B01", "B05", "B06", "B07", "B8A", "B09", "B11", "B12"]
+    assert found["dn"]["sensor"] == "S2" and found["dn"]["by_band"]["B09"]["ratio"] == 6
+    for figure in ("R_Q2n", "R_ERGAS", "D_rho"):
+        assert found["dn"][figure] == pytest.approx(found["reflectance"][figure], rel=0.02), figure
+    assert found["dn"]["R_Q2n"] > 0.9 and found["dn"]["R_ERGAS"] < 2

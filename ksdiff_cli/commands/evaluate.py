@@ -26,7 +26,7 @@ def evaluate(
         typed.argument(
             metavar="DATA…",
             help="Files of prepare-data or PanCollection (.h5, .mat); a folder stands for its test.h5 (full: its "
-            "full.h5).",
+            "full.h5). Or, with --protocol full, bands of several resolutions, or a Sentinel-2 product.",
         ),
     ],
     options: EvaluateOptions,
@@ -38,6 +38,10 @@ def evaluate(
     Example: ksdiff evaluate patches/test.h5 --checkpoint runs/stage2.safetensors --report report.html
 
     Example: ksdiff evaluate patches/full.h5 --protocol full --method gsa --method bt-h
+
+    Bands that finer ones guide are sharpened by each method, and each band measured by its own guide.
+
+    Example: ksdiff evaluate S2A_MSIL2A_….SAFE --protocol full --method mtf-glp-hpm-r
     """
     if options.protocol == "full" and options.crop is not None:
         raise typer.BadParameter("--crop goes with --protocol reduced")
@@ -45,10 +49,10 @@ def evaluate(
     from ksdiff_cli.process import wait_quietly
 
     wait_quietly()  # before torch is loaded
-    from ksdiff_cli.evaluation import compare
+    from ksdiff_cli import api
 
     with progress("evaluate", quiet=quiet) as tell:
-        found = compare.evaluate(data, options, shlex.join(["ksdiff", *sys.argv[1:]]), tell)
+        found = api.evaluate(*data, options=options, command=shlex.join(["ksdiff", *sys.argv[1:]]), progress=tell)
     if as_json:
         print_json(found.to_dict())
     else:
@@ -68,7 +72,9 @@ def _print_table(found: "Evaluation") -> None:
     from ksdiff_cli.metrics import ABOUT
 
     crop = f", crop {found.crop}" if found.protocol == "reduced" else ""
-    title = f"{found.protocol} resolution{crop}, {len(found.images)} image(s), mean ± std, SAM {found.facts['SAM']}"
+    of = f"{len(found.names)} band(s)" if found.names else f"{len(found.images)} image(s)"
+    angle = f", SAM {found.facts['SAM']}" if "SAM" in found.facts else ""
+    title = f"{found.protocol} resolution{crop}, {of}, mean ± std{angle}"
     for start in range(0, len(found.metrics), _COLUMNS):
         names = found.metrics[start : start + _COLUMNS]
         table = Table(title=None if start else title, title_justify="left")

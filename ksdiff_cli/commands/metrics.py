@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ksdiff_cli.commands import options as typed
-from ksdiff_cli.commands.console import note, print_json, progress, stdout
+from ksdiff_cli.commands.console import cell, note, print_json, progress, stdout
 from ksdiff_cli.options.measuring import MeasureOptions
 
 if TYPE_CHECKING:
@@ -25,15 +25,21 @@ def metrics(
 ) -> None:
     """Measure a sharpened raster: against a reference, or against its own PAN and MS where there is no truth.
 
+    Bands that finer ones guided are measured band by band, each against its own guide.
+
     Example: ksdiff metrics out.tif --reference truth.tif
 
     Example: ksdiff metrics out.tif --pan pan.tif --ms ms.tif --sensor WV3 --report out.html
+
+    Example: ksdiff metrics s2.tif --guide S2A_MSIL2A_….SAFE
     """
     whole = options.reference is None
-    if not whole and (options.pan or options.ms):
-        raise typer.BadParameter("give --reference, or --pan and --ms, not both")
-    if whole and not (options.pan and options.ms):
-        raise typer.BadParameter("give --reference GT, or both --pan PAN and --ms MS")
+    if not whole and (options.pan or options.ms or options.guide):
+        raise typer.BadParameter("give --reference, or --pan and --ms, or --guide, not both")
+    if whole and not options.guide and not (options.pan and options.ms):
+        raise typer.BadParameter("give --reference GT, or both --pan PAN and --ms MS, or --guide FINE")
+    if options.guide and (options.pan or options.maps):
+        raise typer.BadParameter("--guide stands in place of --pan, and makes no --maps: leave these out")
     if whole and (options.crop != "full" or options.ratio is not None):
         raise typer.BadParameter("--crop and --ratio go with --reference; at full resolution the grids tell the ratio")
     if not whole and options.mtf != "sensor":
@@ -66,11 +72,13 @@ def _print_table(fused: Path, found: "Measurement") -> None:
     facts = [f"{found.protocol} resolution", f"{found.size[0]} x {found.size[1]} px", f"{found.bands} bands"]
     facts += [
         f"ratio {found.ratio:g}",
-        f"SAM of {found.sam_of}",
+        *([] if found.by_band else [f"SAM of {found.sam_of}"]),
         *(f"{name} {_short(value)}" for name, value in found.settings.items()),
     ]
     stdout.print(f"{fused.name}: {' · '.join(facts)}", soft_wrap=True, markup=False)
-    table = Table()
+    if found.by_band:
+        _print_bands(found)
+    table = Table(title="Mean over bands" if found.by_band else None, title_justify="left")
     table.add_column("Metric")
     table.add_column("Value", justify="right")
     table.add_column("Best", justify="right")
@@ -83,6 +91,21 @@ def _print_table(fused: Path, found: "Measurement") -> None:
     stdout.print(table)
     if found.shifts is not None:
         stdout.print(f"Shift of MS against PAN, PAN pixels (rows, columns): {found.shifts}", markup=False)
+
+
+def _print_bands(found: "Measurement") -> None:
+    """Print the figures of each band by its own guide."""
+    from rich.table import Table
+
+    from ksdiff_cli.metrics import ABOUT
+
+    table = Table()
+    for head in ("Band", "R² of its guide", "Ratio", *(f"{name} {ABOUT[name].arrow}" for name in found.values)):
+        table.add_column(head, justify="left" if head == "Band" else "right")
+    for band, figures in found.by_band.items():
+        cells = ["undefined" if math.isnan(figures[name]) else f"{figures[name]:.4f}" for name in found.values]
+        table.add_row(cell(band), f"{figures['R2']:.2f}", f"{figures['ratio']:g}", *cells)
+    stdout.print(table)
 
 
 def _short(value: object) -> str:

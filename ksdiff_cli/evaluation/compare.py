@@ -77,10 +77,31 @@ def evaluate(data: Sequence[Path], options: EvaluateOptions, command: str, progr
     files = open_files(list(data), options.protocol)
     reads = [options.sensor] if isinstance(options.sensor, str) else []
     inputs = Inputs([*(file.path for file in files), *map(str, options.checkpoints), *reads])
+
+    def run() -> Evaluation:
+        fusers = make_fusers(
+            list(options.methods), list(options.checkpoints), options.device, options.seed, options.prior
+        )
+        keep = 0 if options.report is None else _EXAMPLES
+        return evaluate_files(files, fusers, progress, options=options, keep=keep)
+
+    return run_and_write(inputs, options, command, run)
+
+
+def run_and_write(inputs: Inputs, options: EvaluateOptions, command: str, run: Callable[[], Evaluation]) -> Evaluation:
+    """Compare methods and write what is asked for of it, whose places are checked before.
+
+    Args:
+        inputs: what is read.
+        options: what is written.
+        command: what the page says it was made by.
+        run: compares.
+
+    Raises:
+        KsdiffError: something cannot be written, or is there already.
+    """
     claim, claimed = _claim(options, inputs)
-    fusers = make_fusers(list(options.methods), list(options.checkpoints), options.device, options.seed, options.prior)
-    keep = 0 if options.report is None else _EXAMPLES
-    found = evaluate_files(files, fusers, progress, options=options, keep=keep)
+    found = run()
     with claim or nullcontext():
         if claim is not None:
             claim.make(*claimed)

@@ -312,8 +312,8 @@ def _scene(pan: Path, ms: Path, bands: Sequence[int], as_data: bool, sensor: Sen
         own = data_bands(dataset)
         if len(own) > 1 and not shows_one_image(dataset, own):
             raise KsdiffError(
-                f"{pan}: has {len(own)} bands, PAN has one; what finer bands guided has no PAN that all bands share: "
-                "measure it by --reference"
+                f"{pan}: has {len(own)} bands, PAN has one; what finer bands guided is measured with --guide {pan} in "
+                "place of --pan"
             )
     sources = tuple(BandSource(str(ms), band, alpha_is_data=as_data) for band in bands)
     return Scene(pan.stem, BandSource(str(pan), own[0]), sources, sensor, warp=warp)

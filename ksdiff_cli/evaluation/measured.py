@@ -42,6 +42,9 @@ class Measurement:
     """What SAM is the angle of: DN as stored, fractions such as reflectance, or what the files declare."""
     shifts: Shifts | None = None
     """At full resolution, how far the bands of MS lie off PAN: the reprojection took it out."""
+    by_band: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Where each band has a guide of its own: by band the figures whose means are ``values``; ``R2``, how much of the
+    band its guide explains; and ``ratio``."""
 
     def finish(self, values: dict[str, float], notes: list[str]) -> None:
         """Take the figures in and explain what is missing.
@@ -74,7 +77,7 @@ class Measurement:
             "bands": self.bands,
             "ratio": self.ratio,
             **self.settings,
-            "SAM_of": self.sam_of,
+            **({"by_band": _plain(self.by_band)} if self.by_band else {"SAM_of": self.sam_of}),
             **({} if self.shifts is None else {"band_shifts": self.shifts.shifts.tolist()}),
             "pixels_left_out": self.left_out,
             "notes": self.notes,
@@ -105,7 +108,7 @@ class Measurement:
             "bands": str(self.bands),
             "ratio": f"{self.ratio:g}",
             **settings,
-            "SAM": f"of {self.sam_of}",
+            **({} if self.by_band else {"SAM": f"of {self.sam_of}"}),
             **({} if self.shifts is None else {"shift of MS against PAN": f"{self.shifts} PAN pixels (rows, columns)"}),
             "versions": f"ksdiff {__version__}, numpy {np.__version__}, GDAL {rasterio.__gdal_version__}",
         }
@@ -114,10 +117,23 @@ class Measurement:
             protocol=self.protocol,
             command=command,
             facts=facts,
-            images=[fused.name],
-            values={fused.name: {name: [value] for name, value in self.values.items()}},
+            images=list(self.by_band) or [fused.name],
+            about_images=[f"R² of its guide {one['R2']:.2f}, ratio {one['ratio']:g}" for one in self.by_band.values()],
+            values={fused.name: self._series()},
             seconds={},
             examples=self.examples,
             notes=self.notes,
             look=look,
         )
+
+    def _series(self) -> dict[str, list[float]]:
+        """Return the figures of each band that has its own, else the one figure of all."""
+        bands = list(self.by_band.values())
+        return {name: [one[name] for one in bands] if bands else [value] for name, value in self.values.items()}
+
+
+def _plain(figures: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float | None]]:
+    return {
+        name: {key: value if math.isfinite(value) else None for key, value in one.items()}
+        for name, one in figures.items()
+    }

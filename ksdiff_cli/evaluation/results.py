@@ -180,6 +180,8 @@ class Evaluation:
     """z of every image, where it was asked for."""
     shifts: list[Shifts] = field(default_factory=list)
     """At full resolution, how far the bands of MS lie off PAN in each image."""
+    names: list[str] = field(default_factory=list)
+    """What the images are called where they are no images of files, such as bands; else ()."""
 
     @property
     def metrics(self) -> list[str]:
@@ -233,7 +235,7 @@ class Evaluation:
             protocol=self.protocol,
             command=command,
             facts=self.facts,
-            images=[image_name(*image) for image in self.images],
+            images=self.names or [image_name(*image) for image in self.images],
             about_images=[f"shift of MS against PAN {each} PAN pixels (rows, columns)" for each in self.shifts],
             values={name: result.values for name, result in self.methods.items()},
             differences={

@@ -24,6 +24,7 @@ from ksdiff_cli.numerics.toolbox import (
     mtf_filter,
     sampling_matrix,
 )
+from ksdiff_cli.output.metadata import declared_units
 from ksdiff_cli.raster.bands import Linear, is_number, read_stored
 from ksdiff_cli.raster.layout import check_extent, has_geotransform, same_crs
 from ksdiff_cli.raster.pair import BandSource, ScenePair
@@ -124,8 +125,7 @@ def compare_units(
 def _declared_units(image: Image) -> list[tuple[float, float]]:
     """Return scale and offset of each band of an image; a scale of 0, or what is no number, declares nothing."""
     _, datasets, sources = image
-    bands = [(dataset, source.band - 1) for dataset, source in zip(datasets, sources, strict=True)]
-    declared = [(float(dataset.scales[band]), float(dataset.offsets[band])) for dataset, band in bands]
+    declared = [declared_units(dataset, source) for dataset, source in zip(datasets, sources, strict=True)]
     return [(scale, offset) if scale and math.isfinite(scale * offset) else (1.0, 0.0) for scale, offset in declared]
 
 
@@ -394,11 +394,22 @@ def _around(
     """
     margin = margin_for(ratio)
     values, valid = read_clipped(fused, rows, cols, margin, "edge")
-    pan_values, pan_valid = read_clipped(pan, rows, cols, margin, "edge")
-    places = [np.arange(span.start - margin, span.stop + margin) for span in (rows, cols)]
-    inside = [(at >= 0) & (at < span.size) for at, span in zip(places, (rows, cols), strict=True)]
-    block = PanBlock(values, pan_values[0], valid & pan_valid & inside[0][:, None] & inside[1], margin)
+    block = _beside_pan(values, valid, pan, rows, cols, margin)
     near = [slice(margin - MTF_REACH, size - margin + MTF_REACH) for size in valid.shape]
     core = slice(MTF_REACH, -MTF_REACH)
     blurred = mtf_filter(values[:, *near], gains, ratio)[:, core, core]
     return block, blurred, _eroded(valid[tuple(near)], MTF_REACH)
+
+
+def read_around(fused: Reader, pan: Reader, rows: Span, cols: Span, margin: int) -> PanBlock:
+    """Read a block of the fused image and of PAN with ``margin`` pixels around it."""
+    values, valid = read_clipped(fused, rows, cols, margin, "edge")
+    return _beside_pan(values, valid, pan, rows, cols, margin)
+
+
+def _beside_pan(values: Array, valid: Array, pan: Reader, rows: Span, cols: Span, margin: int) -> PanBlock:
+    """Put PAN beside a fused image that was read with so many pixels around a block."""
+    pan_values, pan_valid = read_clipped(pan, rows, cols, margin, "edge")
+    places = [np.arange(span.start - margin, span.stop + margin) for span in (rows, cols)]
+    inside = [(at >= 0) & (at < span.size) for at, span in zip(places, (rows, cols), strict=True)]
+    return PanBlock(values, pan_values[0], valid & pan_valid & inside[0][:, None] & inside[1], margin)

@@ -1,10 +1,11 @@
 """Options of measuring: a raster, or methods over test files."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from ksdiff_cli.checks import CropName, Mtf
+from ksdiff_cli.checks import CropName, GuideBy, Mtf
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.options import INPUTS, MEASURING, METHOD, OUTPUT, Option, Options
 from ksdiff_cli.options.shared import (
@@ -52,6 +53,25 @@ class MeasureOptions(HasOverwrite, HasWarp, HasSrcNodata, HasSensor):
         Path | None,
         Option(INPUTS, "MS that it was made from (full resolution). Default: --reference instead.", metavar="FILE"),
     ] = None
+    guide: Annotated[
+        Sequence[str],
+        Option(
+            INPUTS,
+            "In place of PAN: raster of finer bands that guided coarser ones, which --ms or more --guide name; or the "
+            "whole product. May be repeated. Default: --pan instead.",
+            metavar="FINE",
+            typed=list[str] | None,
+            read=tuple,
+        ),
+    ] = ()
+    guide_by: Annotated[
+        GuideBy,
+        Option(
+            MEASURING,
+            "With --guide: what stands for PAN, the sum of finer bands that explains a band best, or the one that "
+            "resembles it most.",
+        ),
+    ] = "synthesis"
     ratio: Annotated[
         float | None,
         Option(
@@ -68,7 +88,7 @@ class MeasureOptions(HasOverwrite, HasWarp, HasSrcNodata, HasSensor):
         Mtf,
         Option(
             MEASURING,
-            "With --pan and --ms: the camera that R-Q2n, R-ERGAS and R-SAM look through: the sensor's by its table, or "
+            "With --ms: the camera that R-Q2n, R-ERGAS and R-SAM look through: the sensor's by its table, or "
             "the one found in the scene.",
         ),
     ] = "sensor"

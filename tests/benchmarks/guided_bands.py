@@ -1,17 +1,21 @@
-"""Coarser bands by finer ones at reduced scale: ksdiff and every classical method, by the road that people take.
+"""Coarser bands by finer ones: ksdiff and every classical method, by the road that people take.
 
-    python tests/benchmarks/guided_bands.py DATA [--checkpoint F] [--keep DIR] [--only METHOD…]
+    python tests/benchmarks/guided_bands.py DATA [--full] [--checkpoint F] [--keep DIR] [--only METHOD…]
 
 DATA holds the scenes of github.com/lanha/DSen2 (CC BY 4.0, Copernicus Sentinel data): S2?_MSIL1C_*.mat with im10, im20
 and im60. Wald's protocol: the bands of 10 m as a camera of 20 m (60 m) would see them, by the MTF of each, guide the
 coarser ones as one of 40 m (360 m) would; the original bands are the truth. All are written as GeoTIFF and sharpened by
 ``ksdiff sharpen --guide``. Printed: ERGAS, SAM and RMSE by band in DN, without a rim of 12 pixels, and seconds.
+
+``--full``: the bands as they are, by ``ksdiff evaluate --protocol full``. Printed: R-Q2n, R-ERGAS and D_rho, each band by
+its own guide, the mean over bands; then D_rho by band.
 """
 
 import argparse
+import json
 import tempfile
 import time
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -69,15 +73,41 @@ def sharpen(fine: Path, coarse: Path, out: Path, *words: object) -> tuple[np.nda
         return file.read().astype(np.float64), time.perf_counter() - start, said.getvalue()
 
 
+def compare_at_full_resolution(path: Path, group: str, methods: tuple[str, ...]) -> None:
+    """Print the figures of methods without a truth."""
+    ratio, names = GROUPS[group]
+    with tempfile.TemporaryDirectory() as temporary, h5py.File(path) as file:
+        folder, told = Path(temporary), StringIO()
+        fine = write(folder / "fine.tif", np.asarray(file["im10"], np.float32), 10, FINE)
+        coarse = write(folder / "coarse.tif", np.asarray(file[group], np.float32), 10 * ratio, names)
+        chosen = [word for method in methods for word in ("--method", method)]
+        table = folder / "table.csv"
+        with redirect_stdout(told), redirect_stderr(StringIO()):
+            app(["evaluate", str(fine), str(coarse), "--protocol", "full", "--json", "--csv", str(table), *chosen],
+                standalone_mode=False)  # fmt: skip
+        rows = [line.split(",") for line in table.read_text().splitlines()]
+    print(f"\n{path.stem}, {group}\n\n| method | R_Q2n | R_ERGAS | D_rho | {' | '.join(names)} |")
+    print(f"|---|---|---|---|{'---|' * len(names)}")
+    place = rows[0].index("D_rho")
+    for method, figures in json.loads(told.getvalue())["methods"].items():
+        means = [f"{figures[name]['mean']:.3f}" for name in ("R_Q2n", "R_ERGAS", "D_rho")]
+        bands = [f"{float(row[place]):.3f}" for row in rows if row[0] == method]
+        print(f"| {method} | {' | '.join([*means, *bands])} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--checkpoint", type=Path, help="other weights than the shipped ones")
+    parser.add_argument("--full", action="store_true", help="without a truth")
     parser.add_argument("--keep", type=Path, help="folder for the results")
     parser.add_argument("--only", nargs="+", default=("ksdiff", *METHODS))
     chosen = parser.parse_args()
     for path in sorted(chosen.data.glob("S2?_MSIL1C_*.mat")):
         for group, (ratio, names) in GROUPS.items():
+            if chosen.full:
+                compare_at_full_resolution(path, group, tuple(chosen.only))
+                continue
             print(f"\n{path.stem}, ratio {ratio}\n\n| method | guide | ERGAS | SAM | {' | '.join(names)} | s |")
             print(f"|---|---|---|---|{'---|' * len(names)}---|")
             with tempfile.TemporaryDirectory() as temporary:
