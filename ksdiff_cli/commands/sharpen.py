@@ -69,6 +69,7 @@ def sharpen(
     wait_quietly()  # before torch is loaded
     from ksdiff_cli.products import find_scene
     from ksdiff_cli.sharpening.engine import job_folder
+    from ksdiff_cli.sharpening.ortho import working_name
     from ksdiff_cli.sharpening.workflow import Workflow
 
     reads = [str(name) for name in (command.batch, command.scheduler) if name is not None]
@@ -85,8 +86,9 @@ def sharpen(
         with progress("sharpen", quiet=quiet) as report, makers as make:
             made = workflow.run(scene, output, report, make)
     except KeyboardInterrupt:
-        if job_folder(output).exists():
-            note(f"interrupted: the same command goes on from here ({job_folder(output)})", quiet=quiet)
+        folder = job_folder(working_name(output, options))
+        if folder.exists():
+            note(f"interrupted: the same command goes on from here ({folder})", quiet=quiet)
         raise
     each = " for each worker" if command.workers or command.scheduler else ""
     _tell(made, each, seam_report=command.seam_report, quiet=quiet)
@@ -117,6 +119,8 @@ def _check(inputs: Sequence[str], options: SharpenOptions, command: SharpenComma
         )
     if command.batch is not None and command.view:
         raise typer.BadParameter("--batch names many scenes: leave out --view")
+    if command.view and options.ortho is not None:
+        raise typer.BadParameter("--view: shows the result on PAN and MS, which --ortho takes it off: leave one out")
     if command.view:
         from ksdiff_cli.view import check_installed
 

@@ -262,6 +262,34 @@ class SharpenOptions(
             more={"show_default": False},
         ),
     ] = ""
+    ortho: Annotated[
+        str | None,
+        Option(
+            OUTPUT,
+            "Orthorectify the result by PAN's RPCs, over a terrain: a DEM's file with heights above the ellipsoid, one "
+            "height in metres, or mean, that of the RPCs. Default: leave it on PAN's grid.",
+            metavar="DEM|METRES|mean",
+        ),
+    ] = None
+    ortho_crs: Annotated[
+        str,
+        Option(
+            OUTPUT,
+            "CRS of --ortho, e.g. EPSG:32631. Default: the UTM zone of the scene's middle.",
+            metavar="CRS",
+            more={"show_default": False},
+        ),
+    ] = ""
+    ortho_res: Annotated[
+        float | None,
+        Option(
+            OUTPUT,
+            "Side of a pixel of --ortho, in units of its CRS. Default: that of PAN on the ground, to two digits.",
+            metavar="SIZE",
+            min=0,
+            above=True,
+        ),
+    ] = None
     quicklook: Annotated[
         Path | None,
         Option(OUTPUT, "Draw PAN, MS and the result beside each other. Default: no picture.", metavar="OUT.png"),
@@ -299,8 +327,23 @@ class SharpenOptions(
             check_four("window", self.window, "row, column, height, width", whole=True)
         if self.bounds is not None:
             check_four("bounds", self.bounds, "xmin, ymin, xmax, ymax")
+        self._check_ortho()
         if self.dst_nodata is not None and (isinstance(self.dst_nodata, bool) or not isinstance(self.dst_nodata, Real)):
             raise KsdiffError(f"dst_nodata {self.dst_nodata!r}: give a number, or nan")
+
+    def _check_ortho(self) -> None:
+        if self.ortho is None:
+            if self.ortho_crs or self.ortho_res is not None:
+                raise KsdiffError("--ortho-crs and --ortho-res go with --ortho")
+            return
+        object.__setattr__(self, "ortho", str(self.ortho))  # a path, or a number
+        for option, given in (("--window", self.window), ("--bbox", self.bounds), ("--uncertainty", self.uncertainty)):
+            if given is not None:
+                raise KsdiffError(
+                    f"--ortho: orthorectifies a whole result, which does not go with {option}; leave it out"
+                )
+        if self.format == "VRT":
+            raise KsdiffError("--ortho: writes one file, GTiff or COG, no VRT; leave -f VRT out")
 
     @property
     def seen_by(self) -> Literal["scene", "sensor"]:

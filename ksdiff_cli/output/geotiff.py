@@ -3,8 +3,9 @@
 import glob
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -80,15 +81,36 @@ def new_geotiff(
     output: Path, pair: ScenePair, pixels: PixelFormat, creation: Mapping[str, str], tags: Mapping[str, str]
 ) -> Iterator[GeoTiff]:
     """Open a new GeoTIFF on the pair's output grid; see :func:`~ksdiff_cli.output.writer.new_raster`."""
+    with open_geotiff(output, _of_pair(pair, pixels, tags), pixels, creation) as target:
+        yield target
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid of a raster to be, and what it knows besides."""
+
+    profile: Mapping[str, Any]
+    """What rasterio must know to create it, but for the driver."""
+    describe: Callable[[Any], None]
+    """Writes metadata to the dataset, open for writing."""
+
+
+def _of_pair(pair: ScenePair, pixels: PixelFormat, tags: Mapping[str, str]) -> Grid:
+    return Grid(grid_profile(pair, pixels), lambda dataset: write_metadata(dataset, pair, pixels, tags))
+
+
+@contextmanager
+def open_geotiff(output: Path, grid: Grid, pixels: PixelFormat, creation: Mapping[str, str]) -> Iterator[GeoTiff]:
+    """Open a new GeoTIFF on any grid; see :func:`~ksdiff_cli.output.writer.new_raster`."""
     options = geotiff_options(pixels, creation)
     with atomic_raster(output) as partial:
         with warnings.catch_warnings(), creation_warnings() as complaints:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            dataset = rasterio.open(partial, "w", driver="GTiff", **grid_profile(pair, pixels), **options)
+            dataset = rasterio.open(partial, "w", driver="GTiff", **grid.profile, **options)
         with dataset:
             if complaints:
                 raise KsdiffError(f"--co: {complaints[0]}")
-            write_metadata(dataset, pair, pixels, tags)
+            grid.describe(dataset)
             target = GeoTiff(dataset, pixels)
             yield target
             if not pixels.lossy:
@@ -212,14 +234,21 @@ def check_whole(path: Path, sparse: bool) -> None:
 def new_cog(
     output: Path, pair: ScenePair, pixels: PixelFormat, creation: Mapping[str, str], tags: Mapping[str, str]
 ) -> Iterator[GeoTiff]:
-    """Open a new cloud optimized GeoTIFF; see :func:`~ksdiff_cli.output.writer.new_raster`.
+    """Open a new cloud optimized GeoTIFF; see :func:`~ksdiff_cli.output.writer.new_raster`."""
+    with open_cog(output, _of_pair(pair, pixels, tags), pixels, creation) as target:
+        yield target
+
+
+@contextmanager
+def open_cog(output: Path, grid: Grid, pixels: PixelFormat, creation: Mapping[str, str]) -> Iterator[GeoTiff]:
+    """Open a new cloud optimized GeoTIFF on any grid.
 
     GDAL can write one only from a whole image: rows go to a plain GeoTIFF beside the output, which is converted and
     removed in the end.
     """
     whole = output.with_name(f".{output.name}.{os.getpid()}.whole.tif")
     try:
-        with explained(output, whole), new_geotiff(whole, pair, pixels, {}, tags) as target:
+        with explained(output, whole), open_geotiff(whole, grid, pixels, {}) as target:
             yield target
         with atomic_raster(output) as partial:
             copy_cog(whole, partial, creation, pixels.stored_bits)

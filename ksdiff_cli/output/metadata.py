@@ -112,15 +112,22 @@ def update_tags(dataset: Any, tags: Mapping[str, str], band: int = 0, ns: str | 
 def _write_sensor_geometry(dataset: Any, pair: ScenePair) -> None:
     """Carry over PAN's RPC and GCPs, moved to the first pixel of the output."""
     row, col = pair.origin
-    if pair.pan.rpcs:
-        rpcs = copy(pair.pan.rpcs)  # rasterio hands out the same object each time
-        rpcs.line_off -= row
-        rpcs.samp_off -= col
+    if (rpcs := output_rpcs(pair)) is not None:
         dataset.rpcs = rpcs
     if _only_gcps(pair):
         gcps, crs = pair.pan.gcps
         moved = [GroundControlPoint(p.row - row, p.col - col, p.x, p.y, p.z, p.id, p.info) for p in gcps]
         dataset.gcps = (moved, crs)
+
+
+def output_rpcs(pair: ScenePair) -> Any:
+    """Return PAN's RPCs, moved to the first pixel of the output; None without any."""
+    if not pair.pan.rpcs:
+        return None
+    rpcs = copy(pair.pan.rpcs)  # rasterio hands out the same object each time
+    rpcs.line_off -= pair.origin[0]
+    rpcs.samp_off -= pair.origin[1]
+    return rpcs
 
 
 def _only_gcps(pair: ScenePair) -> bool:

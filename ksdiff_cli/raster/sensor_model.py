@@ -7,11 +7,13 @@ there into PAN.
 
 import math
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rasterio.errors import TransformWarning
 from rasterio.transform import Affine, RPCTransformer
 
 from ksdiff_cli.errors import KsdiffError
@@ -85,7 +87,7 @@ def lay_by_model(pan: Any, ms: Any, ratio: int | None) -> Laid | None:
     if left > TOLD:
         notes.append(
             f"by their RPCs PAN and MS are scaled, turned or bent against each other: up to {left:.2f} MS pixels are "
-            "left towards the scene's border"
+            "left towards the scene's border; --register corrects as much of it as the images show"
         )
     others = _apart(grid, found[1][0], ms.shape) if len(found) == 2 else None
     if others is not None and math.hypot(*others) <= AGREE:
@@ -139,7 +141,12 @@ def _by_rpcs(pan: Any, ms: Any) -> _Follow:
         # the scene's mean height is the middle of what PAN's RPCs hold for
         heights = np.full(rows.shape, float(pan.height_off)).tolist()
         try:
-            with RPCTransformer(ms, **_EXACT) as from_ms, RPCTransformer(pan, **_EXACT) as to_pan:
+            with (
+                warnings.catch_warnings(),
+                RPCTransformer(ms, **_EXACT) as from_ms,
+                RPCTransformer(pan, **_EXACT) as to_pan,
+            ):
+                warnings.simplefilter("ignore", TransformWarning)  # of points that have no place
                 x, y = from_ms.xy(rows.tolist(), cols.tolist(), heights, offset="center")
                 found = to_pan.rowcol(x, y, heights, op=lambda value: value)
         except Exception as error:

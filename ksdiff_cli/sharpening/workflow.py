@@ -27,6 +27,7 @@ from ksdiff_cli.sharpening.decoded import decode_once
 from ksdiff_cli.sharpening.engine import Sharpened, is_claimed, remove_rest, sharpen_scene
 from ksdiff_cli.sharpening.guided import choose_guided, choose_scene, prepare_guided
 from ksdiff_cli.sharpening.job import forget
+from ksdiff_cli.sharpening.ortho import plan_ortho, working_name
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
 from ksdiff_cli.sharpening.uncertainty import check_uncertainty, sharpen_with_uncertainty
 
@@ -47,7 +48,8 @@ class Workflow:
             ModelError: they cannot be used.
         """
         self.options = options
-        self.reads = [*(str(name) for name in (options.checkpoint, options.sensor) if name is not None), *reads]
+        dem = options.ortho if options.ortho is not None and Path(options.ortho).is_file() else None
+        self.reads = [*(str(name) for name in (options.checkpoint, options.sensor, dem) if name is not None), *reads]
         if options.method == "ksdiff":
             limit_torch(options.threads)
         self._fuser = make_fuser(
@@ -73,22 +75,23 @@ class Workflow:
 
     def _check(self, output: Path, inputs: Inputs) -> None:
         overwrite = self.options.overwrite
-        remove_rest(output.parent, output.name)
-        check_output(output, inputs, overwrite or is_claimed(output), self.options.format, self.options.creation)
+        first = working_name(output, self.options)
+        remove_rest(output.parent, first.name)
+        check_output(output, inputs, overwrite or is_claimed(first, output), self.options.format, self.options.creation)
         if self.options.uncertainty:
             check_uncertainty(self.options.uncertainty, output, inputs, overwrite)
         if self.options.quicklook:
             from ksdiff_cli.sharpening.quicklook import check_quicklook  # which takes its time to load
 
-            check_quicklook(self.options.quicklook, inputs, overwrite or is_claimed(output, self.options.quicklook))
+            check_quicklook(self.options.quicklook, inputs, overwrite or is_claimed(first, self.options.quicklook))
         if self.options.rgb:
             from ksdiff_cli.sharpening.display import check_display
 
             others = [output, *([self.options.uncertainty] if self.options.uncertainty else [])]
-            check_display(self.options.rgb, inputs, overwrite or is_claimed(output, self.options.rgb), others)
+            check_display(self.options.rgb, inputs, overwrite or is_claimed(first, self.options.rgb), others)
         if self.options.stac:
             item = item_path(output)
-            check_place(item, inputs, overwrite or is_claimed(output, item))
+            check_place(item, inputs, overwrite or is_claimed(first, item))
 
     def run(
         self, scene: Found, output: Path, progress: ProgressCallback = silent, make: Maker = make_windows
@@ -121,6 +124,7 @@ class Workflow:
         notes: Sequence[str] = ()
         if self.options.registration != "skip":
             scene, notes = check_registration(scene, correct=self.options.registration == "correct", progress=progress)
+        ortho = plan_ortho(scene, output, self.options)
         fuser, checkpoint = self._fuser, self.options.checkpoint
         if self.options.adapt is not None:
             from ksdiff_cli.sharpening.adaptation import adapt
@@ -131,26 +135,33 @@ class Workflow:
         if self.options.consistent:
             fuser = Consistent(fuser, self.options.seen_by)
         part = self._crop(scene)
-        options = replace(self.options, window=part, bounds=None, besides=self._besides(output), checkpoint=checkpoint)
+        besides = self._besides(output) | (dict(ortho.besides) if ortho else {})
+        options = ortho.before if ortho else self.options
+        options = replace(options, window=part, bounds=None, besides=besides, checkpoint=checkpoint)
         work = sharpen_with_uncertainty if options.uncertainty else sharpen_scene
-        made = work(scene, output, fuser, options, progress, make)
+        first = working_name(output, self.options)
+        made = work(scene, first, fuser, options, progress, make)
         if self.options.quicklook:
             from ksdiff_cli.sharpening.quicklook import draw_quicklook
 
             draw_quicklook(scene, made.output, self.options.quicklook, part)
+        if ortho:
+            made = ortho.write(made, progress)
         if self.options.rgb:
             from ksdiff_cli.sharpening.display import write_display
 
             write_display(made.output, self.options.rgb, scene.sensor.bands)
         if self.options.stac:
             write_item(made.output)
-        if options.besides:
+        if ortho:
+            ortho.clear(first)
+        elif options.besides:
             forget(output)
         return replace(made, notes=(*notes, *made.notes))
 
     def _run_guided(self, scene: GuidedScene, output: Path, progress: ProgressCallback, make: Maker) -> Sharpened:
         wanted = self.options
-        for name in ("adapt", "uncertainty", "quicklook", "rgb"):
+        for name in ("adapt", "uncertainty", "quicklook", "rgb", "ortho"):
             if getattr(wanted, name) is not None:
                 raise KsdiffError(f"--{name}: goes with PAN and MS, not with bands that finer ones guide; leave it out")
         scene = declare_guided(replace(choose_guided(scene, wanted), warp=wanted.warp), wanted.nodata)
