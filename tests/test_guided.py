@@ -594,3 +594,27 @@ def test_worldview_3_short_wave_infrared_by_ms(tmp_path: Path, run: Any) -> None
         run("sharpen", alone, "-o", tmp_path / "two.tif", "--method", "exp", "--no-registration-check").exit_code == 0
     )
     assert np.array_equal(read(out), read(tmp_path / "two.tif"))
+
+
+def test_the_network_brings_short_wave_infrared_to_ms(tmp_path: Path, run: Any) -> None:
+    import products_maker as products
+    from scipy.ndimage import gaussian_filter
+
+    rng, product = np.random.default_rng(6), tmp_path / "15SEP01_01"
+    for part, names, band_id, pixel, size in (
+        ("M", products.EIGHT, "Multi", 2.0, 192), ("A", [f"S{number}" for number in range(1, 9)], "All-S", 8.0, 48)
+    ):  # fmt: skip
+        folder = product / ("MUL" if part == "M" else "SWIR")
+        products.maxar_image(folder, f"15SEP01-{part}2AS-{products.ORDER}_P001", "WV03", names, band_id, pixel, size, 1)
+    ms = 600 + 900 * np.stack([gaussian_filter(each, 1.5, mode="wrap") for each in rng.normal(size=(8, 192, 192))])
+    truth = np.stack([700 + np.tensordot(rng.normal(0, 0.4, 8), ms - 600, 1) for _ in range(8)]).clip(1)
+    for name, image in (("MUL", ms), ("SWIR", low(truth, 4, (0.3,) * 8))):
+        with rasterio.open(next((product / name).glob("*.TIF")), "r+") as file:
+            file.write(np.rint(image.clip(1)).astype("uint16"))
+    found = {}
+    for method in ("ksdiff", "exp"):
+        result = run("sharpen", product, "-o", tmp_path / f"{method}.tif", "--groups", "swir", "--method", method)
+        assert result.exit_code == 0, result.stderr
+        assert "Explained by the finer bands (R²): swir1" in result.stderr
+        found[method] = float(error(read(tmp_path / f"{method}.tif"), truth, 12).mean())
+    assert found["ksdiff"] < 0.5 * found["exp"], found
