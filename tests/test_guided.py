@@ -423,6 +423,8 @@ def test_what_cannot_guide_is_refused_with_the_way_on(made: dict[str, Any], tmp_
     assert f"--guide {made['fine']}" in fails("sharpen", made["fine"], made["coarse"], "-o", out)
     assert "is coarser than" in fails("sharpen", "--guide", made["coarse"], made["fine"], "-o", out)
     assert "nothing is left to sharpen" in fails("sharpen", "--guide", made["fine"], made["fine"], "-o", out)
+    void = put(tmp_path / "void.tif", 0 * read(made["coarse"]), 20, nodata=0)
+    assert f"{void}: holds no data where its guide" in fails("sharpen", "--guide", made["fine"], void, "-o", out)
     between = put(tmp_path / "between.tif", read(made["coarse"]), 12.5)
     assert "1.25 times those of" in fails("sharpen", "--guide", made["fine"], between, "-o", out)
     assert "--adapt: goes with PAN and MS" in fails(

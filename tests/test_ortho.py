@@ -197,6 +197,8 @@ def test_a_killed_run_goes_on(pair: Any, tmp_path: Path, run: Any, monkeypatch: 
         (("--ortho", "dem_far.tif"), "does not cover"),
         (("--ortho", "dem_bare.tif"), "has no CRS or geotransform, so it is no DEM"),
         (("--ortho", "missing.tif"), "missing.tif"),
+        (("--ortho", "men"), "--ortho men: no such file; give a DEM's file, metres, or mean"),
+        (("--ortho", "mean", "--ortho-res", "1e7"), "--ortho-res 1e+07: is wider than the whole scene"),
         (("--ortho", "nan"), "give a DEM's file, metres, or mean"),
         (("--ortho", "mean", "--ortho-crs", "EPSG:1"), "is no known CRS"),
         (("--ortho", "mean", "--ortho-res", "0.001"), "--ortho-res 0.001: makes"),

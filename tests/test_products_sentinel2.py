@@ -129,6 +129,9 @@ def test_a_product_that_lacks_something_says_what(tmp_path: Path, fails: Any) ->
     metadata = cut / "MTD_MSIL1C.xml"
     metadata.write_text(metadata.read_text()[:-40])
     assert "is not whole XML" in fails("info", cut)
+    kept = metadata.rename(tmp_path / "kept.xml")
+    assert "MTD_MSIL1C.xml or MTD_MSIL2A.xml, is missing; fetch" in fails("info", cut)
+    kept.rename(metadata)
     metadata.write_text("<a/>")  # nothing in it that is needed
     assert found(cut).guide[0].scale == 1e-4
 

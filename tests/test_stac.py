@@ -134,6 +134,7 @@ def test_an_output_without_a_place_has_none_in_its_item(run: Callable[..., Any],
     [
         ("{", "is no JSON"),
         ("[1]", "is no STAC item"),
+        (json.dumps(item({}) | {"assets": [1]}), "has no object of assets"),
         (json.dumps({"type": "Catalog", "assets": {}}), "is no STAC item but a Catalog"),
         (json.dumps(item({})), "no asset with the common name pan"),
         (json.dumps(item({"pan": asset("pan", "pan")})), "no MS asset"),
@@ -146,6 +147,11 @@ def test_items_that_are_none_are_one_line(content: str, said: str, fails: Callab
     (pair / "item.json").write_text(content)
     assert said in fails("sharpen", pair / "item.json", "-o", pair / "out.tif")
     assert not (pair / "out.tif").exists()
+
+
+def test_an_item_that_is_not_there_is_no_matter_of_permissions(fails: Callable[..., str], tmp_path: Path) -> None:
+    for missing in (tmp_path / "item.json", tmp_path / "nowhere" / "item.json"):
+        assert f"{missing}: no such file; check the path" in fails("sharpen", missing, "-o", tmp_path / "out.tif")
 
 
 def test_info_and_a_batch_take_items_but_no_folder_is_searched_for_them(run: Callable[..., Any], pair: Path) -> None:

@@ -75,7 +75,9 @@ def write_ortho(
                 target.write(_warp(dataset, ground, window, pixels, count), window)
                 progress(number, len(pieces), "ortho")
             if target.empty:
-                raise KsdiffError(f"{output}: no pixel of it holds data: the terrain has no heights there")
+                raise KsdiffError(
+                    f"{output}: no pixel holds data, as the terrain has no heights there; give another DEM, or metres"
+                )
 
 
 def _describe(dataset: Any, made: Any, ground: Ground) -> None:

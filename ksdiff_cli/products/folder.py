@@ -91,6 +91,8 @@ class Folder:
         try:
             with Path(self.path, name).open("rb") as file:
                 content = file.read(LARGEST_TEXT + 1)
+        except FileNotFoundError:
+            raise KsdiffError(f"{self.at(name)}: no such file; check the path") from None
         except OSError as error:
             raise KsdiffError(f"{self.at(name)}: cannot be read ({error.strerror}); check its permissions") from None
         if len(content) > LARGEST_TEXT:

@@ -22,6 +22,7 @@ from ksdiff_cli.sensors import SENSORS, Sensor
 LOOKS_FOR = "a Sentinel-2 product (….SAFE with MTD_MSIL1C.xml or MTD_MSIL2A.xml)"
 
 _MAIN = re.compile(r"(?:MTD_MSI(?:L1C|L2A)|S2\w_\w+_MTD_SAF(?:L1C|L2A)_\w+)\.xml", re.IGNORECASE)
+_SAFE = re.compile(r"S2\w_\w+\.SAFE", re.IGNORECASE)
 # L1C …_B05.jp2; L2A …_B05_20m.jp2
 _IMAGE = re.compile(r".*_(?P<band>B(?:0[1-9]|1[0-2]|8A))(?:_(?P<metres>10|20|60)m)?\.jp2", re.IGNORECASE)
 _CLASSES = re.compile(r".*_?SCL_(?P<metres>20|60)m\.jp2", re.IGNORECASE)
@@ -72,11 +73,16 @@ def read(folder: Folder, sensor: Sensor | None) -> list[GuidedScene]:
         sensor: stands for Sentinel-2's, if given.
 
     Raises:
-        KsdiffError: the metadata is cut short; NoPairError: there are no bands of 10 m, or no coarser ones.
+        KsdiffError: the metadata is cut short.
+        NoPairError: there is no metadata, or there are no bands of 10 m, or no coarser ones.
     """
     for name in folder.files:
         if _MAIN.fullmatch(name):
             return [_read_product(folder, name, sensor)]
+    if _SAFE.fullmatch(folder.name):
+        raise NoPairError(
+            f"{folder.path}: its metadata, MTD_MSIL1C.xml or MTD_MSIL2A.xml, is missing; fetch the product again"
+        )
     return []
 
 
@@ -104,7 +110,9 @@ def _read_product(folder: Folder, metadata: str, sensor: Sensor | None) -> Guide
             sources = tuple(_source(files, band, metres, facts) for band in bands)
             groups.append(Group(f"{metres}m", sources, own.with_bands(bands), _quality(files, metres, sources[0])))
     if not groups:
-        raise NoPairError(f"{folder.path}: holds no bands of 20 or 60 m, so there is nothing to sharpen")
+        raise NoPairError(
+            f"{folder.path}: holds no bands of 20 or 60 m, so nothing is left to sharpen; fetch the product again"
+        )
     name = re.sub(r"\.SAFE$", "", folder.name, flags=re.IGNORECASE)
     return GuidedScene(name, guide, tuple(groups), with_guide=True, order=_NUMBERS)
 

@@ -90,7 +90,9 @@ def _load(path: str) -> dict[str, Any]:
         item = json.loads(text)
     except (ValueError, RecursionError):
         raise KsdiffError(f"{path}: is no JSON; give a STAC item, or name PAN and MS one by one") from None
-    if not isinstance(item, dict) or item.get("type") != "Feature" or not isinstance(item.get("assets"), dict):
+    if isinstance(item, dict) and item.get("type") == "Feature" and not isinstance(item.get("assets"), dict):
+        raise KsdiffError(f"{path}: has no object of assets, as STAC items do; fetch it again, or name PAN and MS")
+    if not isinstance(item, dict) or item.get("type") != "Feature":
         what = f" but a {item['type']}" if isinstance(item, dict) and isinstance(item.get("type"), str) else ""
         raise KsdiffError(f"{path}: is no STAC item{what[:40]}; give an item, or name PAN and MS one by one")
     return item

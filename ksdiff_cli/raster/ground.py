@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def find_ground(name: str, rpcs: Any, shape: tuple[int, int], terrain: str, crs:
 
     Raises:
         KsdiffError: there are no RPCs, they place nothing, the DEM cannot be read or does not cover the image, the CRS
-            is unknown or does not reach there, or the grid would have far too many pixels.
+            is unknown or does not reach there, or the grid would have far too many pixels or a single one.
     """
     if rpcs is None:
         raise KsdiffError(f"{name}: PAN has no RPCs, by which --ortho would place it; leave --ortho out")
@@ -79,6 +80,11 @@ def find_ground(name: str, rpcs: Any, shape: tuple[int, int], terrain: str, crs:
             f"--ortho-res {side:g}: makes {right - left} x {top - bottom} pixels of {width} x {height}; give the side "
             "of a pixel in units of the CRS"
         )
+    if side > max(np.ptp(x), np.ptp(y)):
+        raise KsdiffError(
+            f"--ortho-res {side:g}: is wider than the whole scene, {np.ptp(x):g} x {np.ptp(y):g}; give the side of a "
+            "pixel in units of the CRS"
+        )
     place = Affine(side, 0, left * side, 0, -side, top * side)
     return Ground(target, place, (top - bottom, right - left), options, about)
 
@@ -89,6 +95,8 @@ def _terrain(terrain: str, rpcs: Any) -> tuple[dict[str, Any], str]:
     try:
         height = float(terrain)
     except ValueError:
+        if not Path(terrain).suffix and not Path(terrain).exists():  # a word, and none of those that are known
+            raise KsdiffError(f"--ortho {terrain}: no such file; give a DEM's file, metres, or mean") from None
         with open_raster(terrain) as dem:
             if not has_geotransform(dem) or crs_of(dem) is None:
                 raise KsdiffError(

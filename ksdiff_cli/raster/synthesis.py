@@ -14,6 +14,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from ksdiff_cli.checks import GuideBy, Nodata
+from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.grids import apply_separable, gaussian_matrix, gaussian_reach, mtf_sigma
@@ -142,6 +143,11 @@ def find_guides(
                 every.add(layers, where=known)
                 clear.add(layers, where=known & ~pair.read_cloud(box.top, box.left, box.height, box.width))
             progress(done, len(boxes), "guides")
+    if every.count == 0:
+        raise KsdiffError(
+            f"{group.bands[0].path}: holds no data where its guide {scene.guide[0].path} does, so nothing can be "
+            "sharpened; give bands whose valid parts overlap"
+        )
     moments = clear if clear.count >= max(_FEWEST, _ENOUGH * every.count) else every
     return tuple(_fit(moments, scene.guide, number, by) for number in range(len(group.bands)))
 
