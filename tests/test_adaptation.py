@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,24 @@ def test_weights_that_explain_the_scene_worse_are_not_used(
     assert result.exit_code == 0, result.output
     assert "not adapted, as it would not help" in result.stderr
     assert run("sharpen", scene.pan, scene.ms, "-o", tmp_path / "plain.tif", "--checkpoint", weights).exit_code == 0
+    assert np.array_equal(read(tmp_path / "out.tif"), read(tmp_path / "plain.tif"))
+
+
+def test_a_wrong_camera_shows_by_gaining_too_much(
+    run: Callable[..., Any], scene: PairFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ksdiff_cli.raster.camera as cameras
+
+    fit = cameras.fit_camera
+
+    def wrong(*given: Any, **more: Any) -> Any:
+        return replace(fit(*given, **more), compensation=1.5)
+
+    monkeypatch.setattr(cameras, "fit_camera", wrong)
+    result = run("sharpen", scene.pan, scene.ms, "-o", tmp_path / "out.tif", "--adapt", "0.1")
+    assert result.exit_code == 0, result.output
+    assert "not adapted, so much is to be had only where the camera found is wrong" in " ".join(result.stderr.split())
+    assert run("sharpen", scene.pan, scene.ms, "-o", tmp_path / "plain.tif").exit_code == 0
     assert np.array_equal(read(tmp_path / "out.tif"), read(tmp_path / "plain.tif"))
 
 

@@ -38,7 +38,10 @@ STEPS_A_MINUTE = 200
 _SIDES = (128, 96, 64, 32)  # of a window, MS pixels: the largest of which there are enough, else the largest with few
 _SMALL = 32  # MS pixels, a side whose scene one scale below is mostly border
 _FEWEST, _ENOUGH, _MOST = 4, 9, 15  # windows
-_SHARES = (1, 0.5)  # of what training changed, tried in turn
+_SHARES = (0.8, 0.4)  # of what training changed, tried in turn: all of it fits the scene one scale below a little much
+_TOO_GOOD = 5e-4
+"""Gain of R-Q2n above which the camera, not the network, is taken to be wrong: with the right camera mosaics gain up to
+4e-4, with one that is .1 of the gain or .4 of the compensation off, wherever it does harm, more."""
 _HELD_OUT = 4  # every so manieth window judges
 _LOOKS = 8  # windows looked at for each one wanted that has no hole
 _EDGE = 6  # MS pixels at a window's border that judge nothing
@@ -76,7 +79,8 @@ def adapt(
 
     It trains on windows spread over the scene (:func:`ksdiff_cli.training.scene.tune`); every fourth one is held out.
     What is trained is the plain network that the given one is with the scene's kernels. It is used only if R-Q2n and
-    D_rho are no worse there, at full resolution. The same command finds it again.
+    D_rho are no worse there, at full resolution, and R-Q2n is not better by more than a right camera can bring. The
+    same command finds it again.
 
     Args:
         scene: as it is to be sharpened.
@@ -162,13 +166,16 @@ def _adapt(
         after_fuser.check(pair.bands, pair.true_ratio)
         after_fuser.prepare(pair, statistics, progress)
         after = _judge(pair, after_fuser, statistics, held_out, cameras)
-        if better := after.r_q2n >= before.r_q2n and after.d_rho <= before.d_rho:
+        doubtful = after.r_q2n > before.r_q2n + _TOO_GOOD
+        better = before.r_q2n <= after.r_q2n and after.d_rho <= before.d_rho and not doubtful
+        if better or doubtful:
             break
     figures = (
         f"R-Q2n {before.r_q2n:.4f} -> {after.r_q2n:.4f}, D_rho {before.d_rho:.4f} -> {after.d_rho:.4f} "
         f"on {len(held_out)} of {len(boxes)} windows, held out"
     )
-    line = f"adapted to the scene: {figures}" if better else f"not adapted, as it would not help: {figures}"
+    why = "so much is to be had only where the camera found is wrong" if doubtful else "as it would not help"
+    line = f"adapted to the scene: {figures}" if better else f"not adapted, {why}: {figures}"
     used = after_fuser if better else Network(start, options.device, options.seed)
     training = {**header["training"], "adaptation": {**facts, "kept": better, "note": line}}
     save_model(used.model, kept, sensor=header["sensor"], training=training)

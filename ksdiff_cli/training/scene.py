@@ -18,7 +18,7 @@ CROP = 40
 """Side of the part of a window that a step looks at in full resolution, MS pixels."""
 _RATE = 3e-3
 _STRUCTURE, _ANCHOR = 0.6, 0.1  # of the losses, beside 1 for what MS and the scene one scale below say
-_UNLIKE, _HASTE = 0.98, 0.5  # D_rho, as a share of what it was, at which the structural loss keeps its weight
+_UNLIKE, _HASTE = 1.0, 0.5  # D_rho, as a share of what it was, at which the structural loss keeps its weight
 _FLAT = 1e-6  # variance of standardised values below which nothing correlates
 _BORDER = 4  # MS pixels at a window's border that no loss counts
 _BELOW = 12  # pixels at the lower scale's border, which see less
