@@ -93,7 +93,7 @@ def show(name: str, seen: list[Seen]) -> None:
         }
         found = [one.by(latents) for latents in others.values()]
         figures[one.camera].append([*found, float("nan") if one.of_twin is None else one.of_twin])
-    for camera, rows in [*figures.items(), ("all", [row for rows in figures.values() for row in rows])]:
+    for camera, rows in [*figures.items(), ("all", [row for each in figures.values() for row in each])]:
         mean = np.mean(rows, 0)
         print(f"| {camera} | {mean[0]:.4f} | " + " | ".join(f"{each / mean[0]:.3f}" for each in mean[1:]) + " |")
 
