@@ -170,8 +170,8 @@ def evaluate(
 
     Args:
         data: files of :func:`prepare_patches` or PanCollection; a folder stands for its test.h5 (full: its full.h5).
-            Or, at full resolution, bands of several resolutions or a product whose finer bands guide the others: each
-            band is an image, measured by its own guide.
+            Or bands of several resolutions, or a product whose finer bands guide the others: one scale below each
+            resolution is an image, at full resolution each band, measured by its own guide.
         options: how, and what is written.
         command: what the page says it was made by.
         progress: told after every image and method.

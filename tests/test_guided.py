@@ -516,7 +516,53 @@ def test_methods_are_compared_on_each_band(made: dict[str, Any], tmp_path: Path,
     assert found["mtf-glp-fs"]["D_rho"]["mean"] < found["exp"]["D_rho"]["mean"]
     rows = table.read_text(encoding="utf-8").splitlines()
     assert len(rows) == 7 and "red edge,0," in rows[1] and "swir" in page.read_text(encoding="utf-8")
-    assert "give --protocol full" in fails(*given)
+    assert "patch files" in fails(*given, "--draws", 2)
+
+
+def test_methods_are_compared_one_scale_below(made: dict[str, Any], tmp_path: Path, run: Any, fails: Any) -> None:
+    """The way on which the product looks is the same that a whole image in memory would go."""
+    fine = [put(tmp_path / f"{number}.tif", band[None], 10) for number, band in enumerate(read(made["fine"]))]
+    given = ["evaluate", *fine, made["coarse"], made["far"], "--method", "exp", "--method", "mtf-glp-fs", "--json"]
+    result = run(*given, "--csv", tmp_path / "table.csv")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    found = json.loads(result.stdout)
+    assert found["protocol"] == "reduced" and found["images"] == 2
+    rows = [line.split(",") for line in (tmp_path / "table.csv").read_text(encoding="utf-8").splitlines()]
+    assert [row[1].split()[-1] for row in rows[1:3]] == ["20m", "40m"]
+    values = {(row[0], row[1].split()[-1]): float(row[rows[0].index("ERGAS")]) for row in rows[1:]}
+    assert values["mtf-glp-fs", "20m"] < 0.3 * values["exp", "20m"]
+    truth = read(made["coarse"])
+    below = put(tmp_path / "below" / "coarse.tif", low(truth, 2, (0.3,) * 2), 40)
+    guides = put(tmp_path / "below" / "fine.tif", low(read(made["fine"]), 2, (0.3,) * 3), 20)
+    out = tmp_path / "below" / "out.tif"
+    assert run("sharpen", "--guide", guides, below, "-o", out, "--method", "mtf-glp-fs").exit_code == 0
+    # that one was rounded to whole DN on its way
+    assert values["mtf-glp-fs", "20m"] == pytest.approx(
+        ergas(truth.astype(float), read(out).astype(float), 2), abs=0.02
+    )
+    assert "whole number" in fails("evaluate", *fine, put(tmp_path / "odd.tif", read(made["far"])[:, :34, :34], 25))
+
+
+def test_what_lies_one_scale_below_keeps_holes_and_has_no_seams(made: dict[str, Any], tmp_path: Path) -> None:
+    from ksdiff_cli.evaluation import reduced
+
+    coarse = read(made["coarse"]).astype(float)
+    coarse[:, 20:23, 30] = np.nan
+    holes = put(tmp_path / "holes.tif", coarse, 20, ("red edge", "swir"))
+    scene = sort_files([str(made["fine"])], [str(holes)])
+    whole = reduced.reduce_group(scene, scene.groups[0], tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reduced, "_BLOCK", 16)
+        parts = reduced.reduce_group(scene, scene.groups[0], tmp_path / "parts")
+    assert np.array_equal(read(whole.truth), coarse, equal_nan=True)
+    for name in ("fine", "coarse", "truth"):
+        one, other = (read(folder / f"{name}.tif") for folder in (tmp_path / "whole", tmp_path / "parts"))
+        assert np.array_equal(one, other, equal_nan=True), name
+    made_below = read(tmp_path / "whole" / "coarse.tif")
+    assert made_below.shape == (2, 40, 40)
+    empty = np.isnan(made_below[0])
+    assert empty[10:12, 15].all() and empty.sum() < 60
+    assert np.isfinite(read(tmp_path / "whole" / "fine.tif")).all() and parts.ratio == 2
 
 
 def test_bands_to_measure_are_told_by_name_or_order(made: dict[str, Any], tmp_path: Path, run: Any, fails: Any) -> None:

@@ -26,7 +26,7 @@ def evaluate(
         typed.argument(
             metavar="DATA…",
             help="Files of prepare-data or PanCollection (.h5, .mat); a folder stands for its test.h5 (full: its "
-            "full.h5). Or, with --protocol full, bands of several resolutions, or a Sentinel-2 product.",
+            "full.h5). Or bands of several resolutions, or a Sentinel-2 product.",
         ),
     ],
     options: EvaluateOptions,
@@ -39,9 +39,10 @@ def evaluate(
 
     Example: ksdiff evaluate patches/full.h5 --protocol full --method gsa --method bt-h
 
-    Bands that finer ones guide are sharpened by each method, and each band measured by its own guide.
+    Bands that finer ones guide are sharpened one scale below, where they themselves are the truth; at full resolution
+    each is measured by its own guide.
 
-    Example: ksdiff evaluate S2A_MSIL2A_….SAFE --protocol full --method mtf-glp-hpm-r
+    Example: ksdiff evaluate S2A_MSIL2A_….SAFE --method mtf-glp-hpm-r
     """
     if options.protocol == "full" and options.crop is not None:
         raise typer.BadParameter("--crop goes with --protocol reduced")
@@ -72,7 +73,7 @@ def _print_table(found: "Evaluation") -> None:
     from ksdiff_cli.metrics import ABOUT
 
     crop = f", crop {found.crop}" if found.protocol == "reduced" else ""
-    of = f"{len(found.names)} band(s)" if found.names else f"{len(found.images)} image(s)"
+    of = f"{len(found.images)} {found.of}(s)"
     angle = f", SAM {found.facts['SAM']}" if "SAM" in found.facts else ""
     title = f"{found.protocol} resolution{crop}, {of}, mean ± std{angle}"
     for start in range(0, len(found.metrics), _COLUMNS):

@@ -182,6 +182,8 @@ class Evaluation:
     """At full resolution, how far the bands of MS lie off PAN in each image."""
     names: list[str] = field(default_factory=list)
     """What the images are called where they are no images of files, such as bands; else ()."""
+    of: str = "image"
+    """What each of them is: an image, a ``band``, or a ``group`` of bands of one resolution."""
 
     @property
     def metrics(self) -> list[str]:

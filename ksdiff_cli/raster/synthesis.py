@@ -6,9 +6,8 @@ J-STARS 2015).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from rasterio.windows import Window
@@ -17,7 +16,7 @@ from ksdiff_cli.checks import GuideBy, Nodata
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
-from ksdiff_cli.numerics.grids import apply_separable, gaussian_matrix, gaussian_reach, mtf_sigma
+from ksdiff_cli.numerics.grids import GridMap, apply_separable, gaussian_matrix, gaussian_reach, mtf_sigma
 from ksdiff_cli.numerics.moments import JointMoments, solve
 from ksdiff_cli.numerics.shift_field import ShiftField
 from ksdiff_cli.progress import ProgressCallback, silent
@@ -138,7 +137,7 @@ def find_guides(
         for done, box in enumerate(boxes, start=1):
             ms, known = pair.read_ms(box.top, box.left, box.height, box.width)
             if known.any():
-                seen, whole = see_guide(pair, box, mean_gain)
+                seen, whole = see_guide(pair, box, (mean_gain,))
                 layers, known = np.concatenate([seen, ms]).astype(np.float64), known & whole
                 every.add(layers, where=known)
                 clear.add(layers, where=known & ~pair.read_cloud(box.top, box.left, box.height, box.width))
@@ -152,31 +151,57 @@ def find_guides(
     return tuple(_fit(moments, scene.guide, number, by) for number in range(len(group.bands)))
 
 
-def see_guide(pair: ScenePair, box: Box, gain: float) -> tuple[Array, Array]:
-    """Look at the bands of a pair's mix through a camera at some MS pixels.
+def see_guide(pair: ScenePair, box: Box, gains: Sequence[float]) -> tuple[Array, Array]:
+    """Look at the bands of a pair's mix through a camera at some MS pixels; ``gains`` as in :func:`look`."""
+    guide = pair.guide
+    assert guide is not None
+
+    def read(seen: Box) -> tuple[Array, Array]:
+        return guide.read(Window(seen.left + pair.origin[1], seen.top + pair.origin[0], seen.width, seen.height))
+
+    return look(read, pair.grid, pair.shape, box, gains)
+
+
+def look(
+    read: Callable[[Box], tuple[Array, Array]], grid: GridMap, shape: tuple[int, int], box: Box, gains: Sequence[float]
+) -> tuple[Array, Array]:
+    """Look at an image through a camera of coarser pixels.
+
+    Args:
+        read: returns a part of the image, (bands, h, w) DN, and where it is valid, (h, w) bool.
+        grid: from the image's pixels to those of the camera.
+        shape: of the image.
+        box: pixels of the camera.
+        gains: its MTF at its Nyquist frequency, (0, 1): one for all bands, or one for each.
 
     Returns:
         (bands, h, w) DN, and (h, w) bool, True where all that was seen is valid.
     """
-    assert pair.guide is not None
-    spans: list[tuple[int, int]] = []
-    cameras: list[Any] = []
-    axes = (pair.grid.rows, pair.grid.cols), (box.top, box.left), (box.height, box.width), pair.shape
-    for axis, start, count, size in zip(*axes, strict=True):
-        at = axis.to_pan(start + np.arange(count))
-        sigma = mtf_sigma(gain, 1 / abs(axis.scale))
-        far = gaussian_reach(sigma)
+    places = [
+        axis.to_pan(start + np.arange(count))
+        for axis, start, count in zip((grid.rows, grid.cols), (box.top, box.left), (box.height, box.width), strict=True)
+    ]
+    ratios = [1 / abs(axis.scale) for axis in (grid.rows, grid.cols)]
+    spans = []
+    for at, ratio, size in zip(places, ratios, shape, strict=True):
+        far = gaussian_reach(mtf_sigma(min(gains), ratio))
         begin = min(max(0, math.floor(at.min()) - far), size - 1)
-        stop = max(begin + 1, min(size, math.ceil(at.max()) + far + 1))
-        spans.append((begin, stop - begin))
-        cameras.append(gaussian_matrix(at, stop - begin, sigma, begin))
-    (top, height), (left, width) = spans
-    down, across = cameras
-    values, valid = pair.guide.read(Window(left + pair.origin[1], top + pair.origin[0], width, height))
-    if valid.all():
-        return apply_separable(down, across, values), np.ones((box.height, box.width), bool)
-    whole = apply_separable(down, across, valid[None].astype(np.float32))[0] >= _WHOLE
-    return apply_separable(down, across, np.where(valid, values, 0)), whole
+        spans.append((begin, max(begin + 1, min(size, math.ceil(at.max()) + far + 1))))
+    (top, bottom), (left, right) = spans
+    values, valid = read(Box(top, left, bottom, right))
+    clear = bool(valid.all())
+    values = values if clear else np.where(valid, values, 0)
+    seen, whole = np.empty((len(values), box.height, box.width), np.float32), np.ones((box.height, box.width), bool)
+    for gain in sorted(set(gains)):
+        down, across = (
+            gaussian_matrix(at, stop - begin, mtf_sigma(gain, ratio), begin)
+            for at, ratio, (begin, stop) in zip(places, ratios, spans, strict=True)
+        )
+        bands = [band for band in range(len(values)) if gains[band % len(gains)] == gain]
+        seen[bands] = apply_separable(down, across, values[bands])
+        if not clear:
+            whole &= apply_separable(down, across, valid[None].astype(np.float32))[0] >= _WHOLE
+    return seen, whole
 
 
 def _fit(moments: JointMoments, bands: Sequence[BandSource], number: int, by: GuideBy) -> Guide:

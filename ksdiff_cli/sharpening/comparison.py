@@ -1,28 +1,33 @@
-"""Methods compared on bands that finer ones guide: each sharpens the whole scene and is measured band by band."""
+"""Methods compared on bands that finer ones guide: each sharpens the whole scene and is measured."""
 
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation.compare import make_fusers, run_and_write
 from ksdiff_cli.evaluation.guided import measure_guided_scene
+from ksdiff_cli.evaluation.measure import measure_against_reference
+from ksdiff_cli.evaluation.measured import Measurement
+from ksdiff_cli.evaluation.reduced import reduce_group
 from ksdiff_cli.evaluation.results import Evaluation, MethodResult
 from ksdiff_cli.files.names import Inputs
+from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.options.measuring import EvaluateOptions, MeasureOptions
 from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products import find_scene
 from ksdiff_cli.products.guided import sort_files
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.synthesis import GuidedScene
+from ksdiff_cli.raster.synthesis import Group, GuidedScene
 from ksdiff_cli.sensors import Sensor
 from ksdiff_cli.sharpening.decoded import decode_once
 from ksdiff_cli.sharpening.engine import sharpen_scene
 from ksdiff_cli.sharpening.guided import choose_guided, prepare_guided
 
+_HOW = SharpenOptions(registration="skip", with_guide=False, fidelity=False, resume=False)
 _PATCHES = (".h5", ".hdf5", ".mat")
 
 
@@ -42,7 +47,10 @@ def find_guided(data: Sequence[Path], sensor: str | Sensor | None = None) -> Gui
 def compare_guided(
     scene: GuidedScene, options: EvaluateOptions, command: str, progress: ProgressCallback = silent
 ) -> Evaluation:
-    """Sharpen a scene by every method and measure each band at full resolution; the bands are the images.
+    """Sharpen a scene by every method and measure the results.
+
+    At full resolution each band is an image, measured by its own guide. At reduced resolution each group of bands is
+    one: it and what guides it are looked at one scale below, and the bands as delivered are the truth.
 
     Args:
         scene: the acquisition.
@@ -51,14 +59,10 @@ def compare_guided(
         progress: told how far each part is.
 
     Raises:
-        KsdiffError: the protocol is not ``full``, or something is asked for that goes with patch files; see
-            :func:`ksdiff_cli.evaluation.guided.measure_guided`.
+        KsdiffError: something is asked for that goes with patch files; see
+            :func:`ksdiff_cli.evaluation.guided.measure_guided` and
+            :func:`ksdiff_cli.evaluation.reduced.reduce_group`.
     """
-    if options.protocol != "full":
-        raise KsdiffError(
-            f"{scene.name}: has no truth at full resolution; give --protocol full, or degrade its bands and compare "
-            "with ksdiff metrics --reference"
-        )
     if options.latents is not None or options.prior != "own" or options.draws > 1:
         raise KsdiffError("--latents, --prior and --draws go with patch files, not with bands that finer ones guide")
     reads = [options.sensor] if isinstance(options.sensor, str) else []
@@ -68,30 +72,75 @@ def compare_guided(
 
 def _compare(scene: GuidedScene, options: EvaluateOptions, progress: ProgressCallback) -> Evaluation:
     fusers = make_fusers(list(options.methods), list(options.checkpoints), options.device, options.seed)
-    how = SharpenOptions(registration="skip", with_guide=False, fidelity=False, resume=False)
-    found = Evaluation("full", "full", [], {})
+    found = Evaluation(options.protocol, options.crop or "full", [], {name: MethodResult() for name in fusers})
     notes: dict[str, None] = {}
-    with tempfile.TemporaryDirectory(prefix="ksdiff-") as folder:
-        out = Path(folder) / "out.tif"
-        with decode_once(choose_guided(scene, how), out, how, progress) as fast:
-            for name, fuser in fusers.items():
-                begin = time.perf_counter()
-                ready = prepare_guided(fast, fuser, how, progress=progress)
-                sharpen_scene(ready.scene, out, ready.fuser, replace(how, overwrite=True), progress)
-                seconds = time.perf_counter() - begin
-                measured = measure_guided_scene(out, fast, MeasureOptions(), progress=progress)
-                if not found.images:
-                    found.images = [(f"{scene.name} {band}", 0) for band in measured.by_band]
-                    found.names = list(measured.by_band)
-                    found.facts = {
-                        "protocol": "full resolution, each band by its own guide",
-                        "data": scene.name,
-                        "image": f"{measured.size[0]} x {measured.size[1]} px, {measured.bands} bands, one an image",
-                        **{key: str(value) for key, value in measured.settings.items()},
-                    }
-                result = found.methods[name] = MethodResult()
-                for figures in measured.by_band.values():
-                    result.add({metric: figures[metric] for metric in measured.values}, seconds / measured.bands)
-                notes |= dict.fromkeys([*ready.notes, *measured.notes])
+    with tempfile.TemporaryDirectory(prefix="ksdiff-") as name:
+        folder = Path(name)
+        with decode_once(choose_guided(scene, _HOW), folder / "out.tif", _HOW, progress) as fast:
+            if options.protocol == "full":
+                found.of, parts = "band", [_Part("", fast, MeasureOptions())]
+            else:
+                found.of, parts = "group", [_reduce(fast, group, folder, options, progress) for group in fast.groups]
+            for part in parts:
+                for method, fuser in fusers.items():
+                    measured, seconds, said = part.sharpen(fuser, folder / "out.tif", progress)
+                    images = measured.by_band or {part.name: measured.values}
+                    for figures in images.values():
+                        values = {metric: figures[metric] for metric in measured.values}
+                        found.methods[method].add(values, seconds / len(images))
+                    notes |= dict.fromkeys(part.tell([*said, *measured.notes]))
+                found.names += images
+                found.facts |= _facts(scene, measured)
+    found.images = [(f"{scene.name} {name}", 0) for name in found.names]
     found.notes = list(notes)
     return found
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is sharpened at once."""
+
+    name: str
+    scene: GuidedScene
+    against: MeasureOptions
+    truth: Path | None = None
+
+    def sharpen(self, fuser: Fuser, out: Path, progress: ProgressCallback) -> tuple[Measurement, float, Sequence[str]]:
+        """Sharpen it; return the figures, seconds, and what is to be said."""
+        begin = time.perf_counter()
+        ready = prepare_guided(self.scene, fuser, _HOW, progress=progress)
+        sharpen_scene(ready.scene, out, ready.fuser, replace(_HOW, overwrite=True), progress)
+        seconds = time.perf_counter() - begin
+        if self.truth is None:
+            return measure_guided_scene(out, self.scene, self.against, progress=progress), seconds, ready.notes
+        measured = measure_against_reference(out, self.truth, options=self.against, progress=progress)
+        return measured, seconds, ready.notes
+
+    def tell(self, notes: Sequence[str]) -> list[str]:
+        """Return notes that say which part they are of."""
+        return [f"{self.name}: {note}" if self.name else note for note in notes]
+
+
+def _reduce(
+    scene: GuidedScene, group: Group, folder: Path, options: EvaluateOptions, progress: ProgressCallback
+) -> _Part:
+    below = reduce_group(scene, group, folder / f"group{scene.groups.index(group)}", progress)
+    own = choose_guided(below.scene, _HOW)
+    return _Part(group.name, own, MeasureOptions(ratio=below.ratio, crop=options.crop or "full"), below.truth)
+
+
+def _facts(scene: GuidedScene, measured: Measurement) -> dict[str, str]:
+    """Say what the figures depend on."""
+    size = f"{measured.size[0]} x {measured.size[1]} px, {measured.bands} bands"
+    if measured.by_band:
+        return {
+            "protocol": "full resolution, each band by its own guide",
+            "data": scene.name,
+            "image": f"{size}, one an image",
+            **{key: str(value) for key, value in measured.settings.items()},
+        }
+    return {
+        "protocol": "reduced resolution, bands and what guides them one scale below by their MTF",
+        "data": scene.name,
+        f"image at ratio {measured.ratio:g}": size,
+    }
