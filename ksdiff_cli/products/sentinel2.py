@@ -171,7 +171,7 @@ def _read_facts(folder: Folder, metadata: str) -> _Facts:
         root = ElementTree.fromstring(folder.read_text(metadata))
     except ElementTree.ParseError as error:
         raise KsdiffError(f"{path}: is not whole XML ({error}); fetch the product again") from None
-    names = ("QUANTIFICATION_VALUE", "BOA_QUANTIFICATION_VALUE", "L1C_L2A_Quantification_Value")
+    names = ("QUANTIFICATION_VALUE", "BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE")
     scale = next((_number(one.text) for one in _named(root, *names) if _number(one.text)), None)
     offsets = {}
     for one in _named(root, "RADIO_ADD_OFFSET", "BOA_ADD_OFFSET"):

@@ -47,7 +47,7 @@ class Log:
         self._path, self._curves = (folder / name for name in NAMES)
         number = stage.removeprefix("stage")
         self._stage: int | str = int(number) if number.isdigit() else stage
-        self._drawn = -math.inf
+        self._drawn = time.monotonic()
 
     def is_foreign(self) -> bool:
         """Say whether files of the names of log and curves are there that no run has written."""
