@@ -58,6 +58,11 @@ class Option:
     """For ``typer.Option``."""
 
 
+def repeated(panel: str, help: str, metavar: str, of: type = str, **more: Any) -> Option:
+    """Return an option that may be given several times; the field is a tuple of what was given, in order."""
+    return Option(panel, help, metavar=metavar, typed=list[of] | None, **({"read": tuple} | more))  # type: ignore[valid-type]
+
+
 @dataclass(frozen=True)
 class Options:
     """Base of options: every field that is annotated with an :class:`Option` is checked when an object is made."""

@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from ksdiff_cli.checks import CropName, GuideBy, Mtf
+from ksdiff_cli.checks import CropName, Mtf
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.options import INPUTS, MEASURING, METHOD, OUTPUT, Option, Options
+from ksdiff_cli.options import INPUTS, MEASURING, METHOD, OUTPUT, Option, Options, repeated
 from ksdiff_cli.options.shared import (
     SENSOR,
     HasDevice,
+    HasGuideBy,
     HasOverwrite,
     HasSeed,
     HasSensor,
     HasSrcNodata,
     HasWarp,
-    complete_method,
+    named_methods,
 )
 from ksdiff_cli.sensors import Sensor
 
@@ -30,7 +31,7 @@ REPORT = Option(OUTPUT, "Write a page with tables, pictures and error maps. Defa
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureOptions(HasOverwrite, HasWarp, HasSrcNodata, HasSensor):
+class MeasureOptions(HasOverwrite, HasGuideBy, HasWarp, HasSrcNodata, HasSensor):
     """What a raster is measured against, and what is written of it."""
 
     reference: Annotated[
@@ -55,23 +56,13 @@ class MeasureOptions(HasOverwrite, HasWarp, HasSrcNodata, HasSensor):
     ] = None
     guide: Annotated[
         Sequence[str],
-        Option(
+        repeated(
             INPUTS,
             "In place of PAN: raster of finer bands that guided coarser ones, which --ms or more --guide name; or the "
             "whole product. May be repeated. Default: --pan instead.",
-            metavar="FINE",
-            typed=list[str] | None,
-            read=tuple,
+            "FINE",
         ),
     ] = ()
-    guide_by: Annotated[
-        GuideBy,
-        Option(
-            MEASURING,
-            "With --guide: what stands for PAN, the sum of finer bands that explains a band best, or the one that "
-            "resembles it most.",
-        ),
-    ] = "synthesis"
     ratio: Annotated[
         float | None,
         Option(
@@ -109,25 +100,18 @@ class Compared(Options):
 
     checkpoints: Annotated[
         tuple[Path, ...],
-        Option(
+        repeated(
             METHOD,
             "Weights to compare (.safetensors); may be repeated. Default: the shipped weights, ksdiff.",
+            "FILE",
+            Path,
             names=("--checkpoint",),
-            metavar="FILE",
-            typed=list[Path] | None,
-            read=tuple,
         ),
     ] = ()
     methods: Annotated[
         tuple[str, ...],
-        Option(
-            METHOD,
-            "Method to compare with, by name (ksdiff sharpen --help lists them); may be repeated. Default: all.",
-            names=("--method",),
-            metavar="NAME",
-            typed=list[str] | None,
-            read=tuple,
-            more={"autocompletion": complete_method},
+        named_methods(
+            "Method to compare with, by name (ksdiff sharpen --help lists them); may be repeated. Default: all."
         ),
     ] = ()
     protocol: Annotated[

@@ -1,13 +1,15 @@
 """Options that several commands have, each in a class of its own; a command's class derives from those that it has."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, get_args
 
 from ksdiff_cli import checks
-from ksdiff_cli.checks import LARGEST_SEED, MethodName, Nodata, Registration
+from ksdiff_cli.checks import LARGEST_SEED, GuideBy, MethodName, Nodata, Registration
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.options import ALIGNMENT, CUTTING, INPUTS, METHOD, OUTPUT, RUNNING, Option, Options
+from ksdiff_cli.options import ALIGNMENT, CUTTING, INPUTS, METHOD, OUTPUT, RUNNING, Option, Options, repeated
 from ksdiff_cli.sensors import SENSORS
 
 _ALIGN, _SMALLEST = 16, 64  # sides of windows, see numerics.boxes
@@ -29,6 +31,23 @@ def read_src_nodata(text: str) -> tuple[Nodata, Nodata]:
     return checks.read_nodata(text, "--src-nodata")
 
 
+def read_bands(values: list[str]) -> list[int | str]:
+    """Return band numbers and names from texts of some of them, by commas.
+
+    Raises:
+        KsdiffError: one is empty.
+    """
+    bands = [band.strip() for value in values for band in value.split(",")]
+    if not all(bands):
+        raise KsdiffError(f"-b takes band numbers or names such as 3,2,1 or red,green, not {','.join(values)!r}")
+    return [int(band) if re.fullmatch("-?[0-9]{1,9}", band) else band for band in bands]
+
+
+def named_methods(help: str) -> Option:
+    """Return an option that names methods."""
+    return repeated(METHOD, help, "NAME", names=("--method",), more={"autocompletion": complete_method})
+
+
 SENSOR = Option(
     INPUTS,
     "Sensor by name (WV3, worldview-3, LC08 …; all: ksdiff info sensors) or a sensor file: gives bands, bit depth and "
@@ -44,6 +63,36 @@ class HasSensor(Options):
     """A scene's sensor."""
 
     sensor: Annotated[str | None, SENSOR] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HasBands(Options):
+    """Some of the MS bands."""
+
+    bands: Annotated[
+        Sequence[int | str],
+        repeated(
+            INPUTS,
+            "MS bands to take, by number from 1 or by name, in this order: -b 3,2,1 or -b red -b green. Default: all.",
+            "BAND,…",
+            names=("--bidx", "-b"),
+            read=read_bands,
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HasGuideBy(Options):
+    """What stands for PAN."""
+
+    guide_by: Annotated[
+        GuideBy,
+        Option(
+            METHOD,
+            "What stands for PAN where finer bands guide: the sum of them that explains a band best, or the one that "
+            "resembles it most.",
+        ),
+    ] = "synthesis"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,18 +1,19 @@
 """Options of sharpening a scene, and of sharpening arrays."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from ksdiff_cli.checks import Dtype, Format, GuideBy, Mtf, Units, check_four
+from ksdiff_cli.checks import Dtype, Format, Mtf, Units, check_four
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.options import CLUSTER, CUTTING, INPUTS, METHOD, OUTPUT, VIEWING, Option, Options
+from ksdiff_cli.options import CLUSTER, CUTTING, INPUTS, METHOD, OUTPUT, VIEWING, Option, Options, repeated
 from ksdiff_cli.options.shared import (
+    HasBands,
     HasCut,
     HasDevice,
+    HasGuideBy,
     HasMethod,
     HasOverwrite,
     HasRegistration,
@@ -26,18 +27,6 @@ from ksdiff_cli.sensors import Sensor
 
 Window = tuple[int, int, int, int]
 Bounds = tuple[float, float, float, float]
-
-
-def read_bands(values: list[str]) -> list[int | str]:
-    """Return band numbers and names from texts of some of them, by commas.
-
-    Raises:
-        KsdiffError: one is empty.
-    """
-    bands = [band.strip() for value in values for band in value.split(",")]
-    if not all(bands):
-        raise KsdiffError(f"-b takes band numbers or names such as 3,2,1 or red,green, not {','.join(values)!r}")
-    return [int(band) if re.fullmatch("-?[0-9]{1,9}", band) else band for band in bands]
 
 
 def read_names(values: list[str]) -> tuple[str, ...]:
@@ -96,7 +85,18 @@ class ArrayOptions(HasSeed, HasDevice, HasThreads, HasCut, HasRegistration, HasM
 
 @dataclass(frozen=True, kw_only=True)
 class SharpenOptions(
-    HasOverwrite, HasSeed, HasDevice, HasThreads, HasRegistration, HasCut, HasWarp, HasSrcNodata, HasSensor, HasMethod
+    HasOverwrite,
+    HasSeed,
+    HasDevice,
+    HasThreads,
+    HasRegistration,
+    HasCut,
+    HasWarp,
+    HasBands,
+    HasSrcNodata,
+    HasSensor,
+    HasGuideBy,
+    HasMethod,
 ):
     """How a scene is sharpened and how the output is stored."""
 
@@ -136,37 +136,15 @@ class SharpenOptions(
         ),
     ] = None
     draws: Annotated[int, Option(METHOD, "Draws of z_T for --uncertainty, 2 to 64.", metavar="N", min=2, max=64)] = 8
-    bands: Annotated[
-        Sequence[int | str],
-        Option(
-            INPUTS,
-            "MS bands to sharpen, by number from 1 or by name, in this order: -b 3,2,1 or -b red -b green. "
-            "Default: all.",
-            names=("--bidx", "-b"),
-            metavar="BAND,…",
-            typed=list[str] | None,
-            read=read_bands,
-        ),
-    ] = ()
     guide: Annotated[
         Sequence[str],
-        Option(
+        repeated(
             INPUTS,
             "Raster of finer bands that guide coarser ones, in place of PAN; more on its grid may follow, then the "
             "coarser ones. Default: PAN comes first, or bands are sorted by resolution where several are the finest.",
-            metavar="FINE",
-            typed=list[str] | None,
-            read=tuple,
+            "FINE",
         ),
     ] = ()
-    guide_by: Annotated[
-        GuideBy,
-        Option(
-            METHOD,
-            "What stands for PAN where finer bands guide: the sum of them that explains a band best, or the one that "
-            "resembles it most.",
-        ),
-    ] = "synthesis"
     with_guide: Annotated[
         bool | None,
         Option(
@@ -177,12 +155,11 @@ class SharpenOptions(
     ] = None
     groups: Annotated[
         Sequence[str],
-        Option(
+        repeated(
             INPUTS,
             "Which of a product's groups of coarser bands to sharpen: 20m,60m of Sentinel-2; ksdiff info names them. "
             "Default: all.",
-            metavar="NAME,…",
-            typed=list[str] | None,
+            "NAME,…",
             read=read_names,
         ),
     ] = ()
@@ -196,12 +173,11 @@ class SharpenOptions(
     ] = None
     creation: Annotated[
         Mapping[str, str],
-        Option(
+        repeated(
             OUTPUT,
             "GDAL creation option, such as COMPRESS=LZW; may be repeated. Default: tiled, lossless compression.",
+            "NAME=VALUE",
             names=("--co",),
-            metavar="NAME=VALUE",
-            typed=list[str] | None,
             read=read_creation,
         ),
     ] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ksdiff_cli.errors import KsdiffError
-from ksdiff_cli.options import INPUTS, NETWORK, OUTPUT, RUNNING, TRAINING, Option, Options
+from ksdiff_cli.options import INPUTS, NETWORK, OUTPUT, RUNNING, TRAINING, Option, Options, repeated
 from ksdiff_cli.options.shared import HasDevice, HasOverwrite, HasSeed, HasThreads
 
 Stages = Literal["1", "2", "all"]
@@ -74,13 +74,12 @@ class Schedule(Options):
     ] = None
     settings: Annotated[
         Mapping[str, object],
-        Option(
+        repeated(
             TRAINING,
             "Any setting of the network or of training, over all others but options of their own; repeatable. "
             "Default: none.",
+            "NAME=VALUE",
             names=("--set",),
-            metavar="NAME=VALUE",
-            typed=list[str] | None,
             read=lambda texts: dict(map(read_setting, texts)),
         ),
     ] = field(default_factory=dict)
@@ -149,23 +148,21 @@ class Sources(Options):
 
     data: Annotated[
         tuple[Path, ...],
-        Option(
+        repeated(
             INPUTS,
             "Folder made by prepare-data, a folder of them, or a PanCollection train_*.h5; repeatable. "
             "Default: patches",
-            metavar="DIR | FILE.h5",
-            typed=list[Path] | None,
-            read=tuple,
+            "DIR | FILE.h5",
+            Path,
         ),
     ] = (Path("patches"),)
     valid: Annotated[
         tuple[Path, ...],
-        Option(
+        repeated(
             INPUTS,
             "Validation file, or folder with valid.h5; repeatable. Default: those beside the training files.",
-            metavar="DIR | FILE.h5",
-            typed=list[Path] | None,
-            read=tuple,
+            "DIR | FILE.h5",
+            Path,
         ),
     ] = ()
     cache: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 from ksdiff_cli.checks import MethodName
 from ksdiff_cli.errors import KsdiffError, did_you_mean
 from ksdiff_cli.options import METHOD, RUNNING, VIEWING, Option
-from ksdiff_cli.options.shared import HasDevice, HasSensor, HasSrcNodata, complete_method
+from ksdiff_cli.options.shared import HasDevice, HasSensor, HasSrcNodata, named_methods
 
 
 def read_place(text: str) -> tuple[float, ...]:
@@ -28,15 +28,9 @@ class ViewOptions(HasDevice, HasSrcNodata, HasSensor):
 
     methods: Annotated[
         Sequence[str],
-        Option(
-            METHOD,
+        named_methods(
             "Sharpen PAN and MS by this method while you look, just the windows that you look at; may be repeated. "
-            "Default: none.",
-            names=("--method",),
-            metavar="NAME",
-            typed=list[str] | None,
-            read=tuple,
-            more={"autocompletion": complete_method},
+            "Default: none."
         ),
     ] = ()
     checkpoint: Annotated[
