@@ -89,9 +89,9 @@ def _sensor(sensor: Any) -> Facts:
 
 
 def _raster(path: str) -> Facts:
+    from ksdiff_cli.raster.bands import BandSource
     from ksdiff_cli.raster.nodata import find_fill, say_fill
-    from ksdiff_cli.raster.open import data_bands
-    from ksdiff_cli.raster.pair import BandSource, alpha_is_data, open_raster
+    from ksdiff_cli.raster.open import alpha_is_data, data_bands, open_raster
 
     with open_raster(path) as dataset:
         facts = {"kind": "raster", "path": path, **_image(dataset), "tags": dict(sorted(dataset.tags().items()))}

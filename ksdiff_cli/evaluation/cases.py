@@ -16,7 +16,7 @@ from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.numerics.toolbox import is_power_of_two
 from ksdiff_cli.options.measuring import Protocol, Scaling
 from ksdiff_cli.patches.dataset import PatchFile
-from ksdiff_cli.raster.pair import ObservedTile, Tile
+from ksdiff_cli.raster.tiles import ObservedTile, Tile
 from ksdiff_cli.sensors import Sensor, find_sensor
 
 SCALINGS: dict[Scaling, str] = {"image": "each image by itself", "scene": "the scenes that the files state"}

@@ -29,7 +29,7 @@ from ksdiff_cli.options import keywords
 from ksdiff_cli.options.measuring import EvaluateOptions, Prior
 from ksdiff_cli.patches.dataset import PatchFile
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.pair import Tile
+from ksdiff_cli.raster.tiles import Tile
 from ksdiff_cli.report import Example, check_report, rgb_bands, write_report
 from ksdiff_cli.sensors import find_sensor
 

@@ -38,11 +38,12 @@ from ksdiff_cli.options.measuring import MeasureOptions
 from ksdiff_cli.products.plain import shows_one_image
 from ksdiff_cli.products.scene_files import find_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster.bands import BandSource
 from ksdiff_cli.raster.camera import ms_camera
 from ksdiff_cli.raster.layout import check_colours, pixel_metres
 from ksdiff_cli.raster.nodata import declare, declare_band, find_fill, find_notes, say_fill
 from ksdiff_cli.raster.open import BLOCK_CACHE, alpha_is_data, data_bands, open_raster
-from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair, open_pair
+from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
 from ksdiff_cli.raster.units import read_factors
 from ksdiff_cli.sensors import Sensor, find_sensor
 

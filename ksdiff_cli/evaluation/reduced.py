@@ -18,12 +18,13 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.grids import centres, corner_aligned
+from ksdiff_cli.numerics.looking import look
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.bands import BandSource
 from ksdiff_cli.raster.guide import Mix
 from ksdiff_cli.raster.layout import has_geotransform
 from ksdiff_cli.raster.pair import ScenePair, open_pair
-from ksdiff_cli.raster.synthesis import Group, GuidedScene, look, see_guide
+from ksdiff_cli.raster.synthesis import Group, GuidedScene, see_guide
 from ksdiff_cli.sensors import SENSORS, find_sensor
 
 _BLOCK = 256  # side of a file's blocks

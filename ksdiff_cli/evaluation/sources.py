@@ -25,9 +25,9 @@ from ksdiff_cli.numerics.toolbox import (
     sampling_matrix,
 )
 from ksdiff_cli.output.metadata import declared_units
-from ksdiff_cli.raster.bands import Linear, is_number, read_stored
+from ksdiff_cli.raster.bands import BandSource, Linear, is_number, read_stored
 from ksdiff_cli.raster.layout import check_extent, has_geotransform, same_crs
-from ksdiff_cli.raster.pair import BandSource, ScenePair
+from ksdiff_cli.raster.pair import ScenePair
 from ksdiff_cli.sensors import fold_name
 
 Reader = Callable[[int, int, int, int], tuple[Array, Array]]

@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable, Iterator
 
 from ksdiff_cli.numerics.boxes import ALIGN, Box
-from ksdiff_cli.raster.pair import ScenePair, Tile
+from ksdiff_cli.raster.pair import ScenePair
+from ksdiff_cli.raster.tiles import Tile
 
 SIDE = 128
 """Side of an anchor, PAN pixels."""

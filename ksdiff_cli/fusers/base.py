@@ -12,7 +12,8 @@ from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.boxes import ALIGN, Box
 from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.pair import ScenePair, Tile
+from ksdiff_cli.raster.pair import ScenePair
+from ksdiff_cli.raster.tiles import Tile
 
 if TYPE_CHECKING:
     from ksdiff_cli.checks import Geometry

@@ -20,7 +20,8 @@ from ksdiff_cli.numerics.moments import JointMoments, SceneStatistics
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.camera import find_camera
 from ksdiff_cli.raster.nodata import hint_fill
-from ksdiff_cli.raster.pair import ScenePair, Swath, Tile
+from ksdiff_cli.raster.pair import ScenePair
+from ksdiff_cli.raster.tiles import Swath, Tile
 from ksdiff_cli.sensors import Sensor
 
 _TRACE = 1e-4  # of what a pixel sees may be invalid

@@ -20,7 +20,8 @@ from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.numerics.projection import Camera, place_camera, sum_up
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.camera import MsCamera, find_camera, ms_camera
-from ksdiff_cli.raster.pair import ScenePair, Tile
+from ksdiff_cli.raster.pair import ScenePair
+from ksdiff_cli.raster.tiles import Tile
 
 STEPS = 3
 """Corrections: more change ERGAS by less than 1 % and begin to raise SAM on some scenes."""

@@ -13,7 +13,8 @@ from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.grouped import GroupedPair, GroupedStatistics
-from ksdiff_cli.raster.pair import ScenePair, Swath
+from ksdiff_cli.raster.pair import ScenePair
+from ksdiff_cli.raster.tiles import Swath
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from ksdiff_cli.numerics.grids import GridMap
 from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.camera import find_camera
-from ksdiff_cli.raster.pair import ObservedTile, ScenePair, Tile
+from ksdiff_cli.raster.pair import ScenePair
+from ksdiff_cli.raster.tiles import ObservedTile, Tile
 
 if TYPE_CHECKING:
     from torch import Tensor

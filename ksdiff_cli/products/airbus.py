@@ -18,8 +18,8 @@ from ksdiff_cli.products import radiometry
 from ksdiff_cli.products.fields import whole_number
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor, side_by_side
-from ksdiff_cli.raster.bands import Calibration
-from ksdiff_cli.raster.pair import BandSource, Scene
+from ksdiff_cli.raster.bands import BandSource, Calibration
+from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.sensors import SENSORS, Sensor, by_any_name
 
 LOOKS_FOR = "Airbus DIM_*.XML files of P and MS (Pléiades, SPOT)"

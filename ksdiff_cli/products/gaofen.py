@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor, read_each
-from ksdiff_cli.raster.pair import BandSource, Scene
+from ksdiff_cli.raster.bands import BandSource
+from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.sensors import SENSORS, Sensor, by_any_name
 
 LOOKS_FOR = "GaoFen images (*-PAN1.tiff with *-MSS1.tiff)"

@@ -17,9 +17,9 @@ from ksdiff_cli.products.fields import first_fields
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.mosaic import resample
 from ksdiff_cli.products.product import NoPairError, fit_sensor
-from ksdiff_cli.raster.bands import Calibration
+from ksdiff_cli.raster.bands import BandSource, Calibration, QualityBand
 from ksdiff_cli.raster.open import open_raster
-from ksdiff_cli.raster.pair import BandSource, QualityBand, Scene
+from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.raster.synthesis import Group, GuidedScene
 from ksdiff_cli.sensors import SENSORS, Sensor
 

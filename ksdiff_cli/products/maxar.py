@@ -16,8 +16,9 @@ from ksdiff_cli.products.fields import first_fields, read_fields, whole_number
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.mosaic import ImageTile, join_tiles
 from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor, side_by_side
-from ksdiff_cli.raster.bands import Calibration
-from ksdiff_cli.raster.pair import BandSource, Scene, open_raster
+from ksdiff_cli.raster.bands import BandSource, Calibration
+from ksdiff_cli.raster.open import open_raster
+from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.raster.synthesis import Group, GuidedScene
 from ksdiff_cli.sensors import SENSORS, Sensor, by_any_name
 

@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.raster.layout import georeferenced
-from ksdiff_cli.raster.pair import open_raster
+from ksdiff_cli.raster.open import open_raster
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products import radiometry
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.product import NoPairError, file_bands, fit_sensor, read_each, side_by_side
-from ksdiff_cli.raster.bands import Calibration
+from ksdiff_cli.raster.bands import BandSource, Calibration
 from ksdiff_cli.raster.open import open_raster
-from ksdiff_cli.raster.pair import BandSource, Scene
+from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.sensors import SENSORS, Sensor, by_any_name
 
 LOOKS_FOR = "images named as CBERS, KOMPSAT, CAS500, GEOSAT-2, Vision-1, VRSS, BKA, Kanopus-V and SkySat name them"

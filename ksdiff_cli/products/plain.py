@@ -12,9 +12,10 @@ from rasterio.windows import Window
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.product import fit_sensor
+from ksdiff_cli.raster.bands import BandSource
 from ksdiff_cli.raster.layout import georeferenced, pixel_numbers
 from ksdiff_cli.raster.open import alpha_is_data, data_bands, open_raster, unreadable
-from ksdiff_cli.raster.pair import BandSource, Scene
+from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.sensors import Sensor, find_sensor
 
 LOOKS_FOR = "a PAN and an MS raster (pan.tif and ms.tif, or one single-band raster finer than the others)"

@@ -5,8 +5,9 @@ from typing import Protocol, TypeVar
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.folder import Folder
-from ksdiff_cli.raster.bands import Calibration
-from ksdiff_cli.raster.pair import BandSource, Scene, open_raster
+from ksdiff_cli.raster.bands import BandSource, Calibration
+from ksdiff_cli.raster.open import open_raster
+from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.sensors import Sensor, fold_name
 
 

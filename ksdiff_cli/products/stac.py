@@ -15,7 +15,8 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products.archive import fetch_text
 from ksdiff_cli.products.folder import Folder
 from ksdiff_cli.products.product import NoPairError, fit_sensor
-from ksdiff_cli.raster.pair import BandSource, Scene
+from ksdiff_cli.raster.bands import BandSource
+from ksdiff_cli.raster.pair import Scene
 from ksdiff_cli.sensors import Sensor, by_any_name, find_sensor, fold_name
 
 ENDS = (".json", ".geojson")

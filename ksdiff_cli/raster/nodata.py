@@ -15,9 +15,9 @@ from rasterio.windows import Window
 from ksdiff_cli.checks import Nodata
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.numerics import Array
-from ksdiff_cli.raster.bands import is_number, read_stored, show_value
+from ksdiff_cli.raster.bands import BandSource, is_number, read_stored, show_value
 from ksdiff_cli.raster.grouped import GroupedPair
-from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair
+from ksdiff_cli.raster.pair import Scene, ScenePair
 
 _PLACES = 8  # windows along a side of an image
 _SIDE = 16  # of a window, pixels

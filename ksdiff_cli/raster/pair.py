@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -27,11 +26,8 @@ from ksdiff_cli.numerics.fill import (
 )
 from ksdiff_cli.numerics.grids import (
     GridMap,
-    Halfway,
-    apply_separable,
     centres,
     degrade,
-    gaussian_matrix,
     gaussian_reach,
     mtf_sigma,
     nearest,
@@ -39,6 +35,7 @@ from ksdiff_cli.numerics.grids import (
     upsample,
     upsample_columns,
 )
+from ksdiff_cli.numerics.looking import look
 from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.numerics.shift_field import ShiftField
 from ksdiff_cli.numerics.shifted import pick_shifted, read_shifted
@@ -62,6 +59,7 @@ from ksdiff_cli.raster.layout import (
 from ksdiff_cli.raster.open import alpha_is_data, first_line, open_raster
 from ksdiff_cli.raster.sensor_model import Laid, lay_by_model
 from ksdiff_cli.raster.survey import survey
+from ksdiff_cli.raster.tiles import ObservedTile, Swath, Tile
 from ksdiff_cli.raster.warp import warp_bands, warp_flags, warp_grid
 from ksdiff_cli.sensors import Sensor
 
@@ -75,6 +73,7 @@ __all__ = [
     "Scene",
     "ScenePair",
     "SceneStatistics",
+    "Swath",
     "Tile",
     "alpha_is_data",
     "fill_invalid",
@@ -132,84 +131,6 @@ class Scene:
         mix = self.mix and replace(self.mix, bands=moved(self.mix.bands))
         copies = tuple((rename(path), copy) for path, copy in self.copies)
         return replace(self, pan=moved([self.pan])[0], ms=moved(self.ms), quality=quality, mix=mix, copies=copies)
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A window of a pair, everything on the PAN grid."""
-
-    pan: Array
-    """(1, H, W) float32, DN; invalid pixels filled from their neighbours."""
-    ms_up: Array
-    """(bands, H, W) float32, DN; upsampled MS."""
-    valid: Array
-    """(H, W) bool; True where PAN and all MS bands hold data."""
-
-    def cut(self, box: Box) -> "Tile":
-        """Return a part of it."""
-        rows, cols = box.within(Box(0, 0, *self.valid.shape))
-        return Tile(self.pan[:, rows, cols], self.ms_up[:, rows, cols], self.valid[rows, cols])
-
-
-class ObservedTile(Tile):
-    """A window with MS as it was delivered, upsampled only for whoever asks for that."""
-
-    def __init__(
-        self, pan: Array, valid: Array, ms: Array, belief: Array | None, grid: GridMap, ms_up: Array | None = None
-    ) -> None:
-        """Put it together.
-
-        Args:
-            pan: see :class:`Tile`.
-            valid: see :class:`Tile`.
-            ms: (bands, h, w) float32, DN; the MS pixels whose centres lie in the window, holes filled.
-            belief: (h, w) float32 in 0..1, how far each of them is believed: 0 where it is invalid, less than 1 where
-                what it sees of PAN is invalid in part; None where all are.
-            grid: the map from the window's pixels to those of ``ms``.
-            ms_up: where it was upsampled in another way.
-        """
-        given = {"pan": pan, "valid": valid, "ms": ms, "belief": belief, "grid": grid}
-        for name, value in (given if ms_up is None else given | {"ms_up": ms_up}).items():
-            object.__setattr__(self, name, value)
-
-    ms: Array
-    belief: Array | None
-    grid: GridMap
-
-    @cached_property
-    def ms_up(self) -> Array:
-        """(bands, H, W) float32, see :class:`Tile`; at the window's border its outermost MS pixels go on."""
-        return upsample(self.ms, self.grid, (self.valid.shape[0], self.valid.shape[1]))
-
-    def cut(self, box: Box) -> "ObservedTile":
-        """See :meth:`Tile.cut`; MS is cut to the pixels whose centres lie in the part."""
-        rows, cols = box.within(Box(0, 0, *self.valid.shape))
-        axes = ((self.grid.rows, box.top, box.height), (self.grid.cols, box.left, box.width))
-        (top, bottom), (left, right) = (
-            centres(axis, first, count, size)
-            for (axis, first, count), size in zip(axes, self.ms.shape[1:], strict=True)
-        )
-        belief = None if self.belief is None else self.belief[top:bottom, left:right]
-        grid = self.grid.shifted(box.top, box.left).moved(-top, -left)
-        ms = self.ms[:, top:bottom, left:right]
-        return ObservedTile(
-            self.pan[:, rows, cols], self.valid[rows, cols], ms, belief, grid, self.ms_up[:, rows, cols]
-        )
-
-
-@dataclass(frozen=True)
-class Swath:
-    """A window of a pair whose rows become a :class:`Tile` when they are wanted: few of them stay in the cache."""
-
-    pan: Array
-    """(1, H, W) float32, see :class:`Tile`."""
-    ms: Halfway
-    valid: Array
-    """(H, W) bool, see :class:`Tile`."""
-
-    def rows(self, start: int, stop: int) -> Tile:
-        """Return rows [start, stop), the same bits as the whole window has there."""
-        return Tile(self.pan[:, start:stop], self.ms.upsampled(start, stop), self.valid[start:stop])
 
 
 @dataclass
@@ -441,17 +362,13 @@ class ScenePair:
 
     def _pan_low(self, first: tuple[int, int], shape: tuple[int, ...], gain: float = GAIN) -> Array:
         """Look at PAN, its holes filled, through a camera at MS pixels from ``first`` on, (h, w) DN."""
-        spans, matrices = [], []
-        for axis, start, count, size in zip((self.grid.rows, self.grid.cols), first, shape, self.shape, strict=True):
-            at = axis.to_pan(start + np.arange(count))
-            sigma = mtf_sigma(gain, 1 / abs(axis.scale))
-            begin = min(max(0, math.floor(at.min()) - gaussian_reach(sigma)), size - 1)
-            stop = max(begin + 1, min(size, math.ceil(at.max()) + gaussian_reach(sigma) + 1))
-            spans.append((begin, stop - begin))
-            matrices.append(gaussian_matrix(at, stop - begin, sigma, begin))
-        (top, height), (left, width) = spans
-        pan = self._filled_pan(top, left, height, width)
-        return np.asarray(apply_separable(matrices[0], matrices[1], pan)[0])
+
+        def read(box: Box) -> tuple[Array, Array]:
+            pan = self._filled_pan(box.top, box.left, box.height, box.width)
+            return pan, np.ones(pan.shape[1:], bool)
+
+        box = Box(*first, first[0] + shape[0], first[1] + shape[1])
+        return np.asarray(look(read, self.grid, self.shape, box, (gain,))[0][0])
 
     def _look_around(self, row: int, col: int, height: int, width: int) -> None:
         """Read a PAN window with all that the companion sees from it: what is read of it after that is at hand."""

@@ -7,9 +7,10 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from ksdiff_cli.numerics import Array
+from ksdiff_cli.numerics.fill import fill_invalid
 from ksdiff_cli.numerics.grids import Axis, GridMap, degrade
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.pair import ScenePair, fill_invalid
+from ksdiff_cli.raster.pair import ScenePair
 
 RANGE = 10
 """Largest lag that is looked for, MS pixels."""

@@ -24,7 +24,7 @@ from ksdiff_cli.raster.layout import both_located, check_sizes, crs_name, crs_of
 from ksdiff_cli.raster.open import first_line, is_from_gdal
 
 if TYPE_CHECKING:
-    from ksdiff_cli.raster.pair import BandSource
+    from ksdiff_cli.raster.bands import BandSource
 
 
 _TOLERANCE = 1e-4  # MS pixels by which GDAL may misplace a pixel to save time; rasterio takes no 0

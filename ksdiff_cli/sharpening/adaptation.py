@@ -23,11 +23,13 @@ from ksdiff_cli.metrics.views import place_view
 from ksdiff_cli.models.checkpoint import read_header, save_model, weights_hash
 from ksdiff_cli.numerics.boxes import ALIGN, Box
 from ksdiff_cli.numerics.camera import Kernel
+from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products.scene_files import identify_content, identify_scene, scene_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.camera import find_camera, ms_camera
-from ksdiff_cli.raster.pair import ObservedTile, Scene, ScenePair, SceneStatistics, open_pair
+from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
+from ksdiff_cli.raster.tiles import ObservedTile
 from ksdiff_cli.weights import SHIPPED
 
 if TYPE_CHECKING:

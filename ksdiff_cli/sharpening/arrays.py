@@ -24,9 +24,10 @@ from ksdiff_cli.options.sharpening import ArrayOptions, SharpenOptions
 from ksdiff_cli.output.pixels import choose_format
 from ksdiff_cli.process import limit_torch
 from ksdiff_cli.progress import Note, ProgressCallback, drop, silent
+from ksdiff_cli.raster.bands import BandSource
 from ksdiff_cli.raster.nodata import find_notes
 from ksdiff_cli.raster.open import BLOCK_CACHE
-from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair, open_pair
+from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
 from ksdiff_cli.raster.registration import check_registration
 from ksdiff_cli.sensors import Sensor, find_sensor
 from ksdiff_cli.sharpening.engine import plan_scene

@@ -16,7 +16,8 @@ from ksdiff_cli.numerics import Array
 from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.open import BLOCK_CACHE
-from ksdiff_cli.raster.pair import ScenePair, Swath, Tile
+from ksdiff_cli.raster.pair import ScenePair
+from ksdiff_cli.raster.tiles import Swath, Tile
 from ksdiff_cli.sharpening.job import Job
 
 Made = Callable[[], Array]

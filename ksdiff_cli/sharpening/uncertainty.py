@@ -22,7 +22,8 @@ from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.output.writer import check_output
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.pair import ObservedTile, Scene, ScenePair, Tile
+from ksdiff_cli.raster.pair import Scene, ScenePair
+from ksdiff_cli.raster.tiles import ObservedTile, Tile
 from ksdiff_cli.sharpening.engine import Sharpened, how, is_claimed, job_folder, sharpen_scene
 from ksdiff_cli.sharpening.job import owns
 from ksdiff_cli.sharpening.pipeline import Maker, make_windows
