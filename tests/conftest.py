@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+import typer.testing
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 from typer.testing import CliRunner
@@ -20,6 +22,8 @@ from typer.testing import CliRunner
 Array = NDArray[Any]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# all commands and their options are built once, not for each command line
+typer.testing._get_command = cache(typer.testing._get_command)
 
 DATA = Path(os.environ.get("KSDIFF_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
 """Real imagery beside the checkout, where there is some."""

@@ -11,17 +11,21 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr, suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import typer
 
 ROOT = Path(__file__).resolve().parents[1]
 _MOMENTS = ((Path, "replace"), (Path, "rename"), (Path, "unlink"), (shutil, "rmtree"), (os, "link"))
 _MOST = 60
 _LOADED = {
-    "metrics": ("main", "evaluation.measure", "report", "products.scene_files"),
-    "sharpen": ("main", "sharpening.quicklook", "sharpening.workflow"),
-    "simulate": ("main", "simulation.files"),
+    "metrics": ("evaluation.measure", "report.pictures", "products.scene_files"),
+    "sharpen": ("sharpening.quicklook", "sharpening.workflow"),
+    "simulate": ("simulation.files",),
 }
 
 
@@ -89,10 +93,8 @@ def _run(trial: Trial, work: Path, number: int = 0, note: Path | None = None) ->
             os.chdir(work)
             if number and note:
                 _kill_at(number, note)
-            from ksdiff_cli.main import app
-
             code = 0
-            app(trial.words, standalone_mode=False)
+            _command()(trial.words, standalone_mode=False)
         except SystemExit as leaving:
             code = leaving.code if isinstance(leaving.code, int) else 1
         except BaseException as error:
@@ -103,6 +105,15 @@ def _run(trial: Trial, work: Path, number: int = 0, note: Path | None = None) ->
             sys.stderr.flush()
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), log.read_text()
+
+
+@cache
+def _command() -> Any:
+    """Return ksdiff's command line; the first one to be read loads what that takes."""
+    command = typer.main.get_command(importlib.import_module("ksdiff_cli.main").app)
+    with suppress(typer.Exit), redirect_stderr(None):
+        command(["info", "no such file"], standalone_mode=False)
+    return command
 
 
 def _kill_at(number: int, note: Path) -> None:
@@ -148,4 +159,5 @@ if __name__ == "__main__":
     given = Trial(**json.load(sys.stdin))
     for name in _LOADED[given.words[0]]:  # once for all children
         importlib.import_module(f"ksdiff_cli.{name}")
+    _command()
     print(json.dumps([asdict(kill) for kill in run_all(given)]))

@@ -16,7 +16,7 @@ SHARPEN = ["sharpen", "pan.tif", "ms.tif", "--method", "exp", "--no-registration
 
 @pytest.fixture
 def files(make_pair: Any) -> PairFiles:
-    made: PairFiles = make_pair(size=(256, 320))
+    made: PairFiles = make_pair(size=(96, 320))
     return made
 
 
@@ -39,7 +39,7 @@ def test_an_output_with_its_quicklook(files: PairFiles) -> None:
 
 def test_a_virtual_raster_is_the_old_one_or_the_new_one(files: PairFiles, run: Any) -> None:
     old = [str(files.folder / word) if word.endswith(".tif") else word for word in SHARPEN]
-    vrt = ["-f", "VRT", "--tile", "128"]
+    vrt = ["-f", "VRT", "--tile", "160"]
     assert run(*old, *vrt, "-o", files.folder / "out.vrt", "-t", "float32").exit_code == 0
     (files.folder / "out_tiles" / "r000000_c000000.tif.ovr").write_text("of the old tiles")
     whole, kills = try_kills(Trial([*SHARPEN, *vrt, "-o", "out.vrt", "--overwrite"], str(files.folder), "out.vrt"))
