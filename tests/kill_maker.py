@@ -38,6 +38,8 @@ class Trial:
     folder: str
     look: str = ""
     """Raster whose pixels are looked at right after each kill."""
+    at: str = ""
+    """Part of the names of the files before which it is killed."""
 
 
 @dataclass
@@ -92,7 +94,7 @@ def _run(trial: Trial, work: Path, number: int = 0, note: Path | None = None) ->
             os.dup2(file, 2)
             os.chdir(work)
             if number and note:
-                _kill_at(number, note)
+                _kill_at(number, note, trial.at)
             code = 0
             _command()(trial.words, standalone_mode=False)
         except SystemExit as leaving:
@@ -116,12 +118,12 @@ def _command() -> Any:
     return command
 
 
-def _kill_at(number: int, note: Path) -> None:
+def _kill_at(number: int, note: Path, part: str) -> None:
     calls = []
 
     def deadly(name: str, work: Any) -> Any:
         def wrapped(*arguments: Any, **more: Any) -> Any:
-            if os.path.lexists(arguments[0]):  # else nothing happens
+            if part in str(arguments[0]) and os.path.lexists(arguments[0]):  # else nothing happens
                 calls.append(name)
             if len(calls) == number:
                 note.write_text(f"{number}: {name} {arguments[0]}")

@@ -2,9 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,24 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import read, tags, write_raster
-from distributed_maker import ENVIRONMENT
 from kill_maker import Trial, try_kills
 from rasterio.transform import Affine
 from scipy.ndimage import gaussian_filter, map_coordinates
 from test_kills import assert_all_end_alike
 
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.fusers.classical import make_fuser
 from ksdiff_cli.metrics.ergas import ergas
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.grids import mtf_sigma
 from ksdiff_cli.numerics.shift_field import ShiftField, fit_field
 from ksdiff_cli.numerics.shifted import pick_shifted, read_shifted
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.products.scene_files import identify_scene
 from ksdiff_cli.raster.pair import Scene, open_pair
 from ksdiff_cli.raster.registration import check_registration, measure_shift
+from ksdiff_cli.sharpening.engine import sharpen_scene
 from ksdiff_cli.simulation import camera
 
 Array = Any
@@ -190,7 +192,7 @@ def test_ground_that_ms_lacks_is_cut_off() -> None:
 # --- scenes
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ground() -> tuple[Array, Array, Array]:
     """PAN, truth, and the truth as the MS camera blurs it."""
     pan, _, truth = camera.simulate_arrays(SIZE, ratio=RATIO, sensor="WV3", bands=None, seed=3)
@@ -200,31 +202,43 @@ def ground() -> tuple[Array, Array, Array]:
     return pan, truth[[1, 2, 4, 6]], blurred
 
 
+def write_scene(
+    folder: Path, ground: Any, shift: Shift, edit: Callable[[Array], None] = lambda ms: None, **profile: Any
+) -> Scene:
+    """Write PAN and MS of which pixel k shows the ground ``shift`` further up and left than it says."""
+    pan, _, blurred = ground
+    rows, cols = np.meshgrid(np.arange(float(SIDE)), np.arange(float(SIDE)), indexing="ij")
+    down, across = shift(rows / SIDE, cols / SIDE)
+    at = [(one - by) * RATIO + (RATIO - 1) / 2 for one, by in ((rows, down), (cols, across))]
+    ms = np.stack([map_coordinates(band, at, order=3, mode="nearest") for band in blurred])
+    ms = np.rint(ms).astype(np.uint16)
+    edit(ms)
+    place = Affine(0.5, 0, EAST, 0, -0.5, NORTH)
+    files = (
+        write_raster(folder / "pan.tif", pan, crs="EPSG:32631", transform=place, **profile),
+        write_raster(folder / "ms.tif", ms, crs="EPSG:32631", transform=place @ Affine.scale(RATIO), **profile),
+    )
+    return scene_of(str(files[0]), [str(files[1])])
+
+
 Write = Callable[..., Scene]
 
 
 @pytest.fixture
 def write(tmp_path: Path, ground: tuple[Array, Array, Array]) -> Write:
-    """Return a writer of PAN and MS of which pixel k shows the ground ``shift`` further up and left than it says."""
+    return partial(write_scene, tmp_path / "scene", ground)
 
-    def make(
-        shift: Shift, name: str = "scene", edit: Callable[[Array], None] = lambda ms: None, **profile: Any
-    ) -> Scene:
-        pan, _, blurred = ground
-        rows, cols = np.meshgrid(np.arange(float(SIDE)), np.arange(float(SIDE)), indexing="ij")
-        down, across = shift(rows / SIDE, cols / SIDE)
-        at = [(one - by) * RATIO + (RATIO - 1) / 2 for one, by in ((rows, down), (cols, across))]
-        ms = np.stack([map_coordinates(band, at, order=3, mode="nearest") for band in blurred])
-        ms = np.rint(ms).astype(np.uint16)
-        edit(ms)
-        place, folder = Affine(0.5, 0, EAST, 0, -0.5, NORTH), tmp_path / name
-        files = (
-            write_raster(folder / "pan.tif", pan, crs="EPSG:32631", transform=place, **profile),
-            write_raster(folder / "ms.tif", ms, crs="EPSG:32631", transform=place @ Affine.scale(RATIO), **profile),
-        )
-        return scene_of(str(files[0]), [str(files[1])])
 
-    return make
+@pytest.fixture(scope="module")
+def tilted(tmp_path_factory: pytest.TempPathFactory, ground: tuple[Array, Array, Array]) -> Scene:
+    """A scene as delivered, in a folder of its own, to which nothing is written."""
+    return write_scene(tmp_path_factory.mktemp("tilted"), ground, tilt)
+
+
+@pytest.fixture(scope="module")
+def corrected(tilted: Scene) -> tuple[Scene, list[str]]:
+    """The scene as --register corrects it, and what is told of that."""
+    return check_registration(tilted, correct=True)
 
 
 def left_of(scene: Scene, shift: Shift) -> Array:
@@ -237,26 +251,26 @@ def left_of(scene: Scene, shift: Shift) -> Array:
     return np.hypot(places[0] + more[0] - rows, places[1] + more[1] - cols)
 
 
-@pytest.mark.parametrize("shift", [tilt, curve])
-def test_register_takes_a_varying_shift_out(shift: Shift, write: Write) -> None:
-    scene = write(shift)
-    corrected, (note,) = check_registration(scene, correct=True)
+def test_register_takes_a_varying_shift_out(tilted: Scene, corrected: Any, write: Write) -> None:
+    curved = write(curve)
+    for shift, (scene, (note,)) in ((tilt, corrected), (curve, check_registration(curved, correct=True))):
+        left = left_of(scene, shift)
+        assert np.sqrt((left**2).mean()) < 0.1
+        assert "as it varies over the scene, corrected by a smooth field of order" in note
+        with open_pair(scene) as pair:
+            rest = measure_shift(pair)
+        assert rest.field is None
+        assert rest.reliable and rest.magnitude() < 0.05
     # a run that goes on knows its windows by it
-    assert identify_scene(check_registration(scene, correct=True)[0]) == identify_scene(corrected)
-    left = left_of(corrected, shift)
-    assert np.sqrt((left**2).mean()) < 0.1
-    assert "as it varies over the scene, corrected by a smooth field of order" in note
-    with open_pair(corrected) as pair:
-        rest = measure_shift(pair)
-    assert rest.field is None
-    assert rest.reliable and rest.magnitude() < 0.05
+    again, _ = check_registration(tilted, correct=True)
+    assert identify_scene(again) == identify_scene(corrected[0]) != identify_scene(tilted)
 
 
 def test_windows_that_contradict_do_not_bend_it(write: Write) -> None:
     def move(ms: Array) -> None:
         ms[:, 70:120, 90:] = np.roll(ms, 4, 1)[:, 70:120, 90:]
 
-    corrected, _ = check_registration(write(tilt, edit=move), correct=True)
+    corrected, _ = check_registration(write(tilt, move), correct=True)
     assert np.sqrt((left_of(corrected, tilt) ** 2).mean()) < 0.1
 
 
@@ -277,79 +291,67 @@ def test_one_shift_goes_the_old_way(write: Write) -> None:
     assert note.startswith("PAN/MS shift: (+0.80, -0.30) MS pixels (rows, columns) corrected, ")
 
 
-def test_info_says_it(write: Write, run: Any) -> None:
-    folder = Path(write(tilt).pan.path).parent
+def test_info_says_it(tilted: Scene, run: Any) -> None:
+    folder = Path(tilted.pan.path).parent
     (facts,) = json.loads(run("info", folder, "--json").stdout)["scenes"]
     assert facts["registration"]["varies"]["rows"] == pytest.approx([-1.3, 1.7], abs=0.15)
     assert "varies" in run("info", folder).stdout
 
 
-@pytest.mark.parametrize("method", ["exp", "gsa"])
-def test_sharpening_is_as_good_as_without_the_shift(method: str, write: Write, run: Any, ground: Any) -> None:
-    errors = {}
-    for name, shift, options in (("right", lambda y, x: (0 * y * x, 0 * y * x), []), ("tilt", tilt, ["--register"])):
-        scene = write(shift, name)
-        out = Path(scene.pan.path).with_name("out.tif")
-        done = run("sharpen", scene.pan.path, scene.ms[0].path, "-o", out, "--method", method, *options)
-        assert done.exit_code == 0, done.output
-        with rasterio.open(out) as dataset:
-            row, col = round((NORTH - dataset.transform.f) * 2), round((dataset.transform.c - EAST) * 2)
-        fused = read(out).astype(float)
-        truth = ground[1][:, row : row + fused.shape[1], col : col + fused.shape[2]].astype(float)
-        errors[name] = ergas(truth[:, 32:-32, 32:-32], fused[:, 32:-32, 32:-32])
-    assert errors["tilt"] == pytest.approx(errors["right"], rel=0.05)
+def test_sharpening_is_as_good_as_without_the_shift(
+    corrected: Any, write: Write, tmp_path: Path, ground: tuple[Array, Array, Array]
+) -> None:
+    right = write(lambda y, x: (0 * y * x, 0 * y * x))
+    for method in ("exp", "gsa"):
+        errors = []
+        for number, scene in enumerate((right, corrected[0])):
+            out = sharpen_scene(scene, tmp_path / f"{method}{number}.tif", make_fuser(method), SharpenOptions()).output
+            with rasterio.open(out) as dataset:
+                row, col = round((NORTH - dataset.transform.f) * 2), round((dataset.transform.c - EAST) * 2)
+            fused = read(out).astype(float)
+            truth = ground[1][:, row : row + fused.shape[1], col : col + fused.shape[2]].astype(float)
+            errors.append(ergas(truth[:, 32:-32, 32:-32], fused[:, 32:-32, 32:-32]))
+        assert errors[1] == pytest.approx(errors[0], rel=0.05)
     # rows -1.3 to 1.7 lack a pixel and more on both sides
     assert SIZE - 24 <= fused.shape[1] < SIZE - 8
     assert tags(out)["KSDIFF_SHIFT_FIELD"].startswith("rows -1.")
     assert "order 1" in tags(out)["KSDIFF_SHIFT_FIELD"]
 
 
-def test_however_the_scene_is_cut(write: Write, run: Any, tmp_path: Path) -> None:
+def test_however_the_scene_is_cut(write: Write, tmp_path: Path) -> None:
     def dig(ms: Array) -> None:
         ms[:, 60:80, 40:70] = 0
 
-    scene, whole = write(tilt, edit=dig, nodata=0), tmp_path / "whole.tif"
-    asked = ("sharpen", scene.pan.path, scene.ms[0].path, "--register", "--method", "mtf-glp-fs", "-o")
-    assert run(*asked, whole).exit_code == 0
-    tiles, part = tmp_path / "tiles.tif", tmp_path / "part.tif"
-    assert run(*asked, tiles, "--tile", "256").exit_code == 0
-    assert (read(tiles) == read(whole)).all()
-    assert run(*asked, part, "--window", "100,200,300,150").exit_code == 0
-    assert (read(part) == read(whole)[:, 100:400, 200:350]).all()
+    scene, _ = check_registration(write(tilt, dig, nodata=0), correct=True)
+
+    def sharpen(name: str, **options: Any) -> Array:
+        return read(sharpen_scene(scene, tmp_path / name, make_fuser("mtf-glp-fs"), SharpenOptions(**options)).output)
+
+    whole = sharpen("whole.tif")
+    assert (sharpen("tiles.tif", tile=256) == whole).all()
+    assert (sharpen("part.tif", window=(100, 200, 300, 150)) == whole[:, 100:400, 200:350]).all()
 
 
-def test_workers_carry_it(write: Write) -> None:
-    pytest.importorskip("distributed")
-    scene = write(tilt)
-    folder = Path(scene.pan.path).parent
-    asked = ["sharpen", "pan.tif", "ms.tif", "--register", "--method", "exp", "--tile", "384", "-q", "-o"]
-    command = [sys.executable, "-m", "ksdiff_cli", *asked]
-    for more in (["one.tif"], ["many.tif", "--workers", "2"]):
-        done = subprocess.run([*command, *more], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-    assert (folder / "many.tif").read_bytes() == (folder / "one.tif").read_bytes()
-
-
-def test_a_batch_carries_it(write: Write, run: Any, tmp_path: Path) -> None:
-    scene, out = write(tilt, "all/one"), tmp_path / "out.tif"
-    assert run("sharpen", scene.pan.path, scene.ms[0].path, "-o", out, "--register", "--method", "exp").exit_code == 0
-    done = run("sharpen", "--batch", tmp_path / "all", "-o", tmp_path / "made", "--register", "--method", "exp")
+def test_a_batch_carries_it(tilted: Scene, run: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(Path(tilted.pan.path).parent, tmp_path / "all" / "one")
+    one, more = tmp_path / "out.tif", ("--register", "--method", "exp")
+    assert run("sharpen", folder, "-o", one, *more).exit_code == 0
+    done = run("sharpen", "--batch", tmp_path / "all", "-o", tmp_path / "made", *more)
     assert done.exit_code == 0, done.output
-    assert (tmp_path / "made" / "one.tif").read_bytes() == out.read_bytes()
+    assert (tmp_path / "made" / "one.tif").read_bytes() == one.read_bytes()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no SIGKILL")
-def test_a_killed_run_goes_on_with_the_same_bytes(write: Write) -> None:
-    folder = Path(write(tilt).pan.path).parent
-    words = ["sharpen", "pan.tif", "ms.tif", "-o", "out.tif", "--register", "--method", "exp", "-q", "--threads", "1"]
-    whole, kills = try_kills(Trial(words, str(folder)))
+def test_a_killed_run_goes_on_with_the_same_bytes(tilted: Scene, tmp_path: Path) -> None:
+    folder = shutil.copytree(Path(tilted.pan.path).parent, tmp_path / "scene")
+    words = ["sharpen", "pan.tif", "ms.tif", "-o", "out.tif", "--register", "--method", "exp", "--tile", "384"]
+    whole, kills = try_kills(Trial([*words, "--threads", "1"], str(folder), at=".assembled"))
     assert_all_end_alike(whole, kills, 1)
+    assert "Windows of 384 pixels: 4, 4 of them kept from an interrupted run" in kills[0].said
 
 
-def test_an_exported_network_cannot_carry_it(write: Write, fails: Any, tmp_path: Path) -> None:
+def test_an_exported_network_cannot_carry_it(tilted: Scene, fails: Any, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
-    scene = write(tilt)
-    message = fails(
-        "export", "shipped", "--scene", Path(scene.pan.path).parent, "-o", tmp_path / "out.onnx", "--register"
-    )
+    folder = Path(tilted.pan.path).parent
+    message = fails("export", "shipped", "--scene", folder, "-o", tmp_path / "out.onnx", "--register")
     assert "varies over the scene" in message and "leave out --register" in message
