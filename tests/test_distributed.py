@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -101,8 +102,9 @@ def test_workers_give_the_same_bytes_as_one_process(method: str, files: PairFile
     def fuser() -> Any:
         return Consistent(make_fuser("gsa")) if method == "consistent" else make_fuser(method, device="cpu")
 
-    one = sharpen(files, "one.tif", fuser())
-    many = sharpen(files, "many.tif", fuser(), cluster)
+    part = (40, 100, 120, 110)  # with an empty window
+    one = sharpen(files, "one.tif", fuser(), window=part)
+    many = sharpen(files, "many.tif", fuser(), cluster, window=part)
     assert many.output.read_bytes() == one.output.read_bytes()
     assert replace(many, output=one.output, memory=one.memory) == one
     assert names(files) == ["many.tif", "ms.tif", "one.tif", "pan.tif"]
@@ -385,6 +387,7 @@ def test_a_network_travels_with_its_strides(tmp_path: Path) -> None:
     fuser = make_fuser("ksdiff", device="cpu")
     assert isinstance(fuser, Network)
     weight = torch.nn.Parameter(torch.rand(4, 3, 3, 3).to(memory_format=torch.channels_last))
+    assert pickle.loads(pack(Upsampling()))[1] == b"", "workers of a classical method would load torch"
     there = unpack(
         pack({"fuser": fuser, "weight": weight, "again": weight, "place": torch.device("meta")}), lambda: "cpu"
     )

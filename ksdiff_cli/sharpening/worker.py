@@ -48,10 +48,12 @@ def pack(value: Any) -> bytes:
     """
     torch = sys.modules.get("torch")
     tensors: dict[int, tuple[int, Any]] = {}
+    devices: list[Any] = []
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, item: Any) -> Any:
             if torch is not None and isinstance(item, torch.device):
+                devices.append(item)
                 return "device"
             if torch is not None and isinstance(item, torch.Tensor):
                 return tensors.setdefault(id(item), (len(tensors), item))[0]
@@ -59,8 +61,8 @@ def pack(value: Any) -> bytes:
 
     buffer, weights = io.BytesIO(), io.BytesIO()
     Pickler(buffer).dump(value)
-    if torch is not None:
-        # torch's own format keeps strides, which decide how a convolution rounds
+    if torch is not None and (tensors or devices):
+        # torch's own format keeps strides, which decide how a convolution rounds; without, workers need no torch
         torch.save([tensor for _, tensor in tensors.values()], weights)
     return pickle.dumps((buffer.getvalue(), weights.getvalue()))
 
@@ -228,9 +230,7 @@ class TaskRunner:
             raise KsdiffError(f"has {ours}, but the client {theirs}; install the same versions everywhere")
         order.job.check()
         keep_freed_memory()
-        if order.threads and dict(order.versions)["torch"] != "none":
-            import torch
-
+        if order.threads and (torch := sys.modules.get("torch")):  # a network has brought it here
             torch.set_num_threads(order.threads)
         self._open = ExitStack()
         pair = self._open.enter_context(open_scene(order.scene))
