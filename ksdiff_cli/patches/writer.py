@@ -176,10 +176,11 @@ def _copy_images(part: Any, file: Any, start: int, total: int) -> None:
     for key in keys:
         if key not in file:
             _image_dataset(file, key, total, part[key].shape[1:])
+    pairs = [(part[key].id, file[key].id) for key in keys]  # to find a dataset takes longer than to copy an image
     for index in range(len(part["scene"])):
-        for key in keys:
-            mask, chunk = part[key].id.read_direct_chunk((index, 0, 0, 0))
-            file[key].id.write_direct_chunk((start + index, 0, 0, 0), chunk, mask)
+        for read, written in pairs:
+            mask, chunk = read.read_direct_chunk((index, 0, 0, 0))
+            written.write_direct_chunk((start + index, 0, 0, 0), chunk, mask)
 
 
 def _image_dataset(file: Any, key: str, count: int, shape: tuple[int, ...]) -> None:
