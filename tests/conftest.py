@@ -1,5 +1,6 @@
 """What all tests share: the command line, tiny rasters, and PAN/MS pairs of a scene known at every point."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -274,6 +275,18 @@ def measure_shift(reference: Array, image: Array, cutoff: float) -> tuple[float,
         slope = np.linalg.lstsq(frequency[alike] * weight[alike, None], phase[alike] * weight[alike], rcond=None)[0]
         shift = shift + slope
     return float(shift[0]), float(shift[1])
+
+
+def start_child(work: Callable[..., None], *arguments: Any, preload: tuple[str, ...]) -> Any:
+    """Start a second process, forked from a server without threads, whatever other tests have started here.
+
+    The server imports modules once for all its children; only the first call of a test process says which.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preload))
+    process = context.Process(target=work, args=arguments)
+    process.start()
+    return process
 
 
 @contextmanager

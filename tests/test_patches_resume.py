@@ -1,6 +1,5 @@
 """prepare-data killed at any moment: the same command goes on and ends with the same bytes as a run left alone."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from conftest import start_child
 from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
@@ -22,13 +22,14 @@ from ksdiff_cli.patches.prepare import prepare_patches
 from ksdiff_cli.patches.workspace import workspace_folder
 
 ROOT = Path(__file__).resolve().parents[1]
+LOADED = ("ksdiff_cli.patches.prepare",)
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and file locks")
 
 
 def make_scene(folder: Path, seed: int = 0) -> Path:
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True)
-    for name, count, side, pixel in (("pan", 1, 256, 1.0), ("ms", 2, 128, 2.0)):
+    for name, count, side, pixel in (("pan", 1, 160, 1.0), ("ms", 2, 80, 2.0)):
         profile = {"driver": "GTiff", "count": count, "height": side, "width": side, "dtype": "uint16"}
         place = {"crs": "EPSG:32632", "transform": Affine(pixel, 0, 5e5, 0, -pixel, 4e6)}
         with rasterio.open(folder / f"{name}.tif", "w", **profile, **place) as dataset:
@@ -59,18 +60,9 @@ def expected(tmp_path_factory) -> dict[str, bytes]:
     return found
 
 
-def start_child(work, *arguments):
-    """Start a second process, forked from a server that has no threads, whatever other tests have started here."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ksdiff_cli.patches.prepare"])
-    process = context.Process(target=work, args=arguments)
-    process.start()
-    return process
-
-
 def in_child(work, *arguments) -> int:
     """Run ``work`` in a second process; return its exit status, negative for a signal."""
-    process = start_child(work, *arguments)
+    process = start_child(work, *arguments, preload=LOADED)
     process.join()
     return process.exitcode
 
@@ -188,7 +180,7 @@ def test_killed_with_the_output_in_place_the_same_command_ends_well(options, exp
 
 
 @needs_posix
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
+@pytest.mark.parametrize("share", [0.02, 0.6])
 def test_killed_inside_a_part_it_still_ends_with_the_same_bytes(options, expected, tmp_path, share) -> None:
 
     assert in_child(die_at_step, options, share) == -signal.SIGKILL
@@ -207,11 +199,15 @@ def test_killed_while_replacing_an_older_set_leaves_one_of_the_two_whole(options
     prepare_patches(older)
     assert in_child(die_with_the_older_set_moved, options) == -signal.SIGKILL
     with pytest.raises(KeyboardInterrupt):  # which puts the older one back first, whatever comes then
-        prepare_patches(replace(options, overwrite=True), progress=lambda *_: signal.raise_signal(signal.SIGINT))
+        prepare_patches(replace(options, overwrite=True), progress=interrupted)
     assert contents(options.output)["train.h5"] != expected["train.h5"]
     prepare_patches(replace(options, overwrite=True))
     assert contents(options.output) == expected
     assert visible(tmp_path) == ["patches"]
+
+
+def interrupted(*_, **__) -> None:
+    raise KeyboardInterrupt
 
 
 def interrupt_at(step: int):
@@ -236,7 +232,7 @@ def test_an_interrupt_leaves_a_hidden_folder_that_the_same_command_takes_up(opti
     assert contents(options.output) == expected
 
 
-def test_other_options_or_scenes_start_anew(options, expected, tmp_path) -> None:
+def test_other_options_or_scenes_and_no_resume_start_anew(options, expected, tmp_path) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare_patches(PatchOptions(options.scenes, options.output, patch=16, seed=7), progress=interrupt_at(10))
     done = prepare_patches(options)
@@ -245,14 +241,9 @@ def test_other_options_or_scenes_start_anew(options, expected, tmp_path) -> None
     with pytest.raises(KeyboardInterrupt):
         prepare_patches(replace(options, overwrite=True), progress=interrupt_at(10))
     os.utime(options.scenes[0] / "ms.tif", ns=(1, 1))
-    done = prepare_patches(replace(options, overwrite=True))
-    assert any("discarded" in note for note in done.notes)
-
-
-def test_no_resume_starts_anew(options) -> None:
     with pytest.raises(KeyboardInterrupt):
-        prepare_patches(options, progress=interrupt_at(10))
-    done = prepare_patches(replace(options, resume=False))
+        prepare_patches(replace(options, overwrite=True), progress=interrupt_at(10))
+    done = prepare_patches(replace(options, overwrite=True, resume=False))
     assert not any("took up" in note for note in done.notes)
 
 
@@ -266,7 +257,7 @@ def test_bad_input_met_on_the_way_leaves_nothing(options, tmp_path) -> None:
 
 
 @needs_posix
-@pytest.mark.parametrize("size", [300, 20_000, 60_000, 300_000])
+@pytest.mark.parametrize("size", [300, 20_000, 100_000])
 def test_a_full_disk_gets_one_line_and_the_same_command_goes_on(options, expected, tmp_path, size) -> None:
     assert size < len(expected["train.h5"])
     assert in_child(meet_a_full_disk, options, size) == 7
@@ -280,7 +271,7 @@ def test_a_full_disk_gets_one_line_and_the_same_command_goes_on(options, expecte
 def test_a_second_process_is_told_to_wait(options, expected, tmp_path) -> None:
     started, go_on = tmp_path / "a" / "started", tmp_path / "a" / "go_on"
 
-    process = start_child(work_until_told, options, started, go_on)
+    process = start_child(work_until_told, options, started, go_on, preload=LOADED)
     while not started.exists():
         time.sleep(0.01)
     try:
@@ -296,14 +287,10 @@ def test_a_second_process_is_told_to_wait(options, expected, tmp_path) -> None:
 
 
 @needs_posix
-def test_the_command_itself_can_be_killed(options, expected, tmp_path) -> None:
-    command = [sys.executable, "-m", "ksdiff_cli", "prepare-data", *map(str, options.scenes), "--patch", "16"]
+def test_the_command_itself_can_be_killed(options, expected, tmp_path, run) -> None:
+    words = ["prepare-data", *map(str, options.scenes), "--patch", "16", "-o", str(options.output)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-    def start(**more):
-        return subprocess.Popen([*command, "-o", str(options.output)], env=environment, cwd=ROOT, **more)
-
-    process = start()
+    process = subprocess.Popen([sys.executable, "-m", "ksdiff_cli", *words], env=environment, cwd=ROOT)
     while process.poll() is None and not list(workspace_folder(options.output).glob("train-*")):
         time.sleep(0.001)
     process.kill()
@@ -311,16 +298,13 @@ def test_the_command_itself_can_be_killed(options, expected, tmp_path) -> None:
     if process.returncode == 0:
         pytest.skip("the machine was too fast to kill it")
     assert not options.output.exists()
-    assert start(stdout=subprocess.DEVNULL).wait() == 0
+    assert run(*words).exit_code == 0
     assert contents(options.output) == expected
     assert visible(tmp_path) == ["patches"]
 
 
 def test_ctrl_c_says_that_the_same_command_goes_on(options, run, monkeypatch) -> None:
     from ksdiff_cli.patches import prepare
-
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
 
     monkeypatch.setattr(prepare, "draw_quicklook", interrupted)
     result = run("prepare-data", *options.scenes, "--patch", "16", "-o", options.output)

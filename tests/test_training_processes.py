@@ -1,8 +1,8 @@
 """Training in real processes: killed at any moment and resumed, stopped by hand, shared by two."""
 
+import importlib
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import start_child
 from safetensors.torch import load_file
-from test_training import write_patches
+from test_training import SMALL, write_patches
 from typer.testing import CliRunner
 
 from ksdiff_cli.main import app
 
-STEPS = 12
+STEPS = 6
+LOADED = ("ksdiff_cli.main", "ksdiff_cli.training.stages", "torch._dynamo", "matplotlib.backends.backend_agg")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 
 
@@ -30,20 +32,13 @@ def _threads():
 
 @pytest.fixture(scope="module")
 def patches(tmp_path_factory):
-    return write_patches(tmp_path_factory.mktemp("patches"))
+    return write_patches(tmp_path_factory.mktemp("patches"), side=16)
 
 
 def arguments(patches, run, *more):
-    fixed = ["--steps", STEPS, "--batch", 3, "--width", 8, "--threads", 1, "--validate-every", 2, "--device", "cpu"]
-    return list(map(str, ["train", "--data", patches, "-o", run, *fixed, *more]))
-
-
-def command(patches, run, *more):
-    return [sys.executable, "-m", "ksdiff_cli", *arguments(patches, run, *more)]
-
-
-def start(patches, run, *more, stderr=None):
-    return subprocess.Popen(command(patches, run, *more), env=ENVIRONMENT, stderr=stderr, text=True)
+    words = ["train", "--data", patches, "-o", run, "--steps", STEPS, "--batch", 3, "--validate-every", 2]
+    small = [word for name in SMALL for word in ("--set", f"network.{name}={json.dumps(SMALL[name])}")]
+    return list(map(str, [*words, *small, "--threads", 1, "--device", "cpu", *more]))
 
 
 def finish(patches, run, *more):
@@ -51,11 +46,6 @@ def finish(patches, run, *more):
     done = CliRunner().invoke(app, arguments(patches, run, *more))
     assert done.exit_code == 0, done.output
     return done.stderr
-
-
-def wait_for(process, condition):
-    while not condition() and process.poll() is None:
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
@@ -79,55 +69,63 @@ def assert_same(run, other):
     assert not [path for path in run.rglob("*") if "partial" in path.name or path.suffix == ".state"]
 
 
-@pytest.mark.parametrize("stage", [1, 2])
-def test_killed_at_a_random_moment_it_goes_on_to_the_same_bytes(patches, uninterrupted, tmp_path, stage):
-    process = start(patches, tmp_path, "-q")
-    wait_for(process, (tmp_path / f"stage{stage}.state").exists)
-    time.sleep(random.uniform(0, 0.5))
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it was over before the kill"
-    told = finish(patches, tmp_path, "--resume")
-    assert "going on at step" in told and ("stage1 is done" in told) == (stage == 2)
-    assert_same(tmp_path, uninterrupted)
+def train(words, told, module="", name="", call=0):
+    """Train in a child; it dies when that function of a module was called so often, what it wrote half written."""
+    os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT), 2)
+    if module:
+        place, calls = importlib.import_module(module), []
+        real = getattr(place, name)
+
+        def write(value, target, *more, **rest):
+            real(value, target, *more, **rest)
+            calls.append(1)
+            if len(calls) == call:
+                path = target if isinstance(target, (str, Path)) else target.name
+                if path is not target:
+                    target.flush()
+                os.truncate(path, Path(path).stat().st_size // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(place, name, write)
+    app(words)
 
 
-@pytest.mark.parametrize("which", ["state", "weights"])
-def test_killed_while_it_writes_it_goes_on_to_the_same_bytes(patches, uninterrupted, tmp_path, which):
-    """The third resume state, or stage 1's weights, stay half written."""
-    module, name, call = {
-        "state": ("torch", "save", 3),
-        "weights": ("ksdiff_cli.models.checkpoint", "save_file", 1),
-    }[which]
-    script = f"""
-import importlib, os, signal
-from pathlib import Path
-module = importlib.import_module({module!r})
-real, calls = module.{name}, []
-def write(value, target, *more, **rest):
-    real(value, target, *more, **rest)
-    calls.append(1)
-    if len(calls) == {call}:
-        if hasattr(target, "truncate"):
-            target.flush(); target.truncate(target.tell() // 2)
-        else:
-            os.truncate(target, Path(target).stat().st_size // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
-module.{name} = write
-from ksdiff_cli.main import app
-app({arguments(patches, tmp_path, "-q")!r})
-"""
-    killed = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT)
-    assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "stage1.safetensors").exists()
-    halves = [path for path in tmp_path.iterdir() if "partial" in path.name]
-    assert len(halves) == 1
-    finish(patches, tmp_path, "--resume")
-    assert_same(tmp_path, uninterrupted)
+def killed(run, words, *deadly, stage=1, lines=99):
+    """Train in a child until it dies, or is killed when the stage has so many lines in the log: halves of files."""
+
+    def seen():
+        log = run / "log.jsonl"
+        return log.exists() and log.read_text().count(f'"stage": {stage},') >= lines
+
+    process = start_child(train, words, run.parent / "told", *deadly, preload=LOADED)
+    while not seen() and process.is_alive():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, (run.parent / "told").read_text()
+    return [path.name for path in run.iterdir() if "partial" in path.name]
+
+
+def test_killed_again_and_again_it_goes_on_to_the_same_bytes(patches, uninterrupted, tmp_path):
+    """While it writes weights, while it writes a resume state, and at a random moment of each stage."""
+    run = tmp_path / "run"
+    words = arguments(patches, run, "-q")
+    halves = [*killed(run, words, "ksdiff_cli.models.checkpoint", "save_file", 1)]
+    halves += killed(run, [*words, "--resume"], "torch", "save", 2)
+    assert ["best" in halves[0], "state" in halves[1]] == [True, True] and len(halves) == 2
+    killed(run, [*words, "--resume"], lines=2)
+    assert not (run / "stage1.safetensors").exists()
+    killed(run, [*words, "--resume"], stage=2, lines=2)
+    told = finish(patches, run, "--resume")
+    assert "going on at step" in told and "stage1 is done" in told
+    assert_same(run, uninterrupted)
 
 
 def test_ctrl_c_ends_with_one_line_that_says_how_to_go_on(patches, uninterrupted, tmp_path):
-    process = start(patches, tmp_path, "-q", stderr=subprocess.PIPE)
-    wait_for(process, (tmp_path / "stage1.state").exists)
+    command = [sys.executable, "-m", "ksdiff_cli", *arguments(patches, tmp_path, "-q")]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "stage1.state").exists() and process.poll() is None:
+        time.sleep(0.01)
     second = CliRunner().invoke(app, arguments(patches, tmp_path, "--resume"))
     assert second.exit_code == 1 and f"another ksdiff train (process {process.pid}) works there" in second.stderr
     process.send_signal(signal.SIGINT)
