@@ -33,7 +33,7 @@ class Quiet(SimpleHTTPRequestHandler):
 def served(site: Path) -> Iterator[str]:
     """Serve the site, whose search does not run from files."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
