@@ -516,6 +516,7 @@ def test_methods_are_compared_on_each_band(made: dict[str, Any], tmp_path: Path,
     assert found["mtf-glp-fs"]["D_rho"]["mean"] < found["exp"]["D_rho"]["mean"]
     rows = table.read_text(encoding="utf-8").splitlines()
     assert len(rows) == 7 and "red edge,0," in rows[1] and "swir" in page.read_text(encoding="utf-8")
+    assert "whole image" in page.read_text(encoding="utf-8")
     assert "patch files" in fails(*given, "--draws", 2)
 
 
@@ -523,8 +524,10 @@ def test_methods_are_compared_one_scale_below(made: dict[str, Any], tmp_path: Pa
     """The way on which the product looks is the same that a whole image in memory would go."""
     fine = [put(tmp_path / f"{number}.tif", band[None], 10) for number, band in enumerate(read(made["fine"]))]
     given = ["evaluate", *fine, made["coarse"], made["far"], "--method", "exp", "--method", "mtf-glp-fs", "--json"]
-    result = run(*given, "--csv", tmp_path / "table.csv")
+    page = tmp_path / "page.html"
+    result = run(*given, "--csv", tmp_path / "table.csv", "--report", page)
     assert result.exit_code == 0, (result.stderr, result.exception)
+    assert all(f"{size}, whole image" in page.read_text(encoding="utf-8") for size in ("20m", "40m"))
     found = json.loads(result.stdout)
     assert found["protocol"] == "reduced" and found["images"] == 2
     rows = [line.split(",") for line in (tmp_path / "table.csv").read_text(encoding="utf-8").splitlines()]

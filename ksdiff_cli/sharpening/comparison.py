@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation.compare import make_fusers, run_and_write
 from ksdiff_cli.evaluation.guided import measure_guided_scene
@@ -22,12 +24,14 @@ from ksdiff_cli.products import find_scene
 from ksdiff_cli.products.guided import sort_files
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.synthesis import Group, GuidedScene
+from ksdiff_cli.report import Example
 from ksdiff_cli.sensors import Sensor
 from ksdiff_cli.sharpening.decoded import decode_once
 from ksdiff_cli.sharpening.engine import sharpen_scene
 from ksdiff_cli.sharpening.guided import choose_guided, prepare_guided
 
 _HOW = SharpenOptions(registration="skip", with_guide=False, fidelity=False, resume=False)
+_SHOWN = 2  # pictures of each image: all of it, and a window
 _PATCHES = (".h5", ".hdf5", ".mat")
 
 
@@ -78,10 +82,11 @@ def _compare(scene: GuidedScene, options: EvaluateOptions, progress: ProgressCal
         folder = Path(name)
         with decode_once(choose_guided(scene, _HOW), folder / "out.tif", _HOW, progress) as fast:
             if options.protocol == "full":
-                found.of, parts = "band", [_Part("", fast, MeasureOptions())]
+                found.of, parts = "band", [_Part("", fast, MeasureOptions(), options.report is not None)]
             else:
                 found.of, parts = "group", [_reduce(fast, group, folder, options, progress) for group in fast.groups]
             for part in parts:
+                shown: list[Example] = []
                 for method, fuser in fusers.items():
                     measured, seconds, said = part.sharpen(fuser, folder / "out.tif", progress)
                     images = measured.by_band or {part.name: measured.values}
@@ -89,7 +94,10 @@ def _compare(scene: GuidedScene, options: EvaluateOptions, progress: ProgressCal
                         values = {metric: figures[metric] for metric in measured.values}
                         found.methods[method].add(values, seconds / len(images))
                     notes |= dict.fromkeys(part.tell([*said, *measured.notes]))
+                    shown = _put_beside(shown, method, measured.examples[:_SHOWN])
                 found.names += images
+                name = part.name or scene.name
+                found.examples += [replace(one, name=one.name.replace("out.tif", name)) for one in shown]
                 found.facts |= _facts(scene, measured)
     found.images = [(f"{scene.name} {name}", 0) for name in found.names]
     found.notes = list(notes)
@@ -103,6 +111,7 @@ class _Part:
     name: str
     scene: GuidedScene
     against: MeasureOptions
+    pictures: bool
     truth: Path | None = None
 
     def sharpen(self, fuser: Fuser, out: Path, progress: ProgressCallback) -> tuple[Measurement, float, Sequence[str]]:
@@ -111,10 +120,12 @@ class _Part:
         ready = prepare_guided(self.scene, fuser, _HOW, progress=progress)
         sharpen_scene(ready.scene, out, ready.fuser, replace(_HOW, overwrite=True), progress)
         seconds = time.perf_counter() - begin
+        pictures, against = self.pictures, self.against
         if self.truth is None:
-            return measure_guided_scene(out, self.scene, self.against, progress=progress), seconds, ready.notes
-        measured = measure_against_reference(out, self.truth, options=self.against, progress=progress)
-        return measured, seconds, ready.notes
+            found = measure_guided_scene(out, self.scene, against, pictures=pictures, progress=progress)
+        else:
+            found = measure_against_reference(out, self.truth, options=against, pictures=pictures, progress=progress)
+        return found, seconds, ready.notes
 
     def tell(self, notes: Sequence[str]) -> list[str]:
         """Return notes that say which part they are of."""
@@ -125,8 +136,16 @@ def _reduce(
     scene: GuidedScene, group: Group, folder: Path, options: EvaluateOptions, progress: ProgressCallback
 ) -> _Part:
     below = reduce_group(scene, group, folder / f"group{scene.groups.index(group)}", progress)
-    own = choose_guided(below.scene, _HOW)
-    return _Part(group.name, own, MeasureOptions(ratio=below.ratio, crop=options.crop or "full"), below.truth)
+    own, against = choose_guided(below.scene, _HOW), MeasureOptions(ratio=below.ratio, crop=options.crop or "full")
+    return _Part(group.name, own, against, options.report is not None, below.truth)
+
+
+def _put_beside(shown: Sequence[Example], method: str, more: Sequence[Example]) -> list[Example]:
+    """Return the pictures of places with those of one more method beside the others'."""
+    own = {one.name: next(iter(one.fused.values())).astype(np.float32) for one in more}
+    if not shown:
+        return [replace(one, fused={method: own[one.name]}) for one in more]
+    return [replace(one, fused={**one.fused, method: own[one.name]}) for one in shown if one.name in own]
 
 
 def _facts(scene: GuidedScene, measured: Measurement) -> dict[str, str]:
