@@ -100,17 +100,17 @@ def test_real_grids_with_offsets_come_out_on_pans_grid(folder: str, real_data: A
             assert max(map(abs, shift)) < 0.1
 
 
-@pytest.mark.parametrize("tile", [64, 112, 128])
 @pytest.mark.parametrize("fuser", [Upsampling(), PanDetail()])
-def test_the_cut_does_not_show(tile: int, fuser: Any, make_pair: Any) -> None:
+def test_the_cut_does_not_show(fuser: Any, make_pair: Any) -> None:
     def dig(pan: Array, ms: Array) -> None:
         pan[:, 50:90, 70:100] = 0
         ms[:, 30:40, 30:50] = 0
 
     files = make_pair(size=(192, 300), dtype="float32", edit=dig, pan_profile={"nodata": 0}, ms_profile={"nodata": 0})
     whole = read(sharpen(files, fuser, "whole.tif").output)
-    parts = read(sharpen(files, fuser, "parts.tif", tile=tile).output)
-    np.testing.assert_allclose(parts, whole, rtol=1e-5)
+    for tile in (64, 112):
+        parts = read(sharpen(files, fuser, f"{tile}.tif", tile=tile).output)
+        np.testing.assert_allclose(parts, whole, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("backbone", "says"), [("hfin", "pieces of 64 px"), ("ctinn", "the scene's, by its anchors")])
@@ -124,10 +124,10 @@ def test_networks_that_see_an_image_as_a_whole_show_no_cut(
     from ksdiff_cli.models.ksdiff import KSDiff
 
     torch.manual_seed(0)
-    model = KSDiff(ModelConfig(backbone=backbone, bands=4, prior=False))
+    model = KSDiff(ModelConfig(backbone=backbone, bands=2, prior=False, features=8))
     with torch.no_grad():
         model.network.refine.leave.base.weight.mul_(60)  # networks start with hardly any effect
-    files, file = make_pair(size=(160, 250)), tmp_path / "weights.safetensors"
+    files, file = make_pair(size=(124, 140), bands=2), tmp_path / "weights.safetensors"
     save_model(model, file, sensor={}, training={})
     made = [sharpen(files, Network(file, "cpu"), f"{tile}.tif", tile=tile).output for tile in (256, 112)]
     whole, parts = (read(path).astype(int) for path in made)
@@ -239,7 +239,7 @@ def test_one_pixel_wide_scene(make_pair: Any) -> None:
 def test_gdal_takes_the_threads_it_is_given_and_the_bytes_do_not_tell(format: str, make_pair: Any) -> None:
     from rasterio._env import get_gdal_config
 
-    files, found = make_pair(size=(600, 700)), []
+    files, found = make_pair(size=(300, 560)), []
 
     class Asking(PanDetail):
         def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
@@ -248,10 +248,10 @@ def test_gdal_takes_the_threads_it_is_given_and_the_bytes_do_not_tell(format: st
 
     made = [
         sharpen(files, Asking(), f"out{threads}.tif", format=format, tile=256, threads=threads).output.read_bytes()
-        for threads in (None, 1, 2, 5)
+        for threads in (None, 1, 3)
     ]
     assert len(set(made)) == 1
-    assert list(dict.fromkeys(found)) == [None, 1, 2, 5]
+    assert list(dict.fromkeys(found)) == [None, 1, 3]
 
 
 def test_the_command_line_bounds_gdals_threads(make_pair: Any, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,21 +304,8 @@ def test_network_through_its_contract(make_pair: Any, tmp_path: Path, run: Any) 
 def test_command_line(make_pair: Any, run: Any) -> None:
     files = make_pair()
     out = files.folder / "out.tif"
-    done = run(
-        "sharpen",
-        files.pan,
-        files.ms,
-        "-o",
-        out,
-        "--method",
-        "exp",
-        "-b",
-        "3,1",
-        "-t",
-        "float32",
-        "--co",
-        "COMPRESS=LZW",
-    )
+    how = ("-o", out, "--method", "exp", "-t", "float32")
+    done = run("sharpen", files.pan, files.ms, *how, "-b", "3,1", "--co", "COMPRESS=LZW")
     assert done.exit_code == 0, done.output
     assert done.stdout == ""
     assert "128 x 96 pixels, 2 bands, float32" in done.stderr.replace("\n", " ")
@@ -326,9 +313,7 @@ def test_command_line(make_pair: Any, run: Any) -> None:
     with rasterio.open(out) as dataset:
         assert (dataset.count, dataset.dtypes[0], dataset.compression.name) == (2, "float32", "lzw")
         first = dataset.read()
-    again = run(
-        "sharpen", files.folder, "-o", out, "--method", "exp", "-b", 3, "-b", 1, "-t", "float32", "-q", "--overwrite"
-    )
+    again = run("sharpen", files.folder, *how, "-b", 3, "-b", 1, "-q", "--overwrite")
     assert (again.exit_code, again.output) == (0, "")
     np.testing.assert_array_equal(read(out), first)
     np.testing.assert_allclose(first[0], first[1] * 3, rtol=0.01)
@@ -356,8 +341,7 @@ def test_a_part_of_the_scene_is_that_part_of_the_whole(make_pair: Any) -> None:
         assert out.transform.almost_equals(all_of_it.transform @ Affine.translation(100, 70))
 
 
-@pytest.mark.parametrize("tile", [64, 512])
-def test_a_margin_wider_than_a_window(tile: int, make_pair: Any) -> None:
+def test_a_margin_wider_than_a_window(make_pair: Any) -> None:
     class Wide(PanDetail):
         """Sees 100 pixels around each: the mean of a square."""
 
@@ -367,7 +351,8 @@ def test_a_margin_wider_than_a_window(tile: int, make_pair: Any) -> None:
         def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
             return np.stack([uniform_filter(band, 201, mode="nearest") for band in tile.ms_up])
 
-    files = make_pair(size=(300, 280), dtype="float32")
-    found = read(sharpen(files, Wide(), tile=tile).output)
+    files = make_pair(size=(150, 140), dtype="float32")
     expected = Wide().fuse(Tile(None, read(sharpen(files, name="exp.tif").output), None), None, 4)  # type: ignore[arg-type]
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    for tile in (64, 512):
+        found = read(sharpen(files, Wide(), f"{tile}.tif", tile=tile).output)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
