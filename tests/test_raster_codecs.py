@@ -1,5 +1,6 @@
 """What a file cannot keep as it is: values under a lossy codec and nodata with them, bits that only the type has."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,21 @@ from ksdiff_cli.output.vrt import write_vrt
 from ksdiff_cli.simulation.files import simulate_arrays
 
 Array = NDArray[Any]
+SIDE = 192  # of PAN
 FORMATS: tuple[Format, ...] = ("GTiff", "COG", "VRT")
 GRID = Affine(0.5, 0, 593270, 0, -0.5, 5747657)
-LOSSY: list[tuple[str, dict[str, str]]] = [
-    ("uint8", {"COMPRESS": "JPEG"}),
-    ("uint8", {"COMPRESS": "JPEG", "JPEG_QUALITY": "100"}),
-    ("uint8", {"COMPRESS": "WEBP"}),
-    ("uint8", {"COMPRESS": "JXL", "JXL_LOSSLESS": "NO"}),
-    ("uint16", {"COMPRESS": "LERC", "MAX_Z_ERROR": "20"}),
-    ("float32", {"COMPRESS": "LERC_ZSTD", "MAX_Z_ERROR": "0.5"}),
-    ("uint16", {"COMPRESS": "DEFLATE", "DISCARD_LSB": "3"}),
-    ("float32", {"COMPRESS": "DEFLATE", "NBITS": "16"}),
-    ("uint16", {"COMPRESS": "DEFLATE", "NBITS": "9"}),
+LOSSY: list[tuple[str, dict[str, str], tuple[Format, ...]]] = [
+    ("uint8", {"COMPRESS": "JPEG"}, FORMATS),
+    ("uint8", {"COMPRESS": "JPEG", "JPEG_QUALITY": "100"}, ("VRT",)),
+    ("uint8", {"COMPRESS": "WEBP"}, ("COG",)),
+    ("uint8", {"COMPRESS": "JXL", "JXL_LOSSLESS": "NO"}, ("GTiff",)),
+    ("uint16", {"COMPRESS": "LERC", "MAX_Z_ERROR": "20"}, ("COG",)),
+    ("float32", {"COMPRESS": "LERC_ZSTD", "MAX_Z_ERROR": "0.5"}, ("GTiff", "VRT")),
+    ("uint16", {"COMPRESS": "DEFLATE", "DISCARD_LSB": "3"}, ("GTiff",)),
+    ("float32", {"COMPRESS": "DEFLATE", "NBITS": "16"}, ("VRT",)),
+    ("uint16", {"COMPRESS": "DEFLATE", "NBITS": "9"}, ("GTiff", "COG")),
 ]
+"""Types, codecs, and drivers that have them."""
 EXACT: list[tuple[str, dict[str, str]]] = [
     ("uint8", {"COMPRESS": "WEBP", "WEBP_LOSSLESS": "YES"}),
     ("uint8", {"COMPRESS": "JXL", "JXL_LOSSLESS": "YES"}),
@@ -53,9 +56,16 @@ def codec_exists(dtype: str, creation: dict[str, str]) -> bool:
         return False
 
 
+@cache
+def simulated() -> tuple[Array, Array]:
+    """PAN and MS, to be copied."""
+    pan, ms, _ = simulate_arrays(SIDE, seed=2)
+    return pan.astype(np.float64), ms.astype(np.float64)
+
+
 def pair(folder: Path, dtype: str, hole: bool, nodata: float | None, nbits: int | None = None) -> PairFiles:
     """Write 11-bit data (8 bits as uint8), three bands, whose lower left is a hole."""
-    pan, ms, _ = (image.astype(np.float64) for image in simulate_arrays(320, seed=2))
+    pan, ms = simulated()
     paths = []
     for name, image, cell in (("pan", pan, 1), ("ms", ms[:3], 4)):
         image = image * (250 / 2047 if dtype == "uint8" else 1) + 3
@@ -64,16 +74,8 @@ def pair(folder: Path, dtype: str, hole: bool, nodata: float | None, nbits: int 
         if hole:
             image[:, rows > cols + 0.25 * len(rows)] = 0 if nodata is None else nodata
         more = {"nbits": nbits} if nbits and name == "ms" else {}
-        paths.append(
-            write_raster(
-                folder / f"{name}.tif",
-                image,
-                crs="EPSG:32631",
-                transform=GRID @ Affine.scale(cell),
-                nodata=nodata,
-                **more,
-            )
-        )
+        place = {"crs": "EPSG:32631", "transform": GRID @ Affine.scale(cell)}
+        paths.append(write_raster(folder / f"{name}.tif", image, nodata=nodata, **place, **more))
     return PairFiles(folder, *paths)
 
 
@@ -83,34 +85,29 @@ def sharpen(files: PairFiles, name: str, **more: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize(("dtype", "creation"), LOSSY, ids=lambda value: str(value))
+@pytest.mark.parametrize(("dtype", "creation", "formats"), LOSSY, ids=lambda value: str(value))
 def test_a_mask_keeps_holes_under_a_lossy_codec(
-    dtype: str, creation: dict[str, str], format: Format, tmp_path: Path
+    dtype: str, creation: dict[str, str], formats: tuple[Format, ...], tmp_path: Path
 ) -> None:
     if not codec_exists(dtype, creation):
         pytest.skip("this GDAL has no such codec")
-    if format == "COG" and {"DISCARD_LSB", "JPEG_QUALITY"} & set(creation):
-        pytest.skip("no option of this driver")
-    if format == "COG" and creation == {"COMPRESS": "DEFLATE", "NBITS": "16"}:
-        pytest.skip("the driver leaves floats as they are")
     files = pair(tmp_path, dtype, hole=True, nodata=0)
-    plain = sharpen(files, "plain.tif")
-    name = f"out{SUFFIX[format]}"
-    made = sharpen(files, name, creation=creation, format=format, tile=128)
-    assert plain.nodata == 0 and made.nodata is None
-    assert any("lossy" in note and "mask" in note for note in made.notes)
-    with rasterio.open(tmp_path / "plain.tif") as exact, rasterio.open(tmp_path / name) as out:
-        assert out.nodata is None
+    assert sharpen(files, "plain.tif").nodata == 0
+    with rasterio.open(tmp_path / "plain.tif") as exact:
         valid = exact.read_masks(1) > 0
-        assert 0.2 < valid.mean() < 0.8
-        for band in out.indexes:
-            np.testing.assert_array_equal(out.read_masks(band) > 0, valid)
-            values = out.read(band)[valid].astype(np.float64)
-            tags = out.tags(band)
-            found = [float(tags[f"STATISTICS_{name}"]) for name in ("MINIMUM", "MAXIMUM", "MEAN", "STDDEV")]
-            np.testing.assert_allclose(found, [values.min(), values.max(), values.mean(), values.std()], rtol=1e-6)
-        assert not list(tmp_path.glob("*.msk"))
+    assert 0.2 < valid.mean() < 0.8
+    for format in formats:
+        made = sharpen(files, f"out{SUFFIX[format]}", creation=creation, format=format, tile=128)
+        assert made.nodata is None
+        assert any("lossy" in note and "mask" in note for note in made.notes)
+        with rasterio.open(made.output) as out:
+            assert out.nodata is None
+            for band in out.indexes:
+                np.testing.assert_array_equal(out.read_masks(band) > 0, valid)
+                values, tags = out.read(band)[valid].astype(np.float64), out.tags(band)
+                found = [float(tags[f"STATISTICS_{name}"]) for name in ("MINIMUM", "MAXIMUM", "MEAN", "STDDEV")]
+                np.testing.assert_allclose(found, [values.min(), values.max(), values.mean(), values.std()], rtol=1e-6)
+            assert not list(tmp_path.glob("*.msk"))
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -148,7 +145,7 @@ def test_a_value_for_nodata_is_refused_under_a_lossy_codec(tmp_path: Path) -> No
 
 def test_a_mosaic_of_masked_files_is_masked(tmp_path: Path) -> None:
     files = pair(tmp_path, "uint8", hole=True, nodata=0)
-    with_holes = [(0, 0, 320, 200), (0, 120, 320, 200)]
+    with_holes = [(0, 0, SIDE, 120), (0, 72, SIDE, 120)]
     for number, window in enumerate(with_holes):
         sharpen(files, f"{number}.tif", creation={"COMPRESS": "JPEG"}, window=window)
     sharpen(files, "exact.tif")
@@ -164,8 +161,9 @@ def test_a_mosaic_of_masked_files_is_masked(tmp_path: Path) -> None:
 # --- bits ---
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize(("dtype", "bits"), [("uint8", 7), ("uint16", 12), ("uint32", 20)])
+@pytest.mark.parametrize(
+    ("dtype", "bits", "format"), [("uint8", 7, "GTiff"), ("uint16", 12, "COG"), ("uint32", 20, "VRT")]
+)
 def test_values_stay_within_the_stated_bits(dtype: str, bits: int, format: Format, tmp_path: Path) -> None:
     files = pair(tmp_path, dtype, hole=False, nodata=None)
     top = 2**bits - 1
