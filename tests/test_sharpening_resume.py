@@ -154,14 +154,6 @@ def test_the_same_command_ends_what_a_killed_one_began(files: PairFiles, tmp_pat
         assert fuser.calls == fused, name
 
 
-def test_a_kill_after_the_end_leaves_nothing_for_good(files: PairFiles) -> None:
-    kill((str(files.folder), "shutil", "", "rmtree", 1, "before"))
-    assert names(files) != ["ms.tif", "out.tif", "pan.tif"]
-    with pytest.raises(KsdiffError, match="exists already"):
-        sharpen(files)
-    assert names(files) == ["ms.tif", "out.tif", "pan.tif"]
-
-
 def test_finished_windows_are_not_made_again(files: PairFiles) -> None:
     interrupted(files, 7)
     fuser = Counting()
@@ -200,8 +192,9 @@ def swap(path: Path) -> None:
     other.replace(path)
 
 
-@pytest.mark.parametrize("change", [rewrite, swap])
-@pytest.mark.parametrize("place", ["pan", "ms", "behind a VRT", "behind two"])
+@pytest.mark.parametrize(
+    ("place", "change"), [("pan", rewrite), ("ms", swap), ("behind two VRTs", rewrite), ("behind two VRTs", swap)]
+)
 def test_an_input_that_was_rewritten_in_place_starts_anew(
     place: str, change: Any, files: PairFiles, tmp_path: Path
 ) -> None:
@@ -210,7 +203,7 @@ def test_an_input_that_was_rewritten_in_place_starts_anew(
         inner, outer = files.folder / "over.vrt", files.folder / "outer.vrt"
         rasterio.shutil.copy(files.ms, inner, driver="VRT")
         outer.write_text(inner.read_text().replace(">ms.tif<", ">over.vrt<"))
-        files = replace(files, ms=outer if place == "behind two" else inner)
+        files = replace(files, ms=outer)
     interrupted(files, 7)
     change(target)
     made = sharpen(files)
@@ -302,12 +295,13 @@ def test_how_the_output_is_stored_does_not_matter_for_windows(files: PairFiles) 
 
 
 def test_an_output_that_is_there_is_taken_for_ours_only_if_it_is(files: PairFiles, tmp_path: Path) -> None:
-    cases = ("the output is whole", "the output has its name", "another output")
-    whole, named, other = (copy_of(files, tmp_path / case) for case in cases)
+    cases = ("the output is whole", "the output has its name", "another output", "after the end")
+    whole, named, other, late = (copy_of(files, tmp_path / case) for case in cases)
     for scene in (whole, named):  # its output will be replaced
         sharpen(scene, creation={"COMPRESS": "LZW"})
-    last = KILLS["the output has its name"][0]
-    kill((str(whole.folder), *KILLS["the output is whole"][0]), (str(named.folder), *last), (str(other.folder), *last))
+    first, last = (KILLS[case][0] for case in cases[:2])
+    end = ("shutil", "", "rmtree", 1, "before")
+    kill(*((str(one.folder), *at) for one, at in ((whole, first), (named, last), (other, last), (late, end))))
     for scene in (whole, named):
         made = sharpen(scene, overwrite=True)
         with rasterio.open(made.output) as out:
@@ -318,6 +312,10 @@ def test_an_output_that_is_there_is_taken_for_ours_only_if_it_is(files: PairFile
     with pytest.raises(KsdiffError, match="exists already"):
         sharpen(other, dtype="float32")
     assert (other.folder / "out.tif").read_bytes() == before
+    assert names(late) != ["ms.tif", "out.tif", "pan.tif"]
+    with pytest.raises(KsdiffError, match="exists already"):
+        sharpen(late)
+    assert names(late) == ["ms.tif", "out.tif", "pan.tif"]
 
 
 def test_two_processes_at_one_output(files: PairFiles, fails: Any) -> None:
