@@ -41,7 +41,7 @@ EXACT = choose_arithmetic("auto", torch.device("cpu"))
 
 @pytest.fixture(scope="module")
 def patches(tmp_path_factory):
-    return write_patches(tmp_path_factory.mktemp("patches"))
+    return write_patches(tmp_path_factory.mktemp("patches"), side=16)
 
 
 def step(patches, stage, arithmetic=EXACT, recipe="chain", bands=4, config=None, pieces=1, **how):
@@ -92,15 +92,14 @@ def test_pieces_of_a_batch_have_the_gradients_of_the_whole(patches, stage, how):
 def test_a_run_in_pieces_ends_with_the_weights_of_a_whole_one(patches, tmp_path):
     ends = []
     for pieces in (1, 3):
-        done = train_stage(options(patches, tmp_path / str(pieces), steps=4, accumulate=pieces), 1)
+        done = train_stage(options(patches, tmp_path / str(pieces), accumulate=pieces), 1)
         ends.append(load_model(done)[0].state_dict())
     for name, value in ends[0].items():
         if "project.2.bias" not in name and "running_mean" not in name:  # what the standardisation takes away
             torch.testing.assert_close(ends[1][name], value, rtol=1e-3, atol=2e-5, msg=name)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize(("dtype", "pieces"), [(torch.bfloat16, 1), (torch.float16, 2)], ids=str)
 def test_half_precision_has_nearly_the_same_gradients(patches, dtype, pieces):
     """The arithmetic of a GPU, tried on the CPU; float16's gradients come scaled."""
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=dtype is torch.float16)
@@ -154,7 +153,7 @@ def test_the_instruments_tell_a_living_prior_from_a_dead_one(patches):
                 parameter.data *= strength
         model.train()
         batch = files[0].batch(range(4))
-        for _ in range(200):  # lets the standardisation of z settle
+        for _ in range(60):  # lets the standardisation of z settle
             model.truth_latent(model.prepare(batch.pan, batch.ms_up, batch.statistics, batch.ratio, batch.gt))
         found[name] = validate(model, files, torch.device("cpu"))
     assert found["dead"]["shuffle_cost"] == 0 and abs(found["alive"]["shuffle_cost"]) > 0.001
@@ -195,14 +194,15 @@ def test_a_strip_shows_pictures_under_one_stretch():
 
 
 def test_curves_have_a_panel_a_figure():
+    stage2 = {"z_spread": 0.1, "diffusion": 0.1, "regression": 0.2}  # whose losses have panels of their own
     lines = [
-        {"stage": stage, "step": step, "loss": 1 / step, "valid": 2 / step, **({"z_spread": 0.1} if stage == 2 else {})}
+        {"stage": stage, "step": step, "loss": 1 / step, "valid": 2 / step, **(stage2 if stage == 2 else {})}
         for stage in (1, 2)
         for step in (10, 20, 30)
     ]
     picture = draw_curves(lines)
     panel = draw_curves([{"stage": "pixel-diffusion", "step": 5, "loss": 0.0}]).shape[0]
-    assert picture.shape[0] == 3 * panel and draw_curves([]).shape[0] == panel
+    assert picture.shape[0] == 5 * panel and draw_curves([]).shape[0] == panel
     shades = np.array([(31, 90, 160), (190, 80, 20)])
     blue, orange = ((abs(picture.astype(int) - shade) < 30).all(2).nonzero()[1] for shade in shades)
     assert blue.max() < orange.min()  # stage 2 comes after stage 1
@@ -211,8 +211,8 @@ def test_curves_have_a_panel_a_figure():
 def test_the_log_forgets_what_is_done_again(tmp_path):
     first, second = Log(tmp_path, "stage1"), Log(tmp_path, "stage2")
     for step in (2, 4, 6):
-        first.add(step, {"loss": 1.0})
-        second.add(step, {"loss": 1.0})
+        first.add(step, {"loss": 1.0}, last=False)
+        second.add(step, {"loss": 1.0}, last=False)
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"stage": 2, "st')  # a kill
     second.forget_after(2)
@@ -222,7 +222,7 @@ def test_the_log_forgets_what_is_done_again(tmp_path):
     assert found[-1]["loss"] == 3.0 and (tmp_path / "curves.png").exists()
 
 
-@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
+@pytest.mark.parametrize("share", [0, 0.5, 0.999])
 def test_a_resume_state_that_finds_no_room_leaves_the_one_before(patches, tmp_path, share):
     run, path = Run(options(patches, tmp_path), 1, open_data((patches,))[0]), tmp_path / "stage1.state"
     run.save(path)
