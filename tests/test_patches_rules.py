@@ -30,36 +30,50 @@ def write(path: Path, image: np.ndarray, pixel: float) -> None:
         dataset.write(image)
 
 
+def make_scene(folder: Path, cloud=None, saturated_ms=None, saturated_pan=None, dtype=np.uint16) -> Path:
+    """Write a scene at ratio 2, beside it its flags; clouds and saturated pixels where wanted (MS pixels)."""
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    ms = random.integers(10, 200, (3, SIDE, SIDE)).astype(dtype)
+    pan = random.integers(10, 200, (1, 2 * SIDE, 2 * SIDE)).astype(dtype)
+    flags = np.zeros((1, SIDE, SIDE), np.uint16)
+    if cloud:
+        flags[0][cloud] = CLOUD
+    if saturated_ms:
+        ms[1][saturated_ms] = np.iinfo(dtype).max
+    if saturated_pan:
+        pan[0][tuple(slice(2 * part.start, 2 * part.stop) for part in saturated_pan)] = np.iinfo(dtype).max
+    write(folder / "pan.tif", pan, 1.0)
+    write(folder / "ms.tif", ms, 2.0)
+    write(folder.with_name(f"{folder.name}_flags.tif"), flags, 2.0)
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _flags():
+    """Have every scene's flags taken for its quality band."""
+    real = plan.find_scenes
+
+    def with_flags(path, *rest):
+        quality = QualityBand(str(path.with_name(f"{path.name}_flags.tif")), (), ((CLOUD, CLOUD),))
+        return [replace(found, quality=quality) for found in real(path, *rest)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "find_scenes", with_flags)
+        yield
+
+
 @pytest.fixture
-def scene(tmp_path, monkeypatch):
-    """Return a maker of scenes at ratio 2 with a quality band and saturated pixels where wanted (MS pixels)."""
+def scene(tmp_path):
+    """Return a maker of scenes."""
+    return lambda name="scene", **what: make_scene(tmp_path / name, **what)
 
-    def make(cloud=None, saturated_ms=None, saturated_pan=None, dtype=np.uint16, name="scene") -> Path:
-        random, folder = np.random.default_rng(0), tmp_path / name
-        folder.mkdir()
-        ms = random.integers(10, 200, (3, SIDE, SIDE)).astype(dtype)
-        pan = random.integers(10, 200, (1, 2 * SIDE, 2 * SIDE)).astype(dtype)
-        flags = np.zeros((1, SIDE, SIDE), np.uint16)
-        if cloud:
-            flags[0][cloud] = CLOUD
-        if saturated_ms:
-            ms[1][saturated_ms] = np.iinfo(dtype).max
-        if saturated_pan:
-            pan[0][tuple(slice(2 * part.start, 2 * part.stop) for part in saturated_pan)] = np.iinfo(dtype).max
-        write(folder / "pan.tif", pan, 1.0)
-        write(folder / "ms.tif", ms, 2.0)
-        write(tmp_path / f"{name}_flags.tif", flags, 2.0)
-        real = plan.find_scenes
 
-        def with_flags(path, *rest):
-            quality = QualityBand(str(tmp_path / f"{path.name}_flags.tif"), (), ((CLOUD, CLOUD),))
-            return [replace(found, quality=quality) for found in real(path, *rest)]
-
-        if real.__name__ != "with_flags":
-            monkeypatch.setattr(plan, "find_scenes", with_flags)
-        return folder
-
-    return make
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """The patches of a scene of which nothing is left out: folder and summary."""
+    folder = tmp_path_factory.mktemp("everything")
+    return folder / "patches", prepare(make_scene(folder / "plain"), folder / "patches")
 
 
 def prepare(folder: Path, output: Path, **options):
@@ -77,18 +91,19 @@ def share(mask: np.ndarray, row: int, col: int, side: int) -> float:
     return 100 * float(mask[row : row + side, col : col + side].mean())
 
 
-@pytest.mark.parametrize("what", ["cloud", "saturated_ms", "saturated_pan"])
-@pytest.mark.parametrize("percent", [0.0, 20.0])
-def test_windows_above_the_limit_and_no_others_are_left_out(scene, tmp_path, what, percent) -> None:
+@pytest.mark.parametrize(
+    ("what", "percent"), [("cloud", 0.0), ("cloud", 20.0), ("saturated_ms", 20.0), ("saturated_pan", 0.0)]
+)
+def test_windows_above_the_limit_and_no_others_are_left_out(scene, everything, tmp_path, what, percent) -> None:
     reason = what.partition("_")[0]
     limit = f"max_{reason}"
     area = (slice(20, 100), slice(50, 140))
     mask = np.zeros((SIDE, SIDE), bool)
     mask[area] = True
-    plain = prepare(scene(name="plain"), tmp_path / "all")
+    whole, plain = everything
     done = prepare(scene(**{what: area}), tmp_path / "some", **{limit: percent})
     for split in ("train", "valid", "test"):
-        every, kept = (origins(tmp_path / name / f"{split}.h5") for name in ("all", "some"))
+        every, kept = (origins(folder / f"{split}.h5") for folder in (whole, tmp_path / "some"))
         assert kept == {place for place in every if share(mask, *place, plain.sides[split]) <= percent}
         assert done.left_out[split][reason] == len(every - kept) > 0
         if not kept:
@@ -99,15 +114,11 @@ def test_windows_above_the_limit_and_no_others_are_left_out(scene, tmp_path, wha
             assert {names[index] for index in file["left_out"][:, 3]} <= {reason}
             assert json.loads(file.attrs["left_out"])[reason] == len(every - kept)
             assert file.attrs[limit] == percent and f"{percent:g} %" in file.attrs["rule"]
-    every, kept = (origins(tmp_path / name / "full.h5") for name in ("all", "some"))
+    every, kept = (origins(folder / "full.h5") for folder in (whole, tmp_path / "some"))
     assert every and kept == {place for place in every if share(mask, *place, plain.sides["full"] // 2) <= percent}
-
-
-def test_statistics_take_clouds_too(scene, tmp_path) -> None:
-    prepare(scene(name="plain"), tmp_path / "all")
-    prepare(scene(cloud=(slice(90, 160), slice(0, 160))), tmp_path / "some")
-    with h5py.File(tmp_path / "all" / "train.h5") as one, h5py.File(tmp_path / "some" / "train.h5") as two:
-        assert np.array_equal(one["scene_ms_mean"][:], two["scene_ms_mean"][:])
+    if reason == "cloud":  # statistics take clouds too
+        with h5py.File(whole / "train.h5") as one, h5py.File(tmp_path / "some" / "train.h5") as two:
+            assert np.array_equal(one["scene_ms_mean"][:], two["scene_ms_mean"][:])
 
 
 def test_nothing_but_cloud_is_refused_with_the_option_that_would_do(scene, tmp_path) -> None:
