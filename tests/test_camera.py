@@ -27,13 +27,10 @@ Array = NDArray[Any]
     [
         (0.30, 0.0, 4, 4, (0.0, 0.0), 0.0),
         (0.08, 0.0, 4, 4, (0.2, -0.3), 0.01),
-        (0.45, 0.0, 4, 3, (-0.4, 0.1), 0.01),
         (0.20, 1.2, 4, 8, (0.5, 0.5), 0.01),
         (0.30, 0.8, 4, 1, (0.2, -0.3), 0.02),
         (0.15, 0.4, 3.75, 4, (0.1, -0.2), 0.01),
-        (0.35, 1.0, 3.75, 8, (-0.3, 0.3), 0.0),
         (0.30, 0.8, 2, 4, (0.2, -0.3), 0.02),
-        (0.10, 0.0, 2, 8, (0.0, 0.4), 0.01),
         (0.40, 0.3, 2, 1, (-0.1, 0.7), 0.02),
         (0.25, 0.5, 1.5, 3, (0.1, 0.1), 0.01),
         (0.22, 0.6, 6, 4, (0.3, -0.4), 0.01),
@@ -56,17 +53,18 @@ def test_a_simulated_camera_is_found(
     assert np.abs(mixed - seen).std() < 0.15 * seen.std()
 
 
-@pytest.mark.parametrize("seed", [3, 4, 5])
-def test_what_no_band_shows_moves_the_camera_little_and_is_known_to(seed: int) -> None:
-    for gain, compensation in ((0.3, 0.0), (0.1, 0.4)):
-        pan, ms = acquire(textured(4, seed=seed), 4, gain, compensation, (0.2, -0.3), 0.01)
-        found = estimate_camera(pan, ms[[0, 2, 3]], 4)
-        assert found.reliable
-        assert found.r2 < 0.97
-        assert found.gain == pytest.approx(gain, abs=0.03)
-        assert found.compensation == pytest.approx(compensation, abs=0.2)
-        assert abs(found.gain - gain) < 2.5 * found.gain_std
-        assert abs(found.compensation - compensation) < 2.5 * found.compensation_std
+@pytest.mark.parametrize(("seed", "gain", "compensation"), [(3, 0.3, 0.0), (4, 0.1, 0.4), (5, 0.3, 0.0)])
+def test_what_no_band_shows_moves_the_camera_little_and_is_known_to(
+    seed: int, gain: float, compensation: float
+) -> None:
+    pan, ms = acquire(textured(4, seed=seed), 4, gain, compensation, (0.2, -0.3), 0.01)
+    found = estimate_camera(pan, ms[[0, 2, 3]], 4)
+    assert found.reliable
+    assert found.r2 < 0.97
+    assert found.gain == pytest.approx(gain, abs=0.03)
+    assert found.compensation == pytest.approx(compensation, abs=0.2)
+    assert abs(found.gain - gain) < 2.5 * found.gain_std
+    assert abs(found.compensation - compensation) < 2.5 * found.compensation_std
 
 
 def test_a_mix_that_changes_over_the_scene_does_not_move_the_camera() -> None:
@@ -223,8 +221,7 @@ def test_real_scenes_tell_soft_and_compensated_cameras_apart(
     assert compensation[0] <= found.compensation <= compensation[1]
 
 
-@pytest.mark.parametrize(("gain", "compensation"), [(0.12, 0.0), (0.3, 0.8)])
-@pytest.mark.parametrize("bands", [3, 4])
+@pytest.mark.parametrize(("gain", "compensation", "bands"), [(0.12, 0.0, 3), (0.3, 0.8, 4)])
 def test_cameras_over_real_towns(
     real_data: Callable[[str], Path], gain: float, compensation: float, bands: int
 ) -> None:

@@ -319,8 +319,8 @@ def test_ranks_follow_the_metrics_direction() -> None:
 def test_draws_of_a_network_have_a_deviation(checkpoint, tmp_path) -> None:
     file = PatchFile(write(tmp_path / "test.h5"))
     fusers = make_fusers(["exp"], [checkpoint], "cpu", 3)
-    found = evaluate_files([file], fusers, draws=3)
-    others = [evaluate_files([file], make_fusers(["exp"], [checkpoint], "cpu", seed)) for seed in (3, 4, 5)]
+    found = evaluate_files([file], fusers, draws=2)
+    others = [evaluate_files([file], make_fusers(["exp"], [checkpoint], "cpu", seed)) for seed in (3, 4)]
     means = [each.methods["stage2"].mean("ERGAS") for each in others]
     assert found.methods["stage2"].values == others[0].methods["stage2"].values
     assert found.methods["stage2"].std_over_draws("ERGAS") == pytest.approx(np.std(means, ddof=1)) != 0

@@ -64,7 +64,7 @@ def opened(path: Path, pan: np.ndarray, ms: np.ndarray) -> np.ndarray:
     return np.asarray(session.run(None, given)[0][0])
 
 
-@pytest.mark.parametrize(("ratio", "sharpness"), [(4, 0.0), (2, 0.0), (3, 0.4)])
+@pytest.mark.parametrize(("ratio", "sharpness"), [(4, 0.0), (3, 0.4)])
 def test_onnx_runtime_makes_what_torch_makes(
     ratio: int, sharpness: float, run: Callable[..., Any], scene: Callable[..., Path], own: Path, tmp_path: Path
 ) -> None:

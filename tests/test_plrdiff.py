@@ -156,7 +156,7 @@ def test_checkpoint_round_trip(tmp_path):
 
 def test_it_trains_and_is_evaluated_with_what_must_be_said(tmp_path, run):
     patches = write_patches(tmp_path / "patches")
-    chosen = options(patches, tmp_path, steps=30, batch=8, validate_every=15, config=PLRConfig(bands=4, **SMALL))
+    chosen = options(patches, tmp_path, steps=20, batch=8, validate_every=10, config=PLRConfig(bands=4, **SMALL))
     done = train_stage(chosen, 1)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert done.name == "plrdiff.safetensors" and lines[-1]["valid"] < lines[0]["valid"]

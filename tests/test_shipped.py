@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from typer.testing import CliRunner
 
+from ksdiff_cli.main import app
 from ksdiff_cli.metrics import ergas, sam
 from ksdiff_cli.models.checkpoint import read_header
 from ksdiff_cli.numerics.camera import View, implied_sharpness
@@ -37,10 +39,21 @@ def test_header_says_what_the_weights_are():
     assert not any("/" in name for name in header["training"]["data"])
 
 
-def test_sample_comes_closer_to_the_truth_than_upsampling(run, tmp_path):
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """The sample sharpened and upsampled: values and profile of each."""
+    folder, invoke = tmp_path_factory.mktemp("sample"), CliRunner().invoke
+
+    def run(*words):
+        return invoke(app, list(map(str, words)))
+
+    ways = {"fused": (), "up": ("--method", "exp")}
+    return {name: sharpened(run, SAMPLES / "ge1", folder / f"{name}.tif", *more) for name, more in ways.items()}
+
+
+def test_sample_comes_closer_to_the_truth_than_upsampling(sample):
     truth, _ = read(SAMPLES / "ge1" / "truth.tif")
-    fused, profile = sharpened(run, SAMPLES / "ge1", tmp_path / "fused.tif")
-    up, _ = sharpened(run, SAMPLES / "ge1", tmp_path / "up.tif", "--method", "exp")
+    (fused, profile), (up, _) = sample["fused"], sample["up"]
     assert sam(truth, fused) < 0.8 * sam(truth, up)
     assert ergas(truth, fused, 4) < 0.6 * ergas(truth, up, 4)
     pan = read(SAMPLES / "ge1" / "pan.tif")[1]
@@ -58,11 +71,10 @@ def test_same_command_same_bytes_and_another_seed_other_noise(run, tmp_path):
     assert second.shape == (1, 512, 512)
 
 
-def test_tiling_hardly_shows(run, tmp_path):
+def test_tiling_hardly_shows(sample, run, tmp_path):
     """Kernels are the scene's and windows see all that counts: only rounding to whole numbers can differ."""
-    one, _ = sharpened(run, SAMPLES / "ge1", tmp_path / "one.tif", "--tile", "512")
+    one, up = sample["fused"][0], sample["up"][0]  # of 512 pixels, in one tile
     many, _ = sharpened(run, SAMPLES / "ge1", tmp_path / "many.tif", "--tile", "256")
-    up, _ = sharpened(run, SAMPLES / "ge1", tmp_path / "up.tif", "--method", "exp")
     assert np.sqrt(((one - many) ** 2).mean()) < 0.01 * np.sqrt(((one - up) ** 2).mean())
 
 
