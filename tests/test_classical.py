@@ -361,8 +361,7 @@ def test_single_precision_is_enough_for_what_is_stored(name, make_pair):
     assert np.abs(found - expected).max() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["brovey", "mtf-glp-fs", "mtf-glp-hpm-r"])
-@pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize(("name", "holes"), [("brovey", False), ("mtf-glp-fs", True), ("mtf-glp-hpm-r", True)])
 def test_some_pixels_of_a_large_scene_tell_what_all_do(holes, name, make_pair, monkeypatch):
     def dig(pan, ms):
         if holes:
@@ -387,9 +386,8 @@ def test_windows_do_not_show_beside_holes(name, make_pair, monkeypatch):
     monkeypatch.setattr("ksdiff_cli.fusers.classical._BLOCK", 96)
     scene, folder = scene_pair(make_pair, holes=True)
     whole, _ = sharpened(scene, folder / "whole.tif", name)
-    for tile in (64, 112):
-        parts, _ = sharpened(scene, folder / f"{tile}.tif", name, tile=tile)
-        np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-3)
+    parts, _ = sharpened(scene, folder / "parts.tif", name, tile=80)
+    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-3)
     assert (whole[:, 50:90, 70:100] == 0).all() and np.abs(whole).max() < 20000
 
 

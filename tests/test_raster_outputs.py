@@ -118,13 +118,13 @@ def test_gcps_are_kept_in_every_format(format: Format, make_pair: Any, tmp_path:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_threads_do_not_change_the_bytes(format: Format, make_pair: Any, tmp_path: Path) -> None:
-    files = make_pair(size=(1100, 1050), bands=3)
+    files = make_pair(size=(600, 560), bands=3)
     found = set()
-    for threads in (1, 1, 2, 5):
+    for threads in (1, 1, 3):
         path = tmp_path / str(threads) / f"out{SUFFIX[format]}"
         path.parent.mkdir(exist_ok=True)
         with rasterio.Env(GDAL_NUM_THREADS=threads, GDAL_CACHEMAX=64 << 20):
-            write_output(files, path, format, overwrite=True, tile=512)
+            write_output(files, path, format, overwrite=True, tile=256)
         found.add(tuple(file.read_bytes() for file in sorted(path.parent.rglob("*")) if file.is_file()))
     assert len(found) == 1
 
