@@ -291,11 +291,18 @@ class _Regression:
         self._own = covariance[self._bands, self._bands]
         self._slopes = _solve(covariance[self._bands, self._bands], self._cross)
         self._explained = self._cross.T @ self._slopes
+        self._both = np.stack([self._explained, self._energy])
 
     def r2(self, gains: Array, compensations: Array) -> Array:
-        """Return the share of PAN's variance that the bands explain, for many cameras (n,) of both."""
-        weights = _camera_mixture(gains, compensations)
-        explained, energy = (((weights @ matrix) * weights).sum(1) for matrix in (self._explained, self._energy))
+        """Return the share of PAN's variance that the bands explain, for a net of cameras, (gains, compensations)."""
+        # of (1 + c) x once - c x twice: what the two Gaussians of each gain say serves all compensations
+        both, count = _gaussians(gains), len(gains)
+        seen = both @ self._both
+        own, across = (seen * both).sum(-1)[..., None], (seen[:, :count] * both[count:]).sum(-1)[..., None]
+        more = 1 + compensations
+        explained, energy = (
+            more**2 * own[:, :count] - 2 * more * compensations * across + compensations**2 * own[:, count:]
+        )
         return np.asarray(explained / energy)
 
     def peak(self) -> tuple[tuple[float, float], float]:
@@ -313,14 +320,14 @@ class _Regression:
     def _best(self, gains: Array, compensations: Array) -> tuple[Array, float]:
         """Return the best of a net of cameras, (2,), and its R²."""
         gains, compensations = np.clip(gains, SOFTEST, SHARPEST), np.clip(compensations, 0, STRONGEST)
-        net = np.stack(np.meshgrid(gains, compensations, indexing="ij"), -1).reshape(-1, 2)
-        values = self.r2(net[:, 0], net[:, 1])
-        best = int(values.argmax())
-        return net[best], float(values[best])
+        values = self.r2(gains, compensations)
+        gain, compensation = np.unravel_index(values.argmax(), values.shape)
+        return np.array([gains[gain], compensations[compensation]]), float(values[gain, compensation])
 
     def mix(self, gain: float, compensation: float) -> tuple[Array, float, float, Array]:
         """Return the bands' weights, the constant, R² and the bands' injection for one camera."""
-        layers = _camera_mixture(np.array([gain]), np.array([compensation]))[0]
+        once, twice = _gaussians(np.array([gain]))
+        layers = (1 + compensation) * once - compensation * twice
         weights = self._slopes @ layers
         pan_mean = float(self._mean[len(self._mean) - len(layers) :] @ layers)
         constant = pan_mean - float(weights @ self._mean[self._bands])
@@ -331,11 +338,10 @@ class _Regression:
         return weights, constant, r2, shared / explained if explained > 0 else 0 * shared
 
 
-def _camera_mixture(gains: Array, compensations: Array) -> Array:
-    """Return the weights (n, layers) with which the layers add up to cameras."""
+def _gaussians(gains: Array) -> Array:
+    """Return the weights (2 n, layers) of cameras' Gaussians, then of the wider ones that compensation takes away."""
     variances = -2 * np.log(gains) / math.pi**2
-    strength = compensations[:, None]
-    return np.asarray((1 + strength) * mixture(variances) - strength * mixture(variances + SOFTENING**2))
+    return mixture(np.concatenate([variances, variances + SOFTENING**2]))
 
 
 def _jackknife(groups: Array, bands: int) -> tuple[float, float]:
