@@ -97,7 +97,7 @@ def assert_found(found: Registration, shift: tuple[float, float], within: float 
     assert (found.rows, found.cols) == pytest.approx(shift, abs=within)
 
 
-SHIFTS = [(0, 0), (0.1, -0.3), (0.3, 0.5), (0.5, 0.77), (0.77, 0.1), (1.4, -2.3), (-2.3, 5.2), (5.2, 1.4)]
+SHIFTS = [(0, 0), (0.1, -0.3), (0.5, 0.77), (-2.3, 5.2), (5.2, 1.4)]
 
 
 @pytest.mark.parametrize("shift", SHIFTS)
@@ -122,8 +122,7 @@ GRIDS = {
 def test_on_any_pair_of_grids(name: str, grounds: Any, write: Any) -> None:
     ratio, sensor, grid, shape = GRIDS[name]
     ground = grounds(384 if ratio != 2 else 288, ratio, sensor)
-    for shift in ((0.0, 0.0), (0.77, -1.4)):
-        assert_found(measure(write(ground, shift, grid, shape)), shift)
+    assert_found(measure(write(ground, (0.77, -1.4), grid, shape)), (0.77, -1.4))
 
 
 def invert_some(pan: Array, ms: Array) -> None:
@@ -219,7 +218,7 @@ def test_tiny_scenes_cannot_be_measured(side: int, grounds: Any, write: Any) -> 
 @pytest.mark.parametrize("sigma", [0, 1, 3])
 @pytest.mark.parametrize("side", [24, 48, 96])
 def test_unrelated_images_have_no_shift(side: int, sigma: float, write: Any) -> None:
-    for seed in range(4):
+    for seed in range(2):
         random = np.random.default_rng([seed, side, int(sigma)])
         pan = gaussian_filter(random.normal(size=(1, 4 * side, 4 * side)), (0, 4 * sigma, 4 * sigma))
         ms = gaussian_filter(random.normal(size=(4, side, side)), (0, sigma, sigma))
@@ -321,9 +320,8 @@ def _ergas(output: Path, truth: Array) -> float:
     return ergas(reference[:, 32:-32, 32:-32].astype(float), fused[:, 32:-32, 32:-32])
 
 
-@pytest.mark.parametrize("method", ["exp", "gsa"])
-def test_sharpening_is_better_for_it(method: str, grounds: Any, write: Any, run: Any, fails: Any) -> None:
-    ground = grounds()
+def test_sharpening_is_better_for_it(grounds: Any, write: Any, run: Any, fails: Any) -> None:
+    ground, method = grounds(), "gsa"
     scene = write(ground, (1.4, -0.9))
     files = scene.pan.path, scene.ms[0].path
     folder = Path(files[0]).parent
