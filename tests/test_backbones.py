@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from network_maker import SMALL, batch
 from torch.nn import functional as F
 
 from ksdiff_cli.models.backbones import BACKBONES
-from ksdiff_cli.models.checkpoint import load_model, save_model
+from ksdiff_cli.models.checkpoint import load_model, read_header, save_model
 from ksdiff_cli.models.config import ModelConfig
 from ksdiff_cli.models.contract import ModelError, Statistics
 from ksdiff_cli.models.ksdiff import KSDiff
@@ -15,8 +16,6 @@ pytestmark = pytest.mark.usefixtures("seed")
 
 WHOLE = {"lagnet", "ctinn"}
 """Backbones that see an image as a whole even without a prior, beside those that take it in pieces."""
-SMALL = {"width": 16, "depths": (1, 1, 1), "encoder_width": 8, "latent": 16, "denoiser_width": 16, "denoiser_blocks": 1}
-
 every_backbone = pytest.mark.parametrize("backbone", sorted(name for name in BACKBONES if not BACKBONES[name].observes))
 both_priors = pytest.mark.parametrize("prior", [False, True], ids=["plain", "prior"])
 both_modes = pytest.mark.parametrize("bands", [None, 4], ids=["shared", "fixed"])
@@ -29,24 +28,12 @@ def make(backbone, stage=2, **values):
     return KSDiff(ModelConfig(backbone=backbone, tile=32, **SMALL, **values), stage)
 
 
-def batch(images=2, bands=4, height=16, width=16):
-    pan = 300 + 100 * torch.rand(images, 1, height, width)
-    ms_up = 200 + 50 * torch.rand(images, bands, height, width)
-    statistics = Statistics(
-        torch.full((images, 1), 350.0),
-        torch.full((images, 1), 29.0),
-        torch.full((images, bands), 225.0),
-        torch.full((images, bands), 15.0),
-    )
-    return pan, ms_up, statistics
-
-
 @every_backbone
 @pytest.mark.parametrize(("prior", "bands"), [(False, 4), (True, None), (True, 8)])
 def test_takes_any_size(backbone, prior, bands):
     model = make(backbone, prior=prior, bands=bands).eval()
-    for size in ((21, 18), (5, 9)):
-        pan, ms_up, statistics = batch(1, bands or 3, *size)
+    for count, size in ((3, (21, 18)), (1, (5, 9))):
+        pan, ms_up, statistics = batch(1, bands or count, *size)
         fused = model.fuse(pan, ms_up, statistics, 4)
         assert fused.shape == ms_up.shape
         assert torch.isfinite(fused).all()
@@ -102,6 +89,8 @@ def test_checkpoints_give_the_same_network_and_the_same_bytes_again(backbone, st
     save_model(model, first, **facts)
     again, header = load_model(first)
     assert (again.config, header["config"]["backbone"]) == (model.config, backbone)
+    assert (header["stage"], header["model"], read_header(first)) == (stage, "ksdiff", header)
+    assert {name: header[name] for name in facts} == facts and list(tmp_path.iterdir()) == [first]
     save_model(again, second, **facts)
     assert first.read_bytes() == second.read_bytes()
     if stage == 2 and not observes:

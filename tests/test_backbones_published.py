@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from network_maker import batch
 from torch.nn import functional as F
 
 from ksdiff_cli.models.backbones.base import sample_cells
@@ -9,7 +10,7 @@ from ksdiff_cli.models.backbones.ctinn import InstanceNorm, InvertibleMixing, Te
 from ksdiff_cli.models.backbones.hfin import SpectrumFusion
 from ksdiff_cli.models.backbones.lagnet import LAGConv2d, adaptive_conv2d
 from ksdiff_cli.models.config import ModelConfig
-from ksdiff_cli.models.contract import ModelError, Statistics
+from ksdiff_cli.models.contract import ModelError
 from ksdiff_cli.models.kernels import Conditioning
 from ksdiff_cli.models.ksdiff import KSDiff
 
@@ -20,12 +21,6 @@ SMALL = {"encoder_width": 8, "latent": 16, "denoiser_width": 16, "denoiser_block
 
 def make(backbone, **values):
     return KSDiff(ModelConfig(backbone=backbone, **{**SMALL, **values})).eval()
-
-
-def batch(images, bands, height, width):
-    pan, ms_up = 300 + 100 * torch.rand(images, 1, height, width), 200 + 50 * torch.rand(images, bands, height, width)
-    means = torch.full((images, 1), 350.0), torch.full((images, 1), 29.0)
-    return pan, ms_up, Statistics(*means, torch.full((images, bands), 225.0), torch.full((images, bands), 15.0))
 
 
 def hfin_idle(c):

@@ -231,9 +231,8 @@ def test_the_cut_does_not_show(ratio, make_pair):
     one = sharpen(files.pan, files.ms, files.folder / "one.tif", Consistent(make_fuser("brovey")), tile=512)
     exp = sharpen(files.pan, files.ms, files.folder / "plain.tif", make_fuser("brovey"), tile=512)
     assert np.abs(read(one.output) - read(exp.output)).max() > 10
-    for tile in (64, 128):
-        made = sharpen(files.pan, files.ms, files.folder / f"{tile}.tif", Consistent(make_fuser("brovey")), tile=tile)
-        np.testing.assert_allclose(read(made.output), read(one.output), rtol=0, atol=2e-3)
+    made = sharpen(files.pan, files.ms, files.folder / "64.tif", Consistent(make_fuser("brovey")), tile=64)
+    np.testing.assert_allclose(read(made.output), read(one.output), rtol=0, atol=2e-3)
 
 
 def test_holes_neither_leak_nor_ring(make_pair):

@@ -5,11 +5,12 @@ import shutil
 import signal
 import weakref
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
-import rasterio
+from conftest import write_raster
 from rasterio.transform import Affine
 from scipy.ndimage import minimum_filter
 
@@ -24,14 +25,9 @@ from ksdiff_cli.raster.pair import BandSource, Scene, open_pair
 from ksdiff_cli.sensors import find_sensor
 
 
-def write(path: Path, image: np.ndarray, pixel: float, corner: tuple[float, float] = (0.0, 0.0), nodata=None) -> None:
-    """Write a georeferenced raster whose outer corner lies ``corner`` metres right of and below the origin."""
-    transform = Affine(pixel, 0, 5e5 + corner[0], 0, -pixel, 4e6 - corner[1])
-    count, height, width = image.shape
-    path.parent.mkdir(parents=True, exist_ok=True)
-    profile = {"driver": "GTiff", "count": count, "height": height, "width": width, "dtype": image.dtype}
-    with rasterio.open(path, "w", crs="EPSG:32632", transform=transform, nodata=nodata, **profile) as dataset:
-        dataset.write(image)
+def place(pixel: float, offset: float = 0.0) -> dict[str, Any]:
+    """Return a grid whose outer corner lies ``offset`` metres right of and below the origin."""
+    return {"crs": "EPSG:32632", "transform": Affine(pixel, 0, 5e5 + offset, 0, -pixel, 4e6 - offset)}
 
 
 def make_scene(folder: Path, size=(128, 128), bands=3, ratio=4, offset=0.0, hole=None, seed=0) -> Path:
@@ -41,8 +37,8 @@ def make_scene(folder: Path, size=(128, 128), bands=3, ratio=4, offset=0.0, hole
     if hole is not None:
         ms[:, *hole] = 0
     pan = random.integers(100, 1000, (1, size[0] * ratio, size[1] * ratio)).astype(np.uint16)
-    write(folder / "pan.tif", pan, 1.0, (offset, offset))
-    write(folder / "ms.tif", ms, float(ratio), nodata=None if hole is None else 0)
+    write_raster(folder / "pan.tif", pan, **place(1.0, offset))
+    write_raster(folder / "ms.tif", ms, **place(ratio), nodata=None if hole is None else 0)
     return folder
 
 

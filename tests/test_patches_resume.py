@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
-from conftest import start_child
+from conftest import start_child, write_raster
 from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
@@ -28,12 +27,9 @@ needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="needs signals 
 
 def make_scene(folder: Path, seed: int = 0) -> Path:
     random = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
     for name, count, side, pixel in (("pan", 1, 160, 1.0), ("ms", 2, 80, 2.0)):
-        profile = {"driver": "GTiff", "count": count, "height": side, "width": side, "dtype": "uint16"}
-        place = {"crs": "EPSG:32632", "transform": Affine(pixel, 0, 5e5, 0, -pixel, 4e6)}
-        with rasterio.open(folder / f"{name}.tif", "w", **profile, **place) as dataset:
-            dataset.write(random.integers(1, 999, (count, side, side)).astype(np.uint16))
+        image = random.integers(1, 999, (count, side, side)).astype(np.uint16)
+        write_raster(folder / f"{name}.tif", image, crs="EPSG:32632", transform=Affine(pixel, 0, 5e5, 0, -pixel, 4e6))
     return folder
 
 

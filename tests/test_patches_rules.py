@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import rasterio
+from conftest import write_raster
 from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
@@ -23,13 +24,6 @@ SIDE = 160
 CLOUD = 1 << 4
 
 
-def write(path: Path, image: np.ndarray, pixel: float) -> None:
-    place = {"crs": "EPSG:32632", "transform": Affine(pixel, 0, 5e5, 0, -pixel, 4e6)}
-    shape = {"count": len(image), "height": image.shape[1], "width": image.shape[2], "dtype": image.dtype}
-    with rasterio.open(path, "w", driver="GTiff", **shape, **place) as dataset:
-        dataset.write(image)
-
-
 def make_scene(folder: Path, cloud=None, saturated_ms=None, saturated_pan=None, dtype=np.uint16) -> Path:
     """Write a scene at ratio 2, beside it its flags; clouds and saturated pixels where wanted (MS pixels)."""
     random = np.random.default_rng(0)
@@ -43,9 +37,9 @@ def make_scene(folder: Path, cloud=None, saturated_ms=None, saturated_pan=None, 
         ms[1][saturated_ms] = np.iinfo(dtype).max
     if saturated_pan:
         pan[0][tuple(slice(2 * part.start, 2 * part.stop) for part in saturated_pan)] = np.iinfo(dtype).max
-    write(folder / "pan.tif", pan, 1.0)
-    write(folder / "ms.tif", ms, 2.0)
-    write(folder.with_name(f"{folder.name}_flags.tif"), flags, 2.0)
+    write_raster(folder / "pan.tif", pan, transform=Affine(1, 0, 5e5, 0, -1, 4e6), crs="EPSG:32632")
+    for path, image in ((folder / "ms.tif", ms), (folder.with_name(f"{folder.name}_flags.tif"), flags)):
+        write_raster(path, image, transform=Affine(2, 0, 5e5, 0, -2, 4e6), crs="EPSG:32632")
     return folder
 
 

@@ -6,11 +6,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from network_maker import batch
 from test_training import options, write_patches
 from torch.nn import functional as F
 
 from ksdiff_cli.models.checkpoint import load_model, save_model
-from ksdiff_cli.models.contract import ModelError, Statistics
+from ksdiff_cli.models.contract import ModelError
 from ksdiff_cli.models.peers import PLRConfig, PLRDiff
 from ksdiff_cli.models.peers.plrdiff import Camera, choose_bands, find_spectra, fit_camera, fit_rest
 from ksdiff_cli.training.stages import train_stage
@@ -30,12 +31,6 @@ def smooth(*shape):
 def gaussian(sigma):
     taps = torch.exp(-(torch.arange(-5.0, 6.0) ** 2) / (2 * sigma**2))
     return ((taps[:, None] * taps) / taps.sum() ** 2)[None, None]
-
-
-def batch(images=1, bands=4, height=16, width=16):
-    pan, ms_up = 300 + 100 * torch.rand(images, 1, height, width), 200 + 50 * torch.rand(images, bands, height, width)
-    means = torch.full((images, 1), 350.0), torch.full((images, 1), 29.0)
-    return pan, ms_up, Statistics(*means, torch.full((images, bands), 225.0), torch.full((images, bands), 15.0))
 
 
 def test_published_constants():

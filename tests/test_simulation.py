@@ -43,13 +43,7 @@ def test_generic_bands_and_ratios() -> None:
     assert simulate_arrays(95, ratio=5)[2].shape == (4, 95, 95)
 
 
-def test_seed_decides() -> None:
-    one, again, other = (simulate_arrays(64, seed=seed) for seed in (5, 5, 6))
-    assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
-    assert not np.array_equal(one[0], other[0])
-
-
-@pytest.mark.parametrize(("sensor", "seed"), [(None, 1), ("WV3", 6), ("QB", 7), ("L7", 3)])
+@pytest.mark.parametrize(("sensor", "seed"), [(None, 1), ("WV3", 6), ("L7", 3)])
 def test_blocks_leave_no_trace(sensor: str | None, seed: int) -> None:
     whole = simulate_arrays(320, sensor=sensor, seed=seed, block=512)
     pieces = simulate_arrays(320, sensor=sensor, seed=seed, block=128)
@@ -182,6 +176,7 @@ def test_the_folder_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run
 def test_same_bytes_and_overwrite(tmp_path: Path) -> None:
     simulate_scene(tmp_path / "a", size=64, seed=1)
     simulate_scene(tmp_path / "b", size=64, seed=2)
+    assert all(contents(tmp_path / "a")[name] != contents(tmp_path / "b")[name] for name in FILES)
     with pytest.raises(KsdiffError, match=r"pan\.tif: exists already"):
         simulate_scene(tmp_path / "b", size=64, seed=1)
     simulate_scene(tmp_path / "b", size=64, seed=1, overwrite=True)
@@ -209,14 +204,12 @@ def test_failure_leaves_nothing(tmp_path: Path, failure: BaseException) -> None:
         (("--size", 200000), "up to 100000"),
         (("--size", 64, "--bands", 5), "cannot simulate 5 bands"),
         (("--size", 64, "--ratio", 16), "cannot simulate ratio 16"),
-        (("--size", 64, "--ratio", 0), "cannot simulate ratio 0"),
         (("--size", 64, "--bands", 4, "--sensor", "WV3"), "8 MS bands, not 4"),
         (("--size", 64, "--ratio", 2, "--sensor", "WV3"), "ratio 4, not 2"),
         (("--size", 64, "--sensor", "WV9"), "no sensor is called"),
         (("--size", 64, "--noise", -1), "noise -1 is out of range"),
         (("--size", 64, "--noise", "nan"), "noise nan is out of range"),
         (("--size", 64, "--shift", 0, 9), "shift 0 9 is too far"),
-        (("--size", 64, "--shift", "nan", 0), "is too far"),
         (("--size", 64, "--shift", 0, "nan"), "is too far"),
     ],
 )
