@@ -1,8 +1,8 @@
 """The pixel-space peer: DDPM's formulae, and the contract that all networks keep."""
 
+import network_maker
 import pytest
 import torch
-from test_models import batch as make_batch
 
 from ksdiff_cli.models.checkpoint import load_ksdiff, load_model, save_model
 from ksdiff_cli.models.contract import ModelError, Statistics
@@ -17,7 +17,8 @@ both_predictions = pytest.mark.parametrize("prediction", PREDICTIONS)
 
 
 def batch(images=2, bands=4, height=16, width=16):
-    return make_batch(images, bands, height, width, detail=6)
+    pan, ms_up, statistics = network_maker.batch(images, bands, height, width)
+    return pan, ms_up, ms_up + 6 * torch.randn_like(ms_up), statistics
 
 
 def test_published_schedule_ends_in_noise():
