@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -87,11 +88,14 @@ def die_at_rename(options: PatchOptions, number: int, after: bool) -> None:
     prepare_patches(options)
 
 
-def die_at_step(options: PatchOptions, share: float) -> None:
+def die_at_step(options: PatchOptions, number: int) -> None:
+    """Inside a part."""
     workspace._PART_WINDOWS = 8
+    seen = []
 
     def deadly(done: int, total: int, note: str = "") -> None:
-        if done == max(1, int(share * total)):
+        seen.append(done)
+        if len(seen) == number:
             die()
 
     prepare_patches(options, progress=deadly)
@@ -143,16 +147,17 @@ def visible(tmp_path: Path) -> list[str]:
 
 
 @needs_posix
-@pytest.mark.parametrize("after", [False, True])
-def test_killed_around_every_rename_it_still_ends_with_the_same_bytes(options, expected, tmp_path, after) -> None:
-    """Every child dies at its third rename, just before or just after it; the next one goes on."""
+def test_killed_again_and_again_it_still_ends_with_the_same_bytes(options, expected, tmp_path) -> None:
+    """Every child dies just before its third rename, just after it or inside its second part; the next one goes on."""
     deaths = 0
+    ways = cycle([(die_at_rename, 3, False), (die_at_rename, 3, True), (die_at_step, 2)])
     while not options.output.exists():
-        status = in_child(die_at_rename, options, 3, after)
+        work, *how = next(ways)
+        status = in_child(work, options, *how)
         assert status in (0, -signal.SIGKILL)
         deaths += status != 0
         assert deaths < 200, "no progress"
-    assert deaths > 4
+    assert deaths > 6
     if status:  # killed after the last rename: the output is whole, the rest only rubbish
         prepare_patches(replace(options, overwrite=True))
     assert contents(options.output) == expected
@@ -173,20 +178,6 @@ def test_killed_with_the_output_in_place_the_same_command_ends_well(options, exp
     assert visible(tmp_path) == ["patches"]
     with pytest.raises(KsdiffError, match="holds patches already"):
         prepare_patches(options)
-
-
-@needs_posix
-@pytest.mark.parametrize("share", [0.02, 0.6])
-def test_killed_inside_a_part_it_still_ends_with_the_same_bytes(options, expected, tmp_path, share) -> None:
-
-    assert in_child(die_at_step, options, share) == -signal.SIGKILL
-    assert not options.output.exists()
-    seen = []
-    done = prepare_patches(options, progress=lambda done, total, note="": seen.append((done, total)))
-    assert contents(options.output) == expected
-    assert any("took up" in note for note in done.notes) == (share > 0.1)
-    assert seen[-1][0] == seen[-1][1]
-    assert visible(tmp_path) == ["patches"]
 
 
 @needs_posix
@@ -224,7 +215,9 @@ def test_an_interrupt_leaves_a_hidden_folder_that_the_same_command_takes_up(opti
         prepare_patches(options, progress=interrupt_at(12))
     for name, time_made in made.items():
         assert (workspace_folder(options.output) / name).stat().st_mtime_ns == time_made, "made again"
-    prepare_patches(options)
+    seen = []
+    done = prepare_patches(options, progress=lambda done, total, note="": seen.append((done, total)))
+    assert any("took up" in note for note in done.notes) and seen[-1][0] == seen[-1][1]
     assert contents(options.output) == expected
 
 
@@ -232,6 +225,7 @@ def test_other_options_or_scenes_and_no_resume_start_anew(options, expected, tmp
     with pytest.raises(KeyboardInterrupt):
         prepare_patches(PatchOptions(options.scenes, options.output, patch=16, seed=7), progress=interrupt_at(10))
     done = prepare_patches(options)
+    assert not any("took up" in note for note in done.notes)
     assert any("discarded" in note for note in done.notes)
     assert contents(options.output) == expected
     with pytest.raises(KeyboardInterrupt):

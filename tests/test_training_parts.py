@@ -222,45 +222,49 @@ def test_the_log_forgets_what_is_done_again(tmp_path):
     assert found[-1]["loss"] == 3.0 and (tmp_path / "curves.png").exists()
 
 
-@pytest.mark.parametrize("share", [0, 0.5, 0.999])
-def test_a_resume_state_that_finds_no_room_leaves_the_one_before(patches, tmp_path, share):
+@pytest.fixture
+def saved(patches, tmp_path):
+    """A run, its resume state and the state's bytes; nothing else lies beside it."""
     run, path = Run(options(patches, tmp_path), 1, open_data((patches,))[0]), tmp_path / "stage1.state"
     run.save(path)
     before = path.read_bytes()
+    yield run, path, before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.999])
+def test_a_resume_state_that_finds_no_room_leaves_the_one_before(saved, share):
+    run, path, before = saved
     run.step = 5
     full = r"^\S*stage1\.state: cannot be written \(File too large\); make room there$"
     with largest_file(int(share * len(before))), pytest.raises(KsdiffError, match=full):
         run.save(path)
-    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+    assert path.read_bytes() == before
     run.save(path)
     run.restore(path)
     assert run.step == 5
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("torch's own")])
-def test_a_resume_state_that_breaks_off_leaves_the_one_before(patches, tmp_path, monkeypatch, error):
+def test_a_resume_state_that_breaks_off_leaves_the_one_before(saved, monkeypatch, error):
     def half(_, file):
         file.write(b"half")
         raise error
 
-    run, path = Run(options(patches, tmp_path), 1, open_data((patches,))[0]), tmp_path / "stage1.state"
-    run.save(path)
-    before = path.read_bytes()
+    run, path, before = saved
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(type(error)) as caught:
         run.save(path)
-    assert caught.value is error
-    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+    assert caught.value is error and path.read_bytes() == before
 
 
-def test_weights_that_do_not_fit_the_disk_leave_the_ones_before(patches, tmp_path):
-    run, path = Run(options(patches, tmp_path), 1, open_data((patches,))[0]), tmp_path / "stage1.safetensors"
+def test_weights_that_do_not_fit_the_disk_leave_the_ones_before(saved):
+    run, path, _ = saved
     save_model(run.averaged(), path, sensor={}, training={})
     before = path.read_bytes()
-    full = r"stage1\.safetensors: the weights cannot be written"
-    with largest_file(len(before) // 2), pytest.raises(ModelError, match=full):
+    with largest_file(len(before) // 2), pytest.raises(ModelError, match=r"state: the weights cannot be written"):
         save_model(run.averaged(), path, sensor={}, training={})
-    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
