@@ -63,12 +63,12 @@ def test_sample_comes_closer_to_the_truth_than_upsampling(sample):
 
 def test_same_command_same_bytes_and_another_seed_other_noise(run, tmp_path):
     for name, options in (("a", ()), ("b", ()), ("c", ("--seed", "1"))):
-        sharpened(run, SAMPLES / "ge1", tmp_path / f"{name}.tif", "-b", "1", "--threads", "1", *options)
+        sharpened(run, SAMPLES / "ge1", tmp_path / f"{name}.tif", "-b", "1", "--window", "0,0,192,256", *options)
     first, second, other = (read(tmp_path / f"{name}.tif")[0] for name in "abc")
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
     assert not np.array_equal(first, other)
     assert np.abs(first - other).mean() < 0.02 * first.std()
-    assert second.shape == (1, 512, 512)
+    assert second.shape == (1, 192, 256)
 
 
 def test_tiling_hardly_shows(sample, run, tmp_path):

@@ -58,16 +58,16 @@ def test_spread_is_the_deviation_of_the_draws():
 
 
 def test_the_raster_is_the_deviation_of_the_outputs_of_these_seeds(run, weights, files):
-    given = (files.pan, files.ms, "--checkpoint", weights(), "--tile", 64, "-t", "float32", "--no-registration-check")
+    given = (files.pan, files.ms, "--checkpoint", weights(), "--tile", 128, "-t", "float32", "--no-registration-check")
     draws = []
-    for seed in (4, 5, 6):
+    for seed in (4, 5):
         out = files.folder / f"{seed}.tif"
         assert run("sharpen", *given, "-o", out, "--seed", seed, "-q").exit_code == 0
         draws.append(read(out))
-    both = ("-o", files.folder / "out.tif", "--uncertainty", files.folder / "std.tif", "--draws", 3, "--seed", 4)
+    both = ("-o", files.folder / "out.tif", "--uncertainty", files.folder / "std.tif", "--draws", 2, "--seed", 4)
     done = run("sharpen", *given, *both)
     assert done.exit_code == 0, done.output
-    assert "std.tif: spread of 3 draws" in done.stderr
+    assert "std.tif: spread of 2 draws" in done.stderr
     assert (files.folder / "out.tif").read_bytes() == (files.folder / "4.tif").read_bytes()
     with rasterio.open(files.folder / "std.tif") as made, rasterio.open(files.folder / "out.tif") as out:
         assert (made.shape, made.transform, made.crs, made.nodata) == (out.shape, out.transform, out.crs, out.nodata)
@@ -78,7 +78,7 @@ def test_the_raster_is_the_deviation_of_the_outputs_of_these_seeds(run, weights,
     expected = np.stack(draws).astype(np.float64).std(0, ddof=1)
     assert expected[:, valid].mean() > 1e-3
     np.testing.assert_allclose(spread[:, valid], expected[:, valid], rtol=0.02, atol=1e-3)
-    assert facts["KSDIFF_DRAWS"] == "3" and "standard deviation" in facts["KSDIFF_SHOWS"]
+    assert facts["KSDIFF_DRAWS"] == "2" and "standard deviation" in facts["KSDIFF_SHOWS"]
     assert "KSDIFF_FIDELITY" not in facts
     assert not list(files.folder.glob(".*"))
 

@@ -412,7 +412,7 @@ def test_wrong_tokens_are_refused(page: str) -> None:
 
 def test_fifty_tiles_at_a_time_in_bounded_memory(tmp_path: Path, serve: Callable[..., str]) -> None:
     path = write_raster(
-        tmp_path / "a.tif", noise(3, 2300, 2300), compress="deflate", tiled=True, blockxsize=256, blockysize=256
+        tmp_path / "a.tif", noise(3, 1792, 1792), compress="deflate", tiled=True, blockxsize=256, blockysize=256
     )
     stage = stage_of(path, memory=0.005)
     url = serve(stage)
