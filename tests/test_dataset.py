@@ -217,14 +217,6 @@ def test_files_of_another_layout_are_refused(tmp_path, content, message) -> None
         PatchFile(write(tmp_path / "a.h5", content))
 
 
-def test_files_that_are_none_are_refused(tmp_path) -> None:
-    with pytest.raises(KsdiffError, match="no such file"):
-        PatchFile(tmp_path / "missing.h5")
-    (tmp_path / "text.h5").write_text("hello")
-    with pytest.raises(KsdiffError, match="not an HDF5 file"):
-        PatchFile(tmp_path / "text.h5")
-
-
 def test_a_training_machine_needs_no_raster_library() -> None:
     code = "import sys; sys.modules.update(rasterio=None, scipy=None); import ksdiff_cli.patches.dataset"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -263,6 +263,9 @@ def test_what_is_no_hdf5(content: bytes, tmp_path: Path, fails: Callable[..., st
     assert "cannot be opened as HDF5" in fails("info", path)
     with pytest.raises(KsdiffError, match="is not an HDF5 file"):
         PatchFile(path)
+    path.unlink()
+    with pytest.raises(KsdiffError, match="no such file"):
+        PatchFile(path)
 
 
 def test_damaged_values_are_told(tmp_path: Path) -> None:

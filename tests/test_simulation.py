@@ -165,14 +165,6 @@ def test_files(tmp_path: Path) -> None:
     assert len(corners) == 1
 
 
-def test_the_folder_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]) -> None:
-    monkeypatch.chdir(tmp_path)
-    words = ("simulate", "-o", ".", "--size", 64, "-q")
-    assert run(*words).exit_code == 0 and sorted(contents(tmp_path)) == sorted(FILES)
-    assert run(*words).exit_code == 1
-    assert run(*words, "--overwrite").exit_code == 0 and sorted(contents(tmp_path)) == sorted(FILES)
-
-
 def test_same_bytes_and_overwrite(tmp_path: Path) -> None:
     simulate_scene(tmp_path / "a", size=64, seed=1)
     simulate_scene(tmp_path / "b", size=64, seed=2)
@@ -225,13 +217,18 @@ def test_output_that_is_a_file(tmp_path: Path, fails: Callable[..., str]) -> Non
     assert contents(tmp_path) == {"file": b"here"}
 
 
-def test_command(tmp_path: Path, run: Callable[..., Any]) -> None:
-    result = run("simulate", "-o", tmp_path / "scene", "--size", 64, "--bands", 8, "--seed", 9)
+def test_command_into_the_folder_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("simulate", "-o", ".", "--size", 64, "--bands", 8, "--seed", 9)
+    result = run(*words)
     assert result.exit_code == 0, result.output
-    assert result.stdout == ""
+    assert result.stdout == "" and sorted(contents(tmp_path)) == sorted(FILES)
     assert "64 × 64 PAN, 8 bands at 1/4" in " ".join(result.stderr.split())
-    assert "exists" in run("simulate", "-o", tmp_path / "scene", "--size", 64).stderr
-    assert run("simulate", "-o", tmp_path / "scene", "--size", 64, "--overwrite", "-q").stderr == ""
+    again = run(*words)
+    assert again.exit_code == 1 and "exists" in again.stderr
+    assert run(*words, "--overwrite", "-q").stderr == "" and sorted(contents(tmp_path)) == sorted(FILES)
 
 
 def test_noise_is_a_factor() -> None:
