@@ -9,6 +9,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +192,7 @@ def refused(fails: Any) -> Callable[..., str]:
     return invoke
 
 
-@pytest.mark.parametrize("role", ["pan", "ms"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "role"), zip(NAMES, cycle(("pan", "ms"))))
 def test_an_input_by_any_name_stays(name: str, role: str, files: PairFiles, refused: Any) -> None:
     target = getattr(files, role)
     given = {"pan": files.pan, "ms": files.ms} | {role: NAMES[name](target)}

@@ -19,7 +19,7 @@ def main(folder: Path) -> None:
     """Do the five tasks in a folder that is empty or missing."""
     scene = folder / "scene"
     # bands, MTFs and bit depth of GeoEye-1; PAN, MS, and the truth that a perfect fusion would give
-    simulate_scene(scene, size=512, sensor="GE1", seed=1)
+    simulate_scene(scene, size=320, sensor="GE1", seed=1)
 
     print("1. Sharpen a scene: files in, a GeoTIFF out, whatever its size")
     made = sharpen_scene(scene / "pan.tif", scene / "ms.tif", output=folder / "out.tif", sensor="GE1")
@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
     )
     small = ModelConfig(backbone="pnn", prior=False)
     (weights,) = train(
-        folder / "patches", output=folder / "run", stage="1", config=small, steps=80, batch=16, validate_every=80
+        folder / "patches", output=folder / "run", stage="1", config=small, steps=60, batch=16, validate_every=60
     )
     print(f"   {weights.name}: {weights.stat().st_size // 1000} kB")
 
