@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,9 +35,7 @@ Array = NDArray[Any]
         (0.22, 0.6, 6, 4, (0.3, -0.4), 0.01),
     ],
 )
-def test_a_simulated_camera_is_found(
-    gain: float, compensation: float, ratio: float, bands: int, shift: tuple[float, float], noise: float
-) -> None:
+def test_a_simulated_camera_is_found(gain, compensation, ratio, bands, shift, noise) -> None:
     pan, ms = acquire(textured(bands), ratio, gain, compensation, shift, noise)
     found = estimate_camera(pan, ms, ratio)
     assert found.reliable, found
@@ -54,9 +51,7 @@ def test_a_simulated_camera_is_found(
 
 
 @pytest.mark.parametrize(("seed", "gain", "compensation"), [(3, 0.3, 0.0), (4, 0.1, 0.4), (5, 0.3, 0.0)])
-def test_what_no_band_shows_moves_the_camera_little_and_is_known_to(
-    seed: int, gain: float, compensation: float
-) -> None:
+def test_what_no_band_shows_moves_the_camera_little_and_is_known_to(seed, gain, compensation) -> None:
     pan, ms = acquire(textured(4, seed=seed), 4, gain, compensation, (0.2, -0.3), 0.01)
     found = estimate_camera(pan, ms[[0, 2, 3]], 4)
     assert found.reliable
@@ -202,9 +197,7 @@ def test_files_tell_what_arrays_tell(make_pair: Callable[..., Any]) -> None:
         ("landsat8_volcano", (0.25, 0.35), (0, 0.4)),
     ],
 )
-def test_real_scenes_tell_soft_and_compensated_cameras_apart(
-    real_data: Callable[[str], Path], name: str, gain: tuple[float, float], compensation: tuple[float, float]
-) -> None:
+def test_real_scenes_tell_soft_and_compensated_cameras_apart(real_data, name, gain, compensation) -> None:
     from ksdiff_cli.products import find_scene
     from ksdiff_cli.raster.camera import find_camera
     from ksdiff_cli.raster.pair import open_pair
@@ -222,9 +215,7 @@ def test_real_scenes_tell_soft_and_compensated_cameras_apart(
 
 
 @pytest.mark.parametrize(("gain", "compensation", "bands"), [(0.12, 0.0, 3), (0.3, 0.8, 4)])
-def test_cameras_over_real_towns(
-    real_data: Callable[[str], Path], gain: float, compensation: float, bands: int
-) -> None:
+def test_cameras_over_real_towns(real_data, gain, compensation, bands) -> None:
     import h5py
 
     with h5py.File(sorted(real_data("naip_urban").glob("*_2020.h5"))[0]) as file:

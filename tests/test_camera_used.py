@@ -115,9 +115,7 @@ def test_mtf_methods_take_the_scenes_camera_if_asked(name: str, files: PairFiles
 
 
 @pytest.mark.parametrize("name", ["mtf-glp-fs", "mtf-glp-hpm-r"])
-def test_some_pixels_tell_what_all_do_of_compensated_cameras_too(
-    name: str, files: PairFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_some_pixels_tell_what_all_do_of_compensated_cameras_too(name, files, monkeypatch) -> None:
     with open_pair(scene_of(str(files.pan), [str(files.ms)])) as pair:
         statistics, fusers = pair.statistics(), [make_fuser(name, mtf="scene") for _ in range(2)]
         fusers[0].prepare(pair, statistics)
@@ -189,9 +187,7 @@ def test_another_mtf_is_refused(files: PairFiles) -> None:
         sharpen_by_name(files.pan, files.ms, output=files.folder / "out.tif", method="exp", mtf="table")  # type: ignore[arg-type]
 
 
-def test_metrics_look_through_the_camera_found_where_asked(
-    truth: Array, files: PairFiles, run: Callable[..., Any]
-) -> None:
+def test_metrics_look_through_the_camera_found_where_asked(truth, files, run) -> None:
     """The truth explains a compensated MS through its own camera, and not through a Gaussian of the table."""
     fused = write_raster(
         files.folder / "truth.tif",

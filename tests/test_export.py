@@ -65,9 +65,7 @@ def opened(path: Path, pan: np.ndarray, ms: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("ratio", "sharpness"), [(4, 0.0), (3, 0.4)])
-def test_onnx_runtime_makes_what_torch_makes(
-    ratio: int, sharpness: float, run: Callable[..., Any], scene: Callable[..., Path], own: Path, tmp_path: Path
-) -> None:
+def test_onnx_runtime_makes_what_torch_makes(ratio, sharpness, run, scene, own, tmp_path) -> None:
     folder, out = scene(ratio), tmp_path / "scene.onnx"
     named = ["--scene", folder / "pan.tif", "--scene", folder / "ms.tif", "--sharpness", sharpness]
     made = run("export", own, "-o", out, *named)
@@ -89,9 +87,7 @@ def test_onnx_runtime_makes_what_torch_makes(
         assert np.abs(part[..., :kept] - fused[:, :side, :kept]).max() < 1e-4 * detail
 
 
-def test_the_shipped_network_is_exported_with_what_the_scene_taught(
-    run: Callable[..., Any], scene: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_the_shipped_network_is_exported_with_what_the_scene_taught(run, scene, tmp_path) -> None:
     folder, out = scene(4), tmp_path / "scene.onnx"
     assert run("export", "shipped", "-o", out, "--scene", folder, "-q").exit_code == 0
     facts = json.loads(out.with_suffix(".json").read_text())
@@ -102,10 +98,7 @@ def test_the_shipped_network_is_exported_with_what_the_scene_taught(
     assert all(sizes) and out.stat().st_size < 1_000_000
 
 
-def test_what_cannot_be_exported_is_refused(
-    fails: Callable[..., str], scene: Callable[..., Path], weights: Callable[..., Path], own: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_what_cannot_be_exported_is_refused(fails, scene, weights, own, tmp_path, monkeypatch) -> None:
     folder, out = scene(4), tmp_path / "scene.onnx"
     given = "-o", out, "--scene", folder
     assert "backbone unrolled" in fails("export", weights(), *given)
@@ -119,9 +112,7 @@ def test_what_cannot_be_exported_is_refused(
     assert not out.exists()
 
 
-def test_a_ratio_that_is_not_whole_is_refused(
-    fails: Callable[..., str], own: Path, tmp_path: Path, scene: Callable[..., Path]
-) -> None:
+def test_a_ratio_that_is_not_whole_is_refused(fails, own, tmp_path, scene) -> None:
     import rasterio
     from rasterio.transform import Affine
 

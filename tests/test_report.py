@@ -389,9 +389,7 @@ def test_invalid_pixels_are_transparent_and_do_not_count() -> None:
         (480, 0.1, None, 100, "10 px"),
     ],
 )
-def test_a_scale_bar_is_round_and_takes_at_most_a_third(
-    width: int, step: float, metres: float | None, pixels: float, text: str
-) -> None:
+def test_a_scale_bar_is_round_and_takes_at_most_a_third(width, step, metres, pixels, text) -> None:
     bar = choose_bar(width, step, metres)
     assert bar.text == text and bar.pixels == pytest.approx(pixels)
     assert width / 7.6 < bar.pixels <= width / 3 + 1e-9

@@ -217,9 +217,7 @@ def test_output_that_is_a_file(tmp_path: Path, fails: Callable[..., str]) -> Non
     assert contents(tmp_path) == {"file": b"here"}
 
 
-def test_command_into_the_folder_at_hand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]
-) -> None:
+def test_command_into_the_folder_at_hand(tmp_path, monkeypatch, run) -> None:
     monkeypatch.chdir(tmp_path)
     words = ("simulate", "-o", ".", "--size", 64, "--bands", 8, "--seed", 9)
     result = run(*words)
