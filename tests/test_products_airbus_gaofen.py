@@ -8,7 +8,6 @@ import products_maker as maker
 import pytest
 import rasterio
 
-from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products import find_scenes
 from ksdiff_cli.sensors import SENSORS
 
@@ -144,9 +143,3 @@ def test_sharpen_gaofen_keeps_the_rpcs(run: Any, tmp_path: Path) -> None:
         assert made.shape == (64, 64)
         assert made.descriptions == ("blue", "green", "red", "nir")
         assert made.rpcs.line_off == 32
-
-
-def test_wide_field_cameras_have_no_pan(tmp_path: Path) -> None:
-    maker.write(tmp_path / "GF1_WFV2_E113.5_N23.5_20140512_L1A0000223344.tiff", 16, 16, 16, 4)
-    with pytest.raises(KsdiffError, match="there is no PAN to sharpen with"):
-        find_scenes(tmp_path)

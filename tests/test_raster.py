@@ -34,20 +34,6 @@ GRIDS = {
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_ms_lands_where_the_georeference_says(name: str, make_pair: Any, world: World) -> None:
-    pan_grid, ms_grid = GRIDS[name]
-    size = (int(48 // abs(ms_grid.e)), int(64 // abs(ms_grid.a)))
-    files = make_pair(pan_grid=pan_grid, ms_grid=ms_grid, ms_size=size, dtype="float32")
-    with open_pair(scene(files)) as pair:
-        tile = pair.read(0, 0, *pair.shape)
-        truth = world.at(pair.transform, *pair.shape)
-    inside = np.s_[12:-12, 12:-12]
-    assert np.abs(tile.ms_up[1][inside] - truth[inside]).max() < 4  # waves of 25 DN; half a PAN pixel off gives 10
-    assert np.abs(tile.pan[0] - truth).max() < 0.01
-    assert tile.valid.all()
-
-
-@pytest.mark.parametrize("name", GRIDS)
 def test_rows_of_a_swath_are_those_of_the_window(name: str, make_pair: Any) -> None:
     def dig(pan: Any, ms: Any) -> None:
         ms[:, 4:9, 10:14] = 0
@@ -91,25 +77,9 @@ def test_common_area_is_cut_from_both(make_pair: Any, world: World) -> None:
         assert any("common part" in note for note in pair.notes)
         tile = pair.read(0, 0, *pair.shape)
         truth = world.at(pair.transform, *pair.shape)
+    assert np.abs(tile.pan[0] - truth).max() < 0.01
     inside = np.s_[12:-12, 12:-12]
-    assert np.abs(tile.ms_up[1][inside] - truth[inside]).max() < 4
-
-
-def test_windows_agree_with_the_whole(make_pair: Any) -> None:
-    def dig(pan: Any, ms: Any) -> None:
-        ms[:, 4:9, 10:14] = 0
-        pan[:, 60:65, 30:50] = 0
-
-    files = make_pair(edit=dig, pan_profile={"nodata": 0}, ms_profile={"nodata": 0})
-    with open_pair(scene(files)) as pair:
-        whole = pair.read(0, 0, *pair.shape)
-        for row, col, height, width in [(0, 0, 40, 40), (13, 27, 50, 61), (80, 100, 16, 28), (20, 40, 1, 1)]:
-            part = pair.read(row, col, height, width)
-            place = np.s_[row : row + height, col : col + width]
-            assert (part.valid == whole.valid[place]).all()
-            np.testing.assert_allclose(
-                part.ms_up[:, part.valid], whole.ms_up[(slice(None), *place)][:, part.valid], rtol=1e-5
-            )
+    assert np.abs(tile.ms_up[1][inside] - truth[inside]).max() < 4  # waves of 25 DN; half a PAN pixel off gives 10
 
 
 def test_without_georeference_corners_meet(make_pair: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from conftest import PairFiles, largest_file, read, write_raster
+from conftest import PairFiles, largest_file
 from output_maker import TAGS, Made, write_output
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
@@ -69,42 +69,6 @@ def test_colours_are_those_of_ms_or_of_the_band_names(make_pair: Any) -> None:
     ]:
         with rasterio.open(sharpen(files).output) as out:
             assert out.colorinterp == expected
-
-
-def test_scale_and_offset_of_ms_are_kept(make_pair: Any) -> None:
-    files = make_pair()
-    with rasterio.open(files.ms, "r+") as ms:
-        ms.scales, ms.offsets = (0.01,) * 4, (-0.1,) * 4
-    with rasterio.open(sharpen(files).output) as out:
-        assert out.scales == (0.01,) * 4
-        assert out.offsets == (-0.1,) * 4
-
-
-def test_rpc_and_gcps_move_with_the_first_pixel(make_pair: Any) -> None:
-    coefficients = [0.5] * 20
-    rpc = RPC(
-        height_off=1.0, height_scale=1.0, lat_off=1.0, lat_scale=1.0, line_den_coeff=coefficients,
-        line_num_coeff=coefficients, line_off=100.0, line_scale=10.0, long_off=1.0, long_scale=1.0,
-        samp_den_coeff=coefficients, samp_num_coeff=coefficients, samp_off=50.0, samp_scale=2.0,
-        err_bias=None, err_rand=None,
-    )  # fmt: skip
-    files = make_pair(ms_grid=Affine(2, 0, 593290, 0, -2, 5747657), ms_size=(24, 22))
-    with rasterio.open(files.pan, "r+") as pan:
-        pan.rpcs = rpc
-    with rasterio.open(sharpen(files).output) as out:
-        moved = round((out.transform.c - 593270) / 0.5)
-        assert moved > 30
-        assert out.rpcs.samp_off == 50 - moved
-        assert out.rpcs.line_off == 100
-
-    files = make_pair("gcps", crs=None)
-    points = [GroundControlPoint(row, col, 5 + col, 40 - row, 0) for row, col in ((0, 0), (0, 90), (90, 90))]
-    with rasterio.open(files.pan, "r+") as pan:
-        pan.gcps = points, rasterio.crs.CRS.from_epsg(4326)
-    with rasterio.open(sharpen(files).output) as out:
-        kept, crs = out.gcps
-        assert crs.to_epsg() == 4326
-        assert [(p.row, p.col, p.x, p.y) for p in kept] == [(p.row, p.col, p.x, p.y) for p in points]
 
 
 @pytest.mark.parametrize("tags", [{}, {"AREA_OR_POINT": "Point"}], ids=["area", "point"])
@@ -225,12 +189,6 @@ def test_float_values_move_off_nodata() -> None:
     assert np.isnan(out[0, 0, 1])
 
 
-def test_same_command_same_bytes(make_pair: Any) -> None:
-    files = make_pair(size=(300, 280))
-    first, second = (sharpen(files, name=name, rows=128).output.read_bytes() for name in ("a.tif", "b.tif"))
-    assert first == second
-
-
 def test_creation_options_replace_the_defaults(make_pair: Any) -> None:
     files = make_pair(size=(300, 280))
     made = sharpen(files, rows=128, creation={"compress": "zstd", "BLOCKXSIZE": "128", "BLOCKYSIZE": "128"})
@@ -251,15 +209,6 @@ def test_bad_creation_options_leave_nothing_behind(creation: dict[str, str], mak
         sharpen(files, creation=creation)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in files.folder.iterdir()) == ["ms.tif", "pan.tif"]
-
-
-def test_overwriting_removes_what_belonged_to_the_old_file(make_pair: Any) -> None:
-    files = make_pair()
-    out = write_raster(files.folder / "out.tif", np.ones((4, 4), "uint8"))
-    (files.folder / "out.tif.aux.xml").write_text("<PAMDataset/>")
-    sharpen(files, overwrite=True)
-    assert read(out).shape == (4, 96, 128)
-    assert not (files.folder / "out.tif.aux.xml").exists()
 
 
 @pytest.mark.parametrize("creation", [{}, {"INTERLEAVE": "BAND"}, {"TILED": "NO"}])

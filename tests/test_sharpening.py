@@ -53,30 +53,6 @@ def sharpen(files: PairFiles, fuser: Any = None, name: str = "out.tif", **option
     return sharpen_scene(scene, files.folder / name, fuser or Upsampling(), SharpenOptions(**options))
 
 
-OFFSETS = {
-    "same corner": {},
-    "half a PAN pixel": {"pan_grid": Affine(0.5, 0, 593269.75, 0, -0.5, 5747657.25)},
-    "Landsat's half pixel at ratio 2": {
-        "pan_grid": Affine(0.5, 0, 593269.75, 0, -0.5, 5747657.25),
-        "ms_grid": Affine(1, 0, 593270, 0, -1, 5747657),
-    },
-    "non-integer ratio": {"ms_grid": Affine(2.01, 0, 593269.2, 0, -1.97, 5747658.1)},
-    "other extent": {"ms_grid": Affine(2, 0, 593277.3, 0, -2, 5747652.9), "ms_size": (70, 80)},
-}
-
-
-@pytest.mark.parametrize("name", OFFSETS)
-def test_output_lines_up_with_pan_to_a_tenth_of_a_pixel(name: str, make_pair: Any) -> None:
-    files = make_pair(size=(256, 320), dtype="float32", **OFFSETS[name])
-    made = sharpen(files, tile=128)
-    with rasterio.open(made.output) as out, rasterio.open(files.pan) as pan:
-        window = rasterio.windows.from_bounds(*out.bounds, pan.transform).round()
-        reference = pan.read(1, window=window).astype(float)
-        down, right = measure_shift(reference, out.read(2).astype(float), 0.06)
-    assert abs(down) < 0.05
-    assert abs(right) < 0.05
-
-
 def test_the_measure_itself_sees_a_shift(world: World) -> None:
     still = world.at(Affine(0.5, 0, 0, 0, -0.5, 0), 256, 256)
     moved = world.at(Affine(0.5, 0, -0.15, 0, -0.5, -0.05), 256, 256)  # content .3 pixels right, .1 up
@@ -184,22 +160,6 @@ def test_values_that_are_no_numbers_are_refused(make_pair: Any) -> None:
 
     with pytest.raises(KsdiffError, match="no numbers"):
         sharpen(make_pair(), Nan())
-
-
-def test_empty_windows_are_not_sharpened(make_pair: Any) -> None:
-    def dig(pan: Array, ms: Array) -> None:
-        pan[:, :, 128:] = 0
-
-    class Counting(PanDetail):
-        calls = 0
-
-        def fuse(self, tile: Tile, statistics: SceneStatistics, ratio: int) -> Array:
-            self.calls += 1
-            return tile.ms_up
-
-    fuser = Counting()
-    sharpen(make_pair(size=(64, 320), edit=dig, pan_profile={"nodata": 0}), fuser, tile=64)
-    assert fuser.calls == 2
 
 
 def test_the_scene_statistics_reach_the_method(make_pair: Any) -> None:
