@@ -106,10 +106,7 @@ def test_a_list_with_names_and_several_ms_files(scenes: Path, tmp_path: Path, ru
         ("scene,colour\none,red\n", "knows no column colour"),
         ("scene,pan,ms\none,one/pan.tif,one/ms.tif\n", "line 2: give either a scene, or PAN and MS"),
         ("pan,ms\none/pan.tif,\n", "line 2: give either"),
-        (
-            "pan,ms\none/pan.tif,a.tif,b.tif\n",
-            "line 2: has more cells than the first line names",
-        ),
+        ("pan,ms\none/pan.tif,a.tif,b.tif\n", "line 2: has more cells than the first line names"),
         ("scene,name\none,a/b\n", "line 2: 'a/b' cannot be a file's name"),
         ("scene,name\none,x\ntwo,X\n", "would both be called X"),
         ("pan;ms\none/pan.tif;a.tif;b.tif\n", "line 2: has more cells .* in quotes"),
@@ -276,14 +273,3 @@ def test_a_mosaic_takes_nobodys_place(scenes: Path, tmp_path: Path, run: Any, fa
     assert seen.read_bytes() == before and not (tmp_path / "out").exists()
     inside = tmp_path / "out" / "all.vrt"  # whose folder the batch makes
     assert run(*words, inside).exit_code == 0 and inside.exists()
-
-
-def test_an_output_is_never_an_input(scenes: Path, run: Any) -> None:
-    listed = scenes / "list.csv"
-    listed.write_text("pan,ms\none/pan.tif,one/ms.tif\n")
-    before = (scenes / "one" / "pan.tif").read_bytes()
-    done = run("sharpen", "--batch", listed, "-o", scenes / "one", *OPTIONS, "--json")
-    assert done.exit_code == 1
-    (one,) = json.loads(done.stdout)["scenes"]
-    assert one["status"] == "failed" and "is one of the inputs" in one["error"]
-    assert (scenes / "one" / "pan.tif").read_bytes() == before

@@ -10,7 +10,6 @@ import rasterio
 from conftest import write_raster
 from products_maker import C1, C1_ETM, C2
 
-from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products import find_scenes
 from ksdiff_cli.raster.pair import open_pair
 from ksdiff_cli.raster.synthesis import GuidedScene
@@ -129,7 +128,6 @@ def test_sharpen_a_folder_with_chosen_bands(run: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "sensor", "flags"),
     [
-        ("landsat8_volcano", "L8", 0),
         ("landsat8_volcano.tar.gz", "L8", 0),
         ("landsat8_clouds", "L8", 2),
         ("landsat8_tiny", "L8", 3),
@@ -145,16 +143,6 @@ def test_real_products(name: str, sensor: str, flags: int, real_data: Any, run: 
     with rasterio.open(out) as made, rasterio.open(scene.pan.path) as pan:
         assert (made.bounds, made.crs, made.shape) == (pan.bounds, pan.crs, pan.shape)
         assert made.read().any()
-
-
-def test_level_2_and_other_landsats_are_named(tmp_path: Path) -> None:
-    product = "LC08_L2SP_017051_20151205_20200908_02_T1"
-    maker.landsat(tmp_path / "a", f"{product}_SR", "1234567", quality=None, mtl="")
-    with pytest.raises(KsdiffError, match="level-2 product, which has no PAN"):
-        find_scenes(tmp_path / "a")
-    maker.landsat(tmp_path / "b", "LT05_L1TP_017051_19951205_20200908_02_T1", "1234567", quality=None)
-    with pytest.raises(KsdiffError, match="Landsat 5, which has no PAN"):
-        find_scenes(tmp_path / "b")
 
 
 @pytest.mark.parametrize(

@@ -114,8 +114,7 @@ def test_real_scenes(name: str, ratio: tuple[float, float], offset: tuple[float,
 # --- whose georeference the output has ---
 
 
-@pytest.mark.parametrize("format", ["GTiff", "COG", "VRT"])
-@pytest.mark.parametrize("bare", ["pan", "ms"])
+@pytest.mark.parametrize(("bare", "format"), [("pan", "GTiff"), ("ms", "COG"), ("pan", "VRT")])
 def test_the_output_is_in_the_crs_that_one_image_names(bare: str, format: Any, make_pair: Any, run: Any) -> None:
     files = make_pair()
     path = {"pan": files.pan, "ms": files.ms}[bare]
@@ -185,8 +184,9 @@ def test_a_grid_of_metres_from_zero_keeps_its_geotransform(
         assert made.shape == (10, 20)
 
 
-@pytest.mark.parametrize("heights", ["EPSG:32631+5773", "EPSG:32631+3855", "OGC:CRS84h"])
-@pytest.mark.parametrize("of", ["pan", "ms"])
+@pytest.mark.parametrize(
+    ("heights", "of"), [("EPSG:32631+5773", "ms"), ("EPSG:32631+3855", "pan"), ("OGC:CRS84h", "ms")]
+)
 def test_heights_in_a_crs_do_not_matter(heights: str, of: str, make_pair: Any, run: Any) -> None:
     flat = "EPSG:4326" if "84h" in heights else "EPSG:32631"
     tall = "EPSG:4979" if "84h" in heights else heights

@@ -23,14 +23,12 @@ def images() -> tuple[Array, Array]:
     return pan.astype(np.float32), ms.astype(np.float32)
 
 
-@pytest.mark.parametrize("unit", [1e-9, 1e-25, 1e12])
 @pytest.mark.parametrize("method", ["ksdiff", *METHODS])
-def test_units_do_not_matter(method: str, unit: float, images: tuple[Array, Array]) -> None:
-    plain, scaled = (
-        sharpen_array(*(image * np.float32(factor) for image in images), method=method) for factor in (1, unit)
-    )
-    error = np.abs(scaled / unit - plain).max() / plain.std()
-    assert error < 2e-3, error
+def test_units_do_not_matter(method: str, images: tuple[Array, Array]) -> None:
+    plain = sharpen_array(*images, method=method)
+    for unit in (1e-9, 1e-25, 1e12):
+        scaled = sharpen_array(*(image * np.float32(unit) for image in images), method=method)
+        assert np.abs(scaled / unit - plain).max() / plain.std() < 2e-3, unit
 
 
 def test_a_constant_band_stays_what_it_is(images: tuple[Array, Array]) -> None:
