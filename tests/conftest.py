@@ -88,24 +88,16 @@ def fails(run: Callable[..., Any]) -> Callable[..., str]:
 def weights(tmp_path: Path) -> Callable[..., Path]:
     """Make a network with random weights: ``weights(backbone="lagnet", prior=False)``."""
     import torch
+    from network_maker import SMALL
 
     from ksdiff_cli.models.checkpoint import save_model
     from ksdiff_cli.models.config import ModelConfig
     from ksdiff_cli.models.ksdiff import KSDiff
 
-    small: dict[str, Any] = {
-        "width": 16,
-        "depths": (1, 1, 1),
-        "encoder_width": 8,
-        "latent": 16,
-        "denoiser_width": 16,
-        "denoiser_blocks": 1,
-    }
-
     def make(**values: Any) -> Path:
         torch.manual_seed(0)
         path = tmp_path / "stage2.safetensors"
-        save_model(KSDiff(ModelConfig(**{**small, **values})), path, sensor={}, training={})
+        save_model(KSDiff(ModelConfig(**{**SMALL, **values})), path, sensor={}, training={})
         return path
 
     return make

@@ -13,23 +13,11 @@ from ksdiff_cli.numerics.boxes import Box
 onnx = pytest.importorskip("onnx", reason='the extra is not installed: pip install "ksdiff[onnx]"')
 runtime = pytest.importorskip("onnxruntime", reason='the extra is not installed: pip install "ksdiff[onnx]"')
 
-SMALL = {"width": 16, "band_width": 8, "encoder_width": 8, "latent": 16, "denoiser_width": 16, "denoiser_blocks": 1}
-
 
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
+def own(weights: Callable[..., Path], tmp_path: Path) -> Path:
     """Weights of the default network's kind, random and small."""
-    import torch
-
-    from ksdiff_cli.models.checkpoint import save_model
-    from ksdiff_cli.models.config import ModelConfig
-    from ksdiff_cli.models.ksdiff import KSDiff
-
-    torch.manual_seed(0)
-    save_model(
-        KSDiff(ModelConfig(backbone="unrolled", **SMALL), 2), tmp_path / "own.safetensors", sensor={}, training={}
-    )
-    return tmp_path / "own.safetensors"
+    return weights(backbone="unrolled", band_width=8).rename(tmp_path / "own.safetensors")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from test_dataset import arrays, write
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.patches.dataset import PatchFile
@@ -17,12 +18,7 @@ Spoil = Callable[[h5py.File, Path], Any]
 
 def make(path: Path, **attributes: Any) -> Path:
     """Write a good file of four images of four bands, 32 x 32 pixels."""
-    rng = np.random.default_rng(1)
-    with h5py.File(path, "w") as file:
-        for key, bands, side in (("gt", 4, 32), ("ms", 4, 8), ("lms", 4, 32), ("pan", 1, 32)):
-            file[key] = rng.integers(100, 2000, (4, bands, side, side)).astype(np.float32)
-        file.attrs.update({"sensor": json.dumps({"name": "QB"})} | attributes)
-    return path
+    return write(path, arrays(4), **({"sensor": json.dumps({"name": "QB"})} | attributes))
 
 
 def replaced(key: str, value: Any, **how: Any) -> Spoil:

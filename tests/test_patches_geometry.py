@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 import rasterio
+from conftest import write_raster
 from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
@@ -128,12 +129,10 @@ def test_the_two_geometries_differ_by_half_a_pixel(simulated) -> None:
 )
 def test_scenes_without_a_place_for_the_toolbox_are_refused(tmp_path, ratio, offset, scale, message) -> None:
     folder = tmp_path / "scene"
-    folder.mkdir()
     for name, side, pixel, corner in (("pan", 96 * ratio, 1.0, offset), ("ms", 96, ratio * scale, 0.0)):
-        profile = {"driver": "GTiff", "count": 1 if name == "pan" else 2, "height": side, "width": side}
-        place = {"crs": "EPSG:32632", "transform": Affine(pixel, 0, 5e5 + corner, 0, -pixel, 4e6 - corner)}
-        with rasterio.open(folder / f"{name}.tif", "w", dtype="uint16", **profile, **place) as dataset:
-            dataset.write(np.full((profile["count"], side, side), 7, np.uint16))
+        image = np.full((1 if name == "pan" else 2, side, side), 7, np.uint16)
+        grid = Affine(pixel, 0, 5e5 + corner, 0, -pixel, 4e6)
+        write_raster(folder / f"{name}.tif", image, crs="EPSG:32632", transform=grid)
     with pytest.raises(KsdiffError, match=rf"scene: .*{message}.*--geometry area"):
         prepare_patches(
             PatchOptions((folder,), tmp_path / "patches", patch=24 if ratio == 3 else 16, geometry="toolbox")
