@@ -218,11 +218,11 @@ def measure(
             such ratio or crop.
     """
     from ksdiff_cli.errors import KsdiffError
-    from ksdiff_cli.evaluation.guided import measure_guided
     from ksdiff_cli.evaluation.maps import map_claim
     from ksdiff_cli.evaluation.measure import measure_against_reference, measure_at_full_resolution
     from ksdiff_cli.products.scene_files import find_inputs
     from ksdiff_cli.report import check_report, write_report
+    from ksdiff_cli.sharpening.comparison import measure_guided_raster
     from ksdiff_cli.view import is_installed, view_command
 
     reference, pan, ms = options.reference, options.pan, options.ms
@@ -235,7 +235,7 @@ def measure(
     if options.guide and reference is None and pan is None:
         inputs = {f"guide {number}": Path(name) for number, name in enumerate(options.guide, start=1)}
         inputs |= {"MS": ms} if ms is not None else {}
-        found = measure_guided(Path(fused), **more)
+        found = measure_guided_raster(Path(fused), **more)
     elif reference is not None and pan is None and ms is None and not options.guide:
         inputs = {"reference": reference}
         found = measure_against_reference(Path(fused), reference, **more)

@@ -215,7 +215,7 @@ def test_a_copy_says_the_same_as_its_file(tmp_path: Path) -> None:
     ) as file:  # fmt: skip
         file.write(values, 1)
         file.update_tags(CLOUDS="few")
-    _copy(str(path), copy, _size(str(path)))
+    _copy(str(path), copy, _size(str(path)), "")
     with rasterio.open(path) as one, rasterio.open(copy) as other:
         for name in ("shape", "transform", "crs", "nodata", "dtypes", "descriptions", "scales", "offsets", "units",
                      "colorinterp", "mask_flag_enums"):  # fmt: skip

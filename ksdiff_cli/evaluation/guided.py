@@ -20,7 +20,6 @@ from ksdiff_cli.metrics.blocks import Span, split
 from ksdiff_cli.metrics.d_rho import DRho
 from ksdiff_cli.metrics.full_blocks import margin_for
 from ksdiff_cli.metrics.reprojection import Reprojection
-from ksdiff_cli.options import keywords
 from ksdiff_cli.options.measuring import MeasureOptions
 from ksdiff_cli.products import Found, find_scene
 from ksdiff_cli.progress import ProgressCallback, silent
@@ -59,9 +58,13 @@ class _Band:
         return {"R_Q2n": reprojected["R_Q2n"], "R_ERGAS": reprojected["R_ERGAS"], "D_rho": self.d_rho.result()}
 
 
-@keywords(MeasureOptions)
 def measure_guided(
-    fused: Path, *, options: MeasureOptions, pictures: bool = False, progress: ProgressCallback = silent
+    fused: Path,
+    scene: GuidedScene,
+    options: MeasureOptions,
+    *,
+    pictures: bool = False,
+    progress: ProgressCallback = silent,
 ) -> Measurement:
     """Measure bands that finer ones guided against what they were made from, in bounded memory.
 
@@ -72,29 +75,14 @@ def measure_guided(
     Args:
         fused: the raster to judge, on the finer bands' grid. Its bands are told by their names, or, where none is
             called as a coarser one is, by their order.
-        options: ``guide`` names the finer bands, ``ms`` or further ones of ``guide`` the coarser; or ``guide`` is a
-            product. ``guide_by`` says how guides are found, ``mtf`` whose camera looks.
+        scene: what it was made from, see :func:`find_measured`.
+        options: ``guide_by`` says how guides are found, ``mtf`` whose camera looks, ``nodata`` what is none.
         pictures: keep an overview and a few windows as examples for a report.
         progress: told the blocks done.
 
     Raises:
-        KsdiffError: a file is missing or no raster, bands do not belong to each other, grids differ, or no pixel is
-            valid.
+        KsdiffError: a file is damaged, bands do not belong to each other, grids differ, or no pixel is valid.
     """
-    with open_raster(fused) as dataset:
-        scene = _choose(dataset, options)
-    return measure_guided_scene(fused, scene, options, pictures=pictures, progress=progress)
-
-
-def measure_guided_scene(
-    fused: Path,
-    scene: GuidedScene,
-    options: MeasureOptions,
-    *,
-    pictures: bool = False,
-    progress: ProgressCallback = silent,
-) -> Measurement:
-    """Do the same with a scene that is known; of the options ``guide_by``, ``mtf`` and ``nodata`` count."""
     with ExitStack() as stack:
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE))
         dataset = stack.enter_context(open_raster(fused))
@@ -120,20 +108,32 @@ def measure_guided_scene(
         return found
 
 
-def _choose(dataset: Any, options: MeasureOptions) -> GuidedScene:
-    """Find the scene that a raster was made from."""
+def find_measured(fused: Path, options: MeasureOptions) -> GuidedScene:
+    """Find the scene that a raster was made from, with those groups of which it has bands.
+
+    Args:
+        fused: the raster.
+        options: ``guide`` names the finer bands, ``ms`` or further ones of ``guide`` the coarser; or ``guide`` is a
+            product.
+
+    Raises:
+        KsdiffError: a file is missing or no raster, or none of the raster's bands is one of the scene's.
+    """
     guide, ms = options.guide, [] if options.ms is None else [str(options.ms)]
     product = len(guide) == 1 and not ms
     # the first one is of the finest; what follows is sorted
     given = guide if product else [*guide[1:], *ms]
     found = find_scene(given, options.sensor, () if product else guide[:1])
     refusal: KsdiffError | None = None
-    for scene in _guided(found):
-        try:
-            _match(dataset, scene)
-            return declare_guided(replace(scene, warp=options.warp), options.nodata)
-        except KsdiffError as error:
-            refusal = refusal or error
+    with open_raster(fused) as dataset:
+        for scene in _guided(found):
+            try:
+                measured = [id(group) for group, _ in _match(dataset, scene).values()]
+            except KsdiffError as error:
+                refusal = refusal or error
+                continue
+            groups = tuple(group for group in scene.groups if id(group) in measured)
+            return declare_guided(replace(scene, groups=groups, warp=options.warp), options.nodata)
     raise refusal or KsdiffError(f"{guide[0]}: has PAN and no bands that finer ones guide; measure with --pan and --ms")
 
 

@@ -1,9 +1,9 @@
-"""Methods compared on bands that finer ones guide: each sharpens the whole scene and is measured."""
+"""Bands that finer ones guide, measured: methods compared on a scene, or a raster that is there."""
 
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.evaluation.compare import make_fusers, run_and_write
-from ksdiff_cli.evaluation.guided import measure_guided_scene
+from ksdiff_cli.evaluation.guided import find_measured, measure_guided
 from ksdiff_cli.evaluation.measure import measure_against_reference
 from ksdiff_cli.evaluation.measured import Measurement
 from ksdiff_cli.evaluation.reduced import reduce_group
 from ksdiff_cli.evaluation.results import Evaluation, MethodResult
 from ksdiff_cli.files.names import Inputs
 from ksdiff_cli.fusers.base import Fuser
+from ksdiff_cli.options import keywords
 from ksdiff_cli.options.measuring import EvaluateOptions, MeasureOptions
 from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products import find_scene
@@ -80,7 +81,7 @@ def _compare(scene: GuidedScene, options: EvaluateOptions, progress: ProgressCal
     notes: dict[str, None] = {}
     with tempfile.TemporaryDirectory(prefix="ksdiff-") as name:
         folder = Path(name)
-        with decode_once(choose_guided(scene, _HOW), folder / "out.tif", _HOW, progress) as fast:
+        with _decoded(choose_guided(scene, _HOW), folder, progress) as fast:
             if options.protocol == "full":
                 found.of, parts = "band", [_Part("", fast, MeasureOptions(), options.report is not None)]
             else:
@@ -104,6 +105,21 @@ def _compare(scene: GuidedScene, options: EvaluateOptions, progress: ProgressCal
     return found
 
 
+@keywords(MeasureOptions)
+def measure_guided_raster(
+    fused: Path, *, options: MeasureOptions, pictures: bool = False, progress: ProgressCallback = silent
+) -> Measurement:
+    """Find what a raster was made from and measure it, see :mod:`ksdiff_cli.evaluation.guided`."""
+    scene = find_measured(fused, options)
+    with tempfile.TemporaryDirectory(prefix="ksdiff-") as folder, _decoded(scene, Path(folder), progress) as fast:
+        return measure_guided(fused, fast, options, pictures=pictures, progress=progress)
+
+
+def _decoded(scene: GuidedScene, folder: Path, progress: ProgressCallback) -> AbstractContextManager[GuidedScene]:
+    """Decode a scene's JPEG 2000 files once; otherwise each is decoded for every block of every band."""
+    return decode_once(scene, folder / "out.tif", _HOW, progress, "set TMPDIR to a folder that has it")
+
+
 @dataclass(frozen=True)
 class _Part:
     """What is sharpened at once."""
@@ -122,7 +138,7 @@ class _Part:
         seconds = time.perf_counter() - begin
         pictures, against = self.pictures, self.against
         if self.truth is None:
-            found = measure_guided_scene(out, self.scene, against, pictures=pictures, progress=progress)
+            found = measure_guided(out, self.scene, against, pictures=pictures, progress=progress)
         else:
             found = measure_against_reference(out, self.truth, options=against, pictures=pictures, progress=progress)
         return found, seconds, ready.notes

@@ -44,7 +44,11 @@ def decoded_folder(output: Path) -> Path:
 
 @contextmanager
 def decode_once(
-    scene: GuidedScene, output: Path, options: SharpenOptions, progress: ProgressCallback = silent
+    scene: GuidedScene,
+    output: Path,
+    options: SharpenOptions,
+    progress: ProgressCallback = silent,
+    elsewhere: str = "choose another folder with -o",
 ) -> Iterator[GuidedScene]:
     """Decode a scene's JPEG 2000 files into a folder beside the output that goes when the block ends.
 
@@ -56,6 +60,7 @@ def decode_once(
         output: the raster to be.
         options: ``resume`` and ``threads``.
         progress: told the files decoded.
+        elsewhere: what to do where there is no room beside the output.
 
     Yields:
         The same scene, which reads the copies; as it was where nothing is JPEG 2000.
@@ -75,7 +80,7 @@ def decode_once(
     busy = f"{output}: another ksdiff sharpen (process {{owner}}) is making it; wait until it ends, or change -o"
     with open_workdir(decoded_folder(output), identity, busy, resume=options.resume) as work:
         try:
-            yield replace(scene, copies=_decode(slow, work.path.absolute(), options, progress))
+            yield replace(scene, copies=_decode(slow, work.path.absolute(), options, progress, elsewhere))
         except BaseException:
             if not job_folder(output).exists():
                 work.remove()
@@ -84,7 +89,7 @@ def decode_once(
 
 
 def _decode(
-    paths: Sequence[str], folder: Path, options: SharpenOptions, progress: ProgressCallback
+    paths: Sequence[str], folder: Path, options: SharpenOptions, progress: ProgressCallback, elsewhere: str
 ) -> tuple[tuple[str, str], ...]:
     """Write the copies that are missing; return all."""
     copies = {path: folder / f"{number:03d}_{Path(path).stem}.tif" for number, path in enumerate(paths)}
@@ -94,7 +99,7 @@ def _decode(
     if needed > free:
         raise KsdiffError(
             f"{folder.parent}: has {free / GB:.2f} GB of free space, but the decoded bands take {needed / GB:.2f} GB "
-            "until the output is made; make room there or choose another folder with -o"
+            f"until the output is made; make room there or {elsewhere}"
         )
     note = f"decoding ({sum(sizes.values()) / GB:.2g} GB beside the output meanwhile)"
     count = usable_threads(options.threads)
@@ -103,12 +108,12 @@ def _decode(
         for done, path in enumerate(paths):
             progress(done, len(paths), note)
             if path in missing:
-                _copy(path, copies[path], sizes[path])
+                _copy(path, copies[path], sizes[path], elsewhere)
     progress(len(paths), len(paths), note)
     return tuple((path, str(copy)) for path, copy in copies.items())
 
 
-def _copy(path: str, target: Path, size: int) -> None:
+def _copy(path: str, target: Path, size: int, elsewhere: str) -> None:
     """Copy a raster with its metadata, without compression."""
     # as many bits as the type has: packed ones are slow to read
     plain: dict[str, Any] = {"tiled": True, "blockxsize": 512, "blockysize": 512, "bigtiff": "if_safer"}
@@ -117,7 +122,7 @@ def _copy(path: str, target: Path, size: int) -> None:
             bits = 8 * _itemsize(dataset)
             rasterio.shutil.copy(dataset, growing, driver="GTiff", nbits=bits, interleave="band", **plain)
             if growing.stat().st_size < size:
-                raise KsdiffError(f"{target.parent}: is full; make room there or choose another folder with -o")
+                raise KsdiffError(f"{target.parent}: is full; make room there or {elsewhere}")
     except Exception as error:
         if is_from_gdal(error):
             raise unreadable(path, error) from None
