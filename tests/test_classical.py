@@ -331,7 +331,7 @@ def scene_pair(make_pair, holes=False, **options):
 
 
 def sharpened(scene, path, name, **options):
-    sharpen_scene(scene, path, make_fuser(name), SharpenOptions(dtype="float32", **options))
+    sharpen_scene(scene, path, make_fuser(name), SharpenOptions(dtype="float32", fidelity=False, **options))
     with rasterio.open(path) as dataset:
         return dataset.read(), dataset.tags()
 

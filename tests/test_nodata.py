@@ -14,19 +14,21 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from ksdiff_cli import sharpen_scene
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.fusers.classical import make_fuser
 from ksdiff_cli.numerics.fill import MS_LEVELS, fill_invalid, filling_area, follow, grow
 from ksdiff_cli.numerics.grids import nearest
 from ksdiff_cli.numerics.moments import SceneStatistics
+from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products import make_pair as scene_of
 from ksdiff_cli.raster.pair import ScenePair, open_pair
+from ksdiff_cli.sharpening.engine import sharpen_scene
 from ksdiff_cli.simulation.files import simulate_arrays
 
 Array = NDArray[Any]
 Masks = tuple[Array, Array]
 
-SIDE, RATIO = 512, 4
+SIDE, RATIO = 384, 4
 PLACE = {"crs": "EPSG:32631"}
 
 
@@ -88,9 +90,10 @@ def sharpened(images: Any, tmp_path_factory: Any) -> Callable[[str, Masks], tupl
     def make(method: str, masks: Masks) -> tuple[Array, Array]:
         place = tmp_path_factory.mktemp("nodata")
         files = write_masked(place, pan, ms, *masks)
+        scene, out = scene_of(str(files[0]), [str(files[1])]), place / "out.tif"
         # MS nodata of float outputs is NaN: no value is taken for it
-        how: dict[str, Any] = {"method": method, "dtype": "float32", "registration": "skip"}
-        with rasterio.open(sharpen_scene(*files, output=place / "out.tif", **how).output) as dataset:
+        sharpen_scene(scene, out, make_fuser(method), SharpenOptions(dtype="float32", fidelity=False))
+        with rasterio.open(out) as dataset:
             fused, valid = dataset.read(), dataset.read_masks(1) > 0
         return (fused - truth) / truth.std((1, 2))[:, None, None], valid
 

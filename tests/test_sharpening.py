@@ -50,7 +50,9 @@ class Broken(PanDetail):
 
 def sharpen(files: PairFiles, fuser: Any = None, name: str = "out.tif", **options: Any) -> Sharpened:
     scene = scene_of(str(files.pan), [str(files.ms)])
-    return sharpen_scene(scene, files.folder / name, fuser or Upsampling(), SharpenOptions(**options))
+    return sharpen_scene(
+        scene, files.folder / name, fuser or Upsampling(), SharpenOptions(**{"fidelity": False, **options})
+    )
 
 
 def test_the_measure_itself_sees_a_shift(world: World) -> None:

@@ -61,7 +61,7 @@ def sharpen(folder, module, owner, name, number, when):
     scene = make_pair(str(folder / "pan.tif"), [str(folder / "ms.tif")])
     output = folder / "out.tif"
     tile = json.loads((folder / "tile.json").read_text()) if (folder / "tile.json").exists() else 64
-    sharpen_scene(scene, output, Upsampling(), SharpenOptions(tile=tile, overwrite=output.exists()))
+    sharpen_scene(scene, output, Upsampling(), SharpenOptions(tile=tile, fidelity=False, overwrite=output.exists()))
 
 for task in json.loads(sys.argv[1]):  # one process for each, all from one that has the libraries loaded
     if (child := os.fork()) == 0:
@@ -126,7 +126,9 @@ def copy_of(files: PairFiles, folder: Path) -> PairFiles:
 
 def sharpen(files: PairFiles, fuser: Any = None, name: str = "out.tif", **options: Any) -> Sharpened:
     scene = scene_of(str(files.pan), [str(files.ms)])
-    return sharpen_scene(scene, files.folder / name, fuser or Counting(), SharpenOptions(**{"tile": 64, **options}))
+    return sharpen_scene(
+        scene, files.folder / name, fuser or Counting(), SharpenOptions(**{"tile": 64, "fidelity": False, **options})
+    )
 
 
 def interrupted(files: PairFiles, after: int, **options: Any) -> None:
@@ -434,7 +436,7 @@ def blocks(make_pair: Any) -> PairFiles:
     return made
 
 
-def piece_by_piece(files: PairFiles, monkeypatch: pytest.MonkeyPatch) -> bytes:
+def piece_by_piece(files: PairFiles, monkeypatch: pytest.MonkeyPatch, fidelity: bool = False) -> bytes:
     """Make the output from shards, once all are finished."""
     prepare = assembly.Assembly.__init__
 
@@ -444,7 +446,7 @@ def piece_by_piece(files: PairFiles, monkeypatch: pytest.MonkeyPatch) -> bytes:
 
     with monkeypatch.context() as patch:
         patch.setattr(assembly.Assembly, "__init__", later)
-        return sharpen(files, name="pieces.tif", tile=256).output.read_bytes()
+        return sharpen(files, name="pieces.tif", tile=256, fidelity=fidelity).output.read_bytes()
 
 
 @pytest.mark.parametrize("format", ["GTiff", "COG", "VRT"])
@@ -459,13 +461,13 @@ def test_windows_go_into_the_output_as_they_are_made(
     if limit:
         monkeypatch.setattr("ksdiff_cli.sharpening.job.Job.store", lambda *arguments: 1 / 0)
     suffix = "vrt" if format == "VRT" else "tif"
-    made = sharpen(blocks, name=f"out.{suffix}", tile=256, format=format)
+    made = sharpen(blocks, name=f"out.{suffix}", tile=256, format=format, fidelity=True)
     assert (taken, made.windows, made.resumed) == (list(range(6)), 6, 0)
     assert made.seam == pytest.approx(1, abs=0.1) and made.fidelity
     if format == "GTiff":
         monkeypatch.undo()
         monkeypatch.setattr("ksdiff_cli.sharpening.engine.QUICK", 0)
-        assert made.output.read_bytes() == piece_by_piece(blocks, monkeypatch)
+        assert made.output.read_bytes() == piece_by_piece(blocks, monkeypatch, fidelity=True)
 
 
 def test_kills_while_windows_go_into_the_output(
