@@ -68,7 +68,7 @@ def files(make_pair: Any) -> PairFiles:
 
 def sharpen(files: PairFiles, name: str, fuser: Any = None, cluster: Cluster | None = None, **more: Any) -> Sharpened:
     scene = more.pop("scene", None) or scene_of(str(files.pan), [str(files.ms)])
-    options = SharpenOptions(tile=TILE, **more)
+    options = SharpenOptions(tile=TILE, fidelity=more.pop("fidelity", False), **more)
     if cluster is None:
         return sharpen_scene(scene, files.folder / name, fuser or Upsampling(), options)
     with open_workers(scheduler=str(cluster.file)) as workers:
@@ -103,8 +103,8 @@ def test_workers_give_the_same_bytes_as_one_process(method: str, files: PairFile
         return Consistent(make_fuser("gsa")) if method == "consistent" else make_fuser(method, device="cpu")
 
     part = (40, 100, 120, 110)  # with an empty window
-    one = sharpen(files, "one.tif", fuser(), window=part)
-    many = sharpen(files, "many.tif", fuser(), cluster, window=part)
+    one = sharpen(files, "one.tif", fuser(), window=part, fidelity=True)
+    many = sharpen(files, "many.tif", fuser(), cluster, window=part, fidelity=True)
     assert many.output.read_bytes() == one.output.read_bytes()
     assert replace(many, output=one.output, memory=one.memory) == one
     assert names(files) == ["many.tif", "ms.tif", "one.tif", "pan.tif"]
@@ -130,7 +130,7 @@ def test_a_mosaic_of_tiles_and_a_shift_that_varies_reach_the_workers(files: Pair
 
 
 def test_workers_started_by_the_command_line(files: PairFiles) -> None:
-    one = sharpen(files, "one.tif").output
+    one = sharpen(files, "one.tif", fidelity=True).output
     arguments = [files.pan.name, files.ms.name, "-o", "out.tif", "--tile", TILE, "--method", "exp", "--workers", 2]
     command = [sys.executable, "-m", "ksdiff_cli", "sharpen", *map(str, arguments)]
     done = subprocess.run(command, cwd=files.folder, env=ENVIRONMENT, capture_output=True, text=True)
@@ -433,7 +433,7 @@ def test_tls_lets_in_who_has_the_key(
     try:
         address = json.loads(made.wait().file.read_text())["address"]
         assert address.startswith("tls://")
-        one = sharpen(files, "one.tif").output
+        one = sharpen(files, "one.tif", fidelity=True).output
         command = ["sharpen", files.pan, files.ms, "--method", "exp", "--tile", TILE, "-o"]
         result = run(*command, files.folder / "out.tif", "--scheduler", made.file, "--tls", own)
         assert result.exit_code == 0, result.stderr

@@ -105,7 +105,7 @@ def test_networks_that_see_an_image_as_a_whole_show_no_cut(
     model = KSDiff(ModelConfig(backbone=backbone, bands=2, prior=False, features=8))
     with torch.no_grad():
         model.network.refine.leave.base.weight.mul_(60)  # networks start with hardly any effect
-    files, file = make_pair(size=(124, 140), bands=2), tmp_path / "weights.safetensors"
+    files, file = make_pair(size=(80, 140), bands=2), tmp_path / "weights.safetensors"
     save_model(model, file, sensor={}, training={})
     made = [sharpen(files, Network(file, "cpu"), f"{tile}.tif", tile=tile).output for tile in (256, 112)]
     whole, parts = (read(path).astype(int) for path in made)
