@@ -53,7 +53,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sharpen(files: PairFiles, fuser: Any, name: str = "out.tif", **options: Any) -> Sharpened:
     scene = scene_of(str(files.pan), [str(files.ms)])
-    return sharpen_scene(scene, files.folder / name, fuser, SharpenOptions(**options))
+    return sharpen_scene(scene, files.folder / name, fuser, SharpenOptions(fidelity=False, **options))
 
 
 def limit(network: Network, side: int, error: Exception | None = None) -> list[tuple[int, int]]:
