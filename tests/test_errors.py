@@ -323,3 +323,38 @@ def test_an_output_whose_name_is_no_utf8(files: PairFiles, tmp_path: Path, fails
     before = sorted(tmp_path.rglob("*"))
     assert "its name is not valid UTF-8" in fails(*exp(files, "-q", out=files.folder / os.fsdecode(b"o\xff.tif")))
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_batch_tells_of_a_failed_scene_when_it_fails(files: PairFiles, run: Any, tmp_path: Path) -> None:
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"name,pan,ms\nlost,no.tif,{files.ms}\nfound,{files.pan},{files.ms}\n")
+    done = run("sharpen", "--batch", listed, "-o", tmp_path / "made", "--method", "exp", "--json")
+    assert done.exit_code == 1
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith(f"Failed: {tmp_path / 'made' / 'lost.tif'}: ") and "no such file" in lines[0]
+    assert lines[-1].startswith("Error: 1 of 2 scenes failed")
+
+
+def test_a_mosaic_of_what_has_no_place_is_refused_with_the_way_on(tmp_path: Path) -> None:
+    from ksdiff_cli.errors import KsdiffError
+    from ksdiff_cli.output.vrt import write_vrt
+
+    rng = np.random.default_rng(0)
+    plain = write_raster(tmp_path / "plain.tif", rng.integers(1, 9, (1, 32, 32)).astype("uint16"))
+    with pytest.raises(KsdiffError, match="leave out --mosaic"):
+        write_vrt(tmp_path / "all.vrt", [plain])
+    assert not (tmp_path / "all.vrt").exists()
+
+
+def test_a_scheduler_without_workers_is_told_of_once() -> None:
+    pytest.importorskip("distributed")
+    from types import SimpleNamespace
+
+    from ksdiff_cli.sharpening.distributed import Workers
+
+    told: list[str] = []
+    workers = Workers(SimpleNamespace(scheduler=SimpleNamespace(address="tcp://a:1")), tell=told.append)  # type: ignore
+    workers._tell_of_none()
+    workers._tell_of_none()
+    (line,) = told
+    assert "tcp://a:1 has no workers" in line and "dask worker tcp://a:1" in line

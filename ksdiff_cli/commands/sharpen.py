@@ -1,6 +1,6 @@
 """ksdiff sharpen: PAN and MS in, sharpened GeoTIFF out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +10,7 @@ import typer
 from ksdiff_cli.commands import options as typed
 from ksdiff_cli.commands.console import cell, note, print_json, print_table, progress, stdout
 from ksdiff_cli.errors import KsdiffError
+from ksdiff_cli.options import default_of
 from ksdiff_cli.options.sharpening import SharpenCommand, SharpenOptions
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def sharpen(
     # a client may have no GPU, though its workers have
     device = "auto" if command.scheduler and options.device != "cpu" else options.device
     workflow = Workflow(options, reads, device)
-    makers = _makers(command, options)
+    makers = _makers(command, options, lambda line: note(f"Note: {line}", quiet=quiet))
     if command.batch is not None:
         _run_batch(command, output, workflow, makers, quiet=quiet, as_json=as_json)
         return
@@ -129,6 +130,8 @@ def _check(inputs: Sequence[str], options: SharpenOptions, command: SharpenComma
         raise typer.BadParameter("--json goes with --batch")
     if command.mosaic and (command.batch is None or command.mosaic.suffix.lower() != ".vrt"):
         raise typer.BadParameter("--mosaic names a .vrt, and goes with --batch")
+    if options.uncertainty is None and options.draws != default_of(SharpenOptions, "draws"):
+        raise typer.BadParameter("--draws goes with --uncertainty")
     if options.bounds_crs and not options.bounds:
         raise typer.BadParameter("--bbox-crs goes with --bbox")
     if options.window and options.bounds:
@@ -197,8 +200,11 @@ def _run_batch(
                 for line in workflow.run(scene, target, tell, make).notes:
                     note(f"Note: {target}: {line}", quiet=quiet)
 
+            def fail(outcome: "Outcome") -> None:
+                note(f"Failed: {outcome.output}: {outcome.error}", quiet=quiet)
+
             check = getattr(make, "check", lambda: None)
-            outcomes = run_batch(sources, outputs, sharpen_one, check, report)
+            outcomes = run_batch(sources, outputs, sharpen_one, check, report, fail)
     except KeyboardInterrupt:
         note("interrupted: the same command goes on from here", quiet=quiet)
         raise
@@ -236,13 +242,15 @@ def _print_outcomes(outcomes: "Sequence[Outcome]", summary: Path) -> None:
         stdout.print(f"and {len(outcomes) - len(shown)} more, see {summary}", markup=False, soft_wrap=True)
 
 
-def _makers(command: SharpenCommand, options: SharpenOptions) -> "AbstractContextManager[Maker]":
+def _makers(
+    command: SharpenCommand, options: SharpenOptions, tell: Callable[[str], None]
+) -> "AbstractContextManager[Maker]":
     """Return who makes windows: this process, others on this machine, or those of a scheduler."""
     if command.workers or command.scheduler:
         from ksdiff_cli.sharpening.distributed import open_workers
 
         keys = command.tls.split(",") if command.tls else None
-        return open_workers(command.workers, command.scheduler, options.device, options.threads, keys)
+        return open_workers(command.workers, command.scheduler, options.device, options.threads, keys, tell)
     from ksdiff_cli.sharpening.pipeline import make_windows
 
     return nullcontext(make_windows)

@@ -112,7 +112,9 @@ class _Description:
     @classmethod
     def of(cls, dataset: Any) -> "_Description":
         if not has_geotransform(dataset):
-            raise KsdiffError(f"{dataset.name}: has no geotransform, so it has no place in a mosaic")
+            raise KsdiffError(
+                f"{dataset.name}: has no geotransform, so it has no place in a mosaic; leave out --mosaic"
+            )
         keys = ("count", "dtype", "nodata", "crs", "transform")
         bands = (dataset.descriptions, dataset.colorinterp, dataset.scales, dataset.offsets, dataset.units)
         tags = tuple(band_tags(dataset, band) for band in dataset.indexes)
@@ -125,7 +127,9 @@ class _Description:
         if (own["count"], own["dtype"]) != (profile["count"], profile["dtype"]) or not (
             nodata[0] == nodata[1] or np.isnan(nodata).all()
         ):
-            raise KsdiffError(f"{file}: has other bands, another data type or nodata value than {self.name}")
+            raise KsdiffError(
+                f"{file}: has other bands, another data type or nodata value than {self.name}; make the two mosaics"
+            )
         away = ~profile["transform"] @ own["transform"]
         corners = [(0.0, 0.0), (dataset.width, 0.0), (0.0, dataset.height)]
         moved = [away @ corner for corner in corners]

@@ -149,7 +149,9 @@ def read_sources(place: Path, sensor: str | None = None, without: Path | None = 
         # some file systems know no capital letters
         if other := seen.get(source.name.lower()):
             both = f"{other.inputs[0]} and {source.inputs[0]}"
-            raise KsdiffError(f"{place}: {both} would both be called {source.name}; list them with a column 'name'")
+            raise KsdiffError(
+                f"{place}: {both} would both be called {source.name}; give each a name of its own in the column 'name'"
+            )
         seen[source.name.lower()] = source
     return sources
 
@@ -177,6 +179,7 @@ def run_batch(
     sharpen: Sharpen,
     check: Callable[[], None] = lambda: None,
     progress: ProgressCallback = silent,
+    failed: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Sharpen scenes one after another; outputs that are there already are kept.
 
@@ -186,6 +189,7 @@ def run_batch(
         sharpen: makes one output.
         check: called before each scene; what it raises ends the batch.
         progress: told how far the scene at hand is.
+        failed: called with each scene that failed, when it does: a long list is not to be waited for.
 
     Returns:
         What became of each scene, in order.
@@ -211,9 +215,11 @@ def run_batch(
             def report(done: int, total: int, note: str = "", name: str = f"{number}/{len(sources)}") -> None:
                 progress(done, total, f"scene {name}, {note}")
 
-            before = len(outcomes)
-            outcomes += _run_source(source, outputs, sharpen, report, taken)
-            taken.update(one.name for one in outcomes[before:])
+            for outcome in _run_source(source, outputs, sharpen, report, taken):
+                outcomes.append(outcome)
+                if outcome.status == "failed":
+                    failed(outcome)
+            taken.update(one.name for one in outcomes)
             if not folder.is_dir():
                 raise KsdiffError(
                     f"{folder}: was removed while the batch ran; run the same command again for what was in it"

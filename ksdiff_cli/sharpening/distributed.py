@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 import warnings
 from collections import deque
@@ -42,19 +43,28 @@ _COUNTED = 2.0  # seconds between two counts of workers
 _SETTLING = 10.0  # seconds that a file server may take to show a finished window
 _CONNECTING = 15.0  # seconds to wait for a scheduler
 _ORDER = "order."
+_ADDRESS = re.compile(r"((tcp|tls|ucx|ws|wss)://)?[^/\s]+:\d+/?")
 
 
 class Workers:
     """Processes that make windows; called in place of :func:`ksdiff_cli.sharpening.pipeline.make_windows`."""
 
-    def __init__(self, client: "Client", device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        client: "Client",
+        device: str = "auto",
+        threads: int | None = None,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
         """Take an open client's workers.
 
         Args:
             client: of Dask distributed.
             device: where each worker's network runs, by names of its own machine.
             threads: CPU threads of each worker's network; None leaves that to the worker's environment.
+            tell: called with a line for people, where the scheduler has no workers.
         """
+        self._tell: Callable[[str], None] | None = tell
         self._client, self._device, self._threads = client, device, threads
         self._scheduler = client.scheduler.address if client.scheduler else "?"
         self._counted, self._workers, self._slots = -_COUNTED, 0, 0
@@ -103,7 +113,8 @@ class Workers:
                 try:
                     future = ended.get(timeout=_PATIENCE)
                 except Empty:
-                    self.check()
+                    self._room()
+                    self._tell_of_none()
                     progress(done, total, self._note())
                     continue
                 self._judge(future, job.shard(running.pop(future)).stem)
@@ -138,6 +149,15 @@ class Workers:
                 raise self._lost() from None
             self._workers, self._slots, self._counted = len(threads), sum(threads.values()), time.monotonic()
         return max(_KNOWN, _QUEUED * self._slots)
+
+    def _tell_of_none(self) -> None:
+        """Say once that nothing goes on because there are no workers, for those who see no bar."""
+        if self._tell is not None and not self._workers:
+            self._tell(
+                f"{self._scheduler} has no workers: waiting for some; start them with: "
+                f"dask worker {self._scheduler} --nthreads 1 --memory-limit 0"
+            )
+            self._tell = None
 
     def _note(self) -> str:
         plural = "" if self._workers == 1 else "s"
@@ -192,6 +212,7 @@ def open_workers(
     device: str = "auto",
     threads: int | None = None,
     tls: Sequence[str] | None = None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Workers]:
     """Start workers on this machine, or use those of a scheduler.
 
@@ -204,6 +225,7 @@ def open_workers(
         device: see :class:`Workers`.
         threads: see :class:`Workers`; of workers started here, together they take all cores otherwise.
         tls: PEM files of the authority, the certificate and its key; None takes what Dask's own settings say.
+        tell: see :class:`Workers`.
 
     Raises:
         KsdiffError: Dask is not installed, the scheduler cannot be reached, or not by TLS.
@@ -229,7 +251,7 @@ def open_workers(
             address = scheduler
         client = _connect(partial(Client, security=security), address, scheduler)
         stack.callback(_close, client)
-        yield Workers(client, device, threads)
+        yield Workers(client, device, threads, tell)
 
 
 def _connect(kind: Callable[..., Any], address: str | None, scheduler: str | None) -> Any:
@@ -239,6 +261,8 @@ def _connect(kind: Callable[..., Any], address: str | None, scheduler: str | Non
             address = stated.get("address") if isinstance(stated, dict) else None
             if not isinstance(address, str):
                 raise ValueError("the file is no scheduler's")
+        if address and not _ADDRESS.fullmatch(address):  # a client of what is none ends badly when Python does
+            raise ValueError("it is no address such as tcp://host:8786")
         return kind(address, timeout=_CONNECTING, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError, LookupError) as error:
         why = (str(error) or type(error).__name__).splitlines()[0][:200]
