@@ -358,3 +358,16 @@ def test_a_scheduler_without_workers_is_told_of_once() -> None:
     workers._tell_of_none()
     (line,) = told
     assert "tcp://a:1 has no workers" in line and "dask worker tcp://a:1" in line
+
+
+def test_a_terrain_without_heights_leaves_nothing(tmp_path: Path, fails: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_ortho import QUIET, write_dem, write_pair
+
+    pair, dem = write_pair(tmp_path), write_dem(tmp_path / "dem.tif")
+    monkeypatch.setattr("ksdiff_cli.output.ortho._warp", lambda dataset, ground, window, pixels, threads: np.full(
+        (dataset.count, window.height, window.width), pixels.nodata, pixels.dtype
+    ))  # fmt: skip
+    before = sorted(tmp_path.iterdir())
+    line = fails("sharpen", *pair, "-o", tmp_path / "out.tif", *QUIET, "--ortho", dem)
+    assert "has no heights there; give another DEM" in line
+    assert sorted(tmp_path.iterdir()) == before

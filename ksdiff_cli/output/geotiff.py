@@ -191,7 +191,7 @@ def explained(output: Path, temporary: Path) -> Iterator[None]:
     try:
         yield
     except KsdiffError as error:
-        raise KsdiffError(say(str(error))) from error
+        raise type(error)(say(str(error))) from error
     except Exception as error:
         if not isinstance(error, OSError) and not is_from_gdal(error):
             raise

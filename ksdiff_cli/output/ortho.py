@@ -29,6 +29,10 @@ _WARP_MEMORY = 64  # MB that GDAL may take for a piece of the source
 _STALE = ("STATISTICS_", "AREA_OR_POINT")
 
 
+class NoHeightsError(KsdiffError):
+    """The terrain has no heights where the image lies: what was made for it is of no use over that terrain."""
+
+
 def write_ortho(
     source: Path,
     output: Path,
@@ -55,6 +59,7 @@ def write_ortho(
         progress: told the pieces done.
 
     Raises:
+        NoHeightsError: no pixel would hold data.
         KsdiffError: it cannot be written.
     """
     count = usable_threads(threads) or 1
@@ -75,7 +80,7 @@ def write_ortho(
                 target.write(_warp(dataset, ground, window, pixels, count), window)
                 progress(number, len(pieces), "ortho")
             if target.empty:
-                raise KsdiffError(
+                raise NoHeightsError(
                     f"{output}: no pixel holds data, as the terrain has no heights there; give another DEM, or metres"
                 )
 

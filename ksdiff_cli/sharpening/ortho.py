@@ -8,7 +8,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.output.creation import check_creation, fit_codec
 from ksdiff_cli.output.metadata import output_rpcs
-from ksdiff_cli.output.ortho import write_ortho
+from ksdiff_cli.output.ortho import NoHeightsError, write_ortho
 from ksdiff_cli.output.pixels import PixelFormat, choose_format
 from ksdiff_cli.progress import ProgressCallback
 from ksdiff_cli.raster.bands import nodata_of
@@ -49,11 +49,15 @@ class Ortho:
         return {self.output: repr((self.ground, self.options.format, sorted(self.options.creation.items())))}
 
     def write(self, made: Sharpened, progress: ProgressCallback) -> Sharpened:
-        """Warp the result to the output."""
-        write_ortho(
-            made.output, self.output, self.ground, self.pixels, self.options.creation,
-            cog=self.options.format == "COG", threads=self.options.threads, progress=progress,
-        )  # fmt: skip
+        """Warp the result to the output; it stays for the same command, unless no other end is possible."""
+        try:
+            write_ortho(
+                made.output, self.output, self.ground, self.pixels, self.options.creation,
+                cog=self.options.format == "COG", threads=self.options.threads, progress=progress,
+            )  # fmt: skip
+        except NoHeightsError:
+            self.clear(made.output)
+            raise
         name = self.ground.crs.to_string()
         note = f"orthorectified over {self.ground.about}: {name}, pixels of {self.ground.transform.a:g}"
         return replace(made, output=self.output, shape=self.ground.shape, notes=(*made.notes, note))
