@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from ksdiff_cli._version import __version__
 from ksdiff_cli.commands import (
@@ -55,6 +55,19 @@ class ErrorBorder(TyperGroup):
         """Run a command; see the class."""
         with _border(lambda: f"ksdiff {ctx.invoked_subcommand or ''}".strip()):
             return super().invoke(ctx)
+
+
+class EachOnce(TyperCommand):
+    """A command that refuses an option given twice, of which one value would silently not count."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what stands behind the command; see the class."""
+        if not ctx.resilient_parsing:  # as completion does, of lines that are not finished
+            order = self.make_parser(ctx).parse_args(args=list(args))[2]
+            for one in order:
+                if isinstance(one, TyperOption) and not (one.multiple or one.is_flag) and order.count(one) > 1:
+                    raise typer.BadParameter("is given twice: leave one out", ctx=ctx, param=one)
+        return super().parse_args(ctx, args)
 
 
 @contextmanager
@@ -128,14 +141,14 @@ def ksdiff(
 
 SHARPEN, LEARN, MORE = "Sharpen scenes", "Train and compare", "Elsewhere, and when in doubt"
 """Panels of ``--help``, and their commands, in the order in which people need them."""
-app.command("sharpen", rich_help_panel=SHARPEN)(sharpen.sharpen)
-app.command("metrics", rich_help_panel=SHARPEN)(metrics.metrics)
-app.command("info", rich_help_panel=SHARPEN)(info.info)
-app.command("view", rich_help_panel=SHARPEN)(view.view)
-app.command("prepare-data", rich_help_panel=LEARN)(prepare_data.prepare_data)
-app.command("train", rich_help_panel=LEARN)(train.train)
-app.command("evaluate", rich_help_panel=LEARN)(evaluate.evaluate)
-app.command("export", rich_help_panel=MORE)(export.export)
-app.command("qgis", rich_help_panel=MORE)(qgis.qgis)
-app.command("simulate", rich_help_panel=MORE)(simulate.simulate)
-app.command("doctor", rich_help_panel=MORE)(doctor.doctor)
+app.command("sharpen", cls=EachOnce, rich_help_panel=SHARPEN)(sharpen.sharpen)
+app.command("metrics", cls=EachOnce, rich_help_panel=SHARPEN)(metrics.metrics)
+app.command("info", cls=EachOnce, rich_help_panel=SHARPEN)(info.info)
+app.command("view", cls=EachOnce, rich_help_panel=SHARPEN)(view.view)
+app.command("prepare-data", cls=EachOnce, rich_help_panel=LEARN)(prepare_data.prepare_data)
+app.command("train", cls=EachOnce, rich_help_panel=LEARN)(train.train)
+app.command("evaluate", cls=EachOnce, rich_help_panel=LEARN)(evaluate.evaluate)
+app.command("export", cls=EachOnce, rich_help_panel=MORE)(export.export)
+app.command("qgis", cls=EachOnce, rich_help_panel=MORE)(qgis.qgis)
+app.command("simulate", cls=EachOnce, rich_help_panel=MORE)(simulate.simulate)
+app.command("doctor", cls=EachOnce, rich_help_panel=MORE)(doctor.doctor)

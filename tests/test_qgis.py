@@ -65,6 +65,10 @@ def test_without_qgis_a_folder_must_be_named(
 ) -> None:
     monkeypatch.setattr("ksdiff_cli.qgis.profiles", lambda: [])
     assert "--folder" in fails("qgis")
+    (tmp_path / "file").touch()
+    assert "is a file; --folder names a folder" in fails("qgis", "--folder", tmp_path / "file")
+    both = run("qgis", "--profile", "default", "--folder", tmp_path)
+    assert both.exit_code == 2 and "leave one out" in both.stderr and not (tmp_path / "ksdiff").exists()
     assert run("qgis", "--folder", tmp_path, "-q").exit_code == 0 and (tmp_path / "ksdiff" / "metadata.txt").is_file()
 
 

@@ -70,11 +70,21 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     write_raster(root / "share.tif", (ms / 9999).astype("float32"), crs=crs, transform=grid(2))
     write_raster(root / "plain_a.tif", ms)
     write_raster(root / "plain_b.tif", ms[:, :20, :20])
+    write_raster(root / "plain_pan.tif", pan)
+    write_raster(root / "B02.tif", rng.integers(300, 700, (1, 80, 80)).astype("uint16"), crs=crs, transform=grid(10))
+    write_raster(root / "B03.tif", rng.integers(300, 700, (1, 80, 80)).astype("uint16"), crs=crs, transform=grid(10))
+    write_raster(root / "B05.tif", rng.integers(300, 700, (1, 40, 40)).astype("uint16"), crs=crs, transform=grid(20))
     write_raster(root / "product" / "pan.tif", pan, crs=crs, transform=grid(0.5))
     write_raster(root / "product" / "ms.tif", ms, crs=crs, transform=grid(2))
     for name in ("text.tif", "text.h5", "text.safetensors", "taken.tif", "notes.txt", "list.csv"):
         (root / name).write_text("PAN, as promised\n")
     (root / "empty.tif").touch()
+    (root / "half.toml").write_text('name = "X"\nbands = [')
+    (root / "other.toml").write_text('name = "X"\nbands = ["a"]')
+    (root / "good.csv").write_text("pan,ms,name\npan.tif,ms.tif,a\n")
+    (root / "twins.csv").write_text("pan,ms,name\npan.tif,ms.tif,a\npan.tif,ms.tif,A\n")
+    (root / "item.json").write_text('{"type": "Feature"}')
+    (root / "bad.zip").write_bytes(b"PK\x03\x04 no more")
     (root / "cut.tif").write_bytes((root / "ms.tif").read_bytes()[:2000])
     for name in ("nothing", "dir.tif", "own"):
         (root / name).mkdir()
@@ -224,7 +234,7 @@ add(
     "--protocol full",
 )
 add("evaluate: an empty folder", lambda p: ("evaluate", p / "nothing"), "nothing: holds no test.h5")
-add("evaluate: a raster", lambda p: ("evaluate", p / "ms.tif"), "ms.tif: is not an HDF5 file")
+add("evaluate: a raster", lambda p: ("evaluate", p / "ms.tif"), "ms.tif: is an image", "bands of several resolutions")
 add("evaluate: a misspelt method", lambda p: ("evaluate", p / "patches", "--method", "gssa"), "did you mean gsa?")
 add("evaluate: weights for other bands", lambda p: (
     "evaluate", p / "patches", "--method", "exp", "--checkpoint", p / "eight.safetensors",
@@ -305,6 +315,98 @@ add("info: a misspelt sensor", lambda p: ("info", "WV33"), "WV33", "did you mean
 add("info: truncated weights", lambda p: ("info", p / "cut.safetensors"), "cut.safetensors")
 
 
+# bands that finer ones guide
+def guided(name: str, *words: str, bands: str = "B02 B03 B05", more: Any = (), code: int = 1) -> None:
+    """A mistake in `ksdiff sharpen BAND… -o OUT`."""
+
+    def arguments(place: Place) -> tuple[Any, ...]:
+        return "sharpen", *(place / f"{band}.tif" for band in bands.split()), "-o", place / "out.tif", *more
+
+    add(f"guided: {name}", arguments, *words, code=code)
+
+
+guided("a group that is not there", "has no group '60m'; it has 20m; choose with --groups", more=("--groups", "60m"))
+guided("a band that is not there", "has no band 'B12'; it has B02, B03, B05; choose with -b", more=("-b", "B12"))
+guided("only a finest band", "B02 is as fine as it gets", "B05", more=("-b", "B02"))
+guided("on a map", "--ortho: goes with PAN and MS", more=("--ortho", "mean"))
+guided("a guide of no known kind", "--guide-by", "choose from synthesis", more=("--guide-by", "magic"), code=2)
+guided("PAN with groups", "has PAN", "leave out --groups", bands="pan ms", more=("--groups", "20m"))
+add("guided: a coarse guide", lambda p: (
+    "sharpen", "--guide", p / "B05.tif", p / "B02.tif", "-o", p / "out.tif",
+), "B05.tif: is coarser than", "after --guide are the finest")  # fmt: skip
+add("guided: nothing coarser", lambda p: (
+    "sharpen", "--guide", p / "B02.tif", p / "B03.tif", "-o", p / "out.tif",
+), "B02.tif: is as fine as all other bands", "name coarser bands")  # fmt: skip
+add("evaluate: bands of one resolution", lambda p: (
+    "evaluate", p / "B02.tif", p / "B03.tif", "--method", "exp",
+), "B02.tif: is an image", "several resolutions")  # fmt: skip
+add("evaluate: a band that is missing", lambda p: (
+    "evaluate", p / "B02.tif", p / "B99.tif", "--method", "exp",
+), "B99.tif: no such file")  # fmt: skip
+add("evaluate: the prior of guided bands", lambda p: (
+    "evaluate", p / "B02.tif", p / "B05.tif", "--method", "exp", "--latents", p / "z.png",
+), "--latents", "leave them out")  # fmt: skip
+add("evaluate: a scene in place of patches", lambda p: ("evaluate", p / "product"), "holds no test.h5", "prepare-data")
+add("metrics: finer bands alone", lambda p: (
+    "metrics", p / "ms.tif", "--guide", p / "B02.tif",
+), "B02.tif: is one file of finer bands", "--ms or more --guide")  # fmt: skip
+add("metrics: bands that nothing guided", lambda p: (
+    "metrics", p / "ms.tif", "--guide", p / "B02.tif", "--ms", p / "B05.tif",
+), "none of its 4 bands is called", "descriptions")  # fmt: skip
+# options that do not go together, or twice
+exp("an option twice", "--method: is given twice: leave one out", more=("--method", "exp", "--method", "gsa"), code=2)
+exp("an output twice", "--output or -o: is given twice", more=("-o", "@second.tif"), code=2)
+exp("draws of nothing", "--draws goes with --uncertainty", more=("--draws", "3"), code=2)
+exp("a mosaic of one scene", "--mosaic names a .vrt, and goes with --batch", more=("--mosaic", "@m.vrt"), code=2)
+exp("a scheduler that is no address", "--scheduler list.csv", "tcp://host:8786", more=("--scheduler", "list.csv"))
+exp("one file for two outputs", "out.tif: is named twice", more=("--rgb", "@out.tif"))
+exp("radiance without metadata", "no metadata tell its radiance", "leave --units out", more=("--units", "radiance"))
+exp("half a sensor file", "half.toml: is not TOML", "correct it", more=("--sensor", "@half.toml"))
+exp("an empty sensor file", "other.toml: has no ratio", "needed are", more=("--sensor", "@other.toml"))
+exp("sizes that do not match", "do not match MS", "belong together?", pan="plain_pan.tif", ms="plain_b.tif")
+add("sharpen: an address as output", lambda p: (
+    "sharpen", p / "pan.tif", p / "ms.tif", "-o", "s3://bucket/out.tif", "--method", "exp",
+), "is an address", "name a file here")  # fmt: skip
+add("sharpen: a STAC item without assets", lambda p: ("sharpen", p / "item.json", "-o", p / "o.tif"), "no object of as")
+add("sharpen: an archive that is none", lambda p: ("sharpen", p / "bad.zip", "-o", p / "o.tif"), "bad.zip", "damaged")
+add("sharpen: a batch besides a pair", lambda p: (
+    "sharpen", "--batch", p / "good.csv", p / "pan.tif", p / "ms.tif", "-o", p / "o",
+), "--batch names many scenes", code=2)  # fmt: skip
+add("sharpen: a batch of twins", lambda p: (
+    "sharpen", "--batch", p / "twins.csv", "-o", p / "o",
+), "would both be called A", "the column 'name'")  # fmt: skip
+add("metrics: a page in the maps' place", lambda p: (
+    "metrics", p / "ms.tif", "--reference", p / "ms.tif", "--maps", p / "m.html", "--report", p / "m.html",
+), "--maps names a folder", code=2)  # fmt: skip
+add("metrics: a file as the maps' folder", lambda p: (
+    "metrics", p / "ms.tif", "--reference", p / "ms.tif", "--maps", p / "notes.txt",
+), "notes.txt: cannot be made a folder", "--maps")  # fmt: skip
+add("metrics: a guide's way without a guide", lambda p: (
+    "metrics", p / "ms.tif", "--reference", p / "ms.tif", "--guide-by", "selection",
+), "--guide-by goes with --guide", code=2)  # fmt: skip
+add("metrics: one of the product's MS files", lambda p: (
+    "metrics", p / "ms.tif", "--pan", p / "pan.tif", "--ms", p / "one.tif",
+), "has 4 bands but MS", "rio stack")  # fmt: skip
+add("train: a file as run folder", lambda p: (
+    "train", "--data", p / "patches", "-o", p / "notes.txt",
+), "notes.txt: cannot be made", "-o")  # fmt: skip
+add("train: settings of something else", lambda p: (
+    "train", "--data", p / "patches", "-o", p / "run", "--config", p / "other.toml",
+), "other.toml: name is neither preset, nor one of the tables", "into one of these")  # fmt: skip
+add("train: validated by what is missing", lambda p: (
+    "train", "--data", p / "patches", "-o", p / "run", "--valid", p / "v.h5",
+), "v.h5: no such file")  # fmt: skip
+add("prepare-data: a file", lambda p: ("prepare-data", p / "pan.tif", p / "ms.tif", "-o", p / "new"), "folder, which")
+add("simulate: bands that the sensor has not", lambda p: (
+    "simulate", "-o", p / "sim", "--size", 64, "--bands", 4, "--sensor", "WV3",
+), "WV3 has 8 MS bands", "leave out --bands")  # fmt: skip
+add("qgis: a file as folder", lambda p: ("qgis", "--folder", p / "notes.txt"), "notes.txt: is a file", "--folder")
+add("qgis: a profile and a folder", lambda p: (
+    "qgis", "--profile", "default", "--folder", p / "plugins",
+), "leave one out", code=2)  # fmt: skip
+add("view: seven layers", lambda p: ("view", *[p / "pan.tif"] * 7, "--no-browser"), "6 at most", "name fewer")
+
+
 def listing(root: Path) -> dict[str, tuple[int, int]]:
     """All files and folders, hidden ones too, with what a write would change."""
     found = ((path, path.stat()) for path in root.rglob("*"))
@@ -350,7 +452,7 @@ def trained(place: Place, tmp_path: Path, run: Any) -> tuple[Any, ...]:
 
 def test_training_over_or_besides_an_earlier_run(trained: tuple[Any, ...], fails: Any) -> None:
     line = fails(*trained, "--steps", 1)
-    assert "stage1.safetensors" in line and "--overwrite" in line
+    assert "stage1.safetensors" in line and "--resume" in line and "--overwrite" in line
     line = fails(*trained, "--steps", 2, "--resume")
     assert "other values of steps" in line and "--overwrite" in line
 
@@ -387,6 +489,11 @@ def test_training_stopped_before_it_has_written_anything(
         hasty.setattr("ksdiff_cli.training.stages.Stopper.asked", True)
         line = fails(*words)
     assert "stage1: stopped at step 1 of 2" in line and "--resume" in line
+    best = tmp_path / "run" / "stage1-best.safetensors"
+    best.touch()  # as a longer run has it by then
+    line = fails(*words)
+    assert "stage1.state: an unfinished run" in line and "--resume" in line
+    best.unlink()
     assert run(*words, "--resume").exit_code == 0 and (tmp_path / "run" / "stage1.safetensors").is_file()
 
 

@@ -44,6 +44,10 @@ def metrics(
         raise typer.BadParameter("--crop and --ratio go with --reference; at full resolution the grids tell the ratio")
     if not whole and options.mtf != "sensor":
         raise typer.BadParameter("--mtf goes with --pan and --ms")
+    if not options.guide and options.guide_by != "synthesis":
+        raise typer.BadParameter("--guide-by goes with --guide")
+    if options.report is not None and options.report == options.maps:
+        raise typer.BadParameter("--maps names a folder, --report a page: give each a name of its own")
     if not whole and options.warp:
         raise typer.BadParameter("--warp goes with --pan and --ms; a reference must lie on the fused image's grid")
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from ksdiff_cli.commands import options as typed
 from ksdiff_cli.commands.console import note, stdout
 from ksdiff_cli.options.shared import HasOverwrite
@@ -12,8 +14,11 @@ from ksdiff_cli.options.shared import HasOverwrite
 def qgis(
     options: HasOverwrite,
     profile: Annotated[
-        str, typed.option(typed.OUTPUT, "--profile", metavar="NAME", help="Profile of QGIS to put the plugin into.")
-    ] = "default",
+        str | None,
+        typed.option(
+            typed.OUTPUT, "--profile", metavar="NAME", help="Profile of QGIS to put the plugin into. Default: default."
+        ),
+    ] = None,
     folder: Annotated[
         Path | None,
         typed.option(typed.OUTPUT, "--folder", metavar="DIR", help="Folder of plugins. Default: the profile's."),
@@ -26,8 +31,10 @@ def qgis(
 
     Example: ksdiff qgis
     """
+    if profile is not None and folder is not None:
+        raise typer.BadParameter("--folder names a folder of plugins, --profile finds one: leave one out")
     from ksdiff_cli.qgis import install, plugin_folder
 
-    made = install(plugin_folder(profile, folder), overwrite=options.overwrite)
+    made = install(plugin_folder(profile or "default", folder), overwrite=options.overwrite)
     stdout.print(str(made), soft_wrap=True, markup=False)
     note("Enable it under Plugins, or with: qgis_process plugins enable ksdiff", quiet=quiet)

@@ -125,7 +125,7 @@ def open_files(paths: list[Path], protocol: Protocol = "reduced") -> list[PatchF
     files, name = [], _DEFAULT_FILE[protocol]
     for path in paths:
         if path.is_dir() and not (path / name).is_file():
-            raise KsdiffError(f"{path}: holds no {name}; name the file itself")
+            raise KsdiffError(f"{path}: holds no {name}, which prepare-data makes; name the file itself")
         # each image is read once or twice: nothing to gain from keeping them all
         file = PatchFile(path / name if path.is_dir() else path, cache_bytes=0)
         if protocol == "reduced" and not file.has_gt:

@@ -21,7 +21,7 @@ from ksdiff_cli.metrics.d_rho import DRho
 from ksdiff_cli.metrics.full_blocks import margin_for
 from ksdiff_cli.metrics.reprojection import Reprojection
 from ksdiff_cli.options.measuring import MeasureOptions
-from ksdiff_cli.products import Found, find_scene
+from ksdiff_cli.products import Found, find_scene, names_scenes
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.bands import BandSource
 from ksdiff_cli.raster.camera import ms_camera
@@ -121,6 +121,8 @@ def find_measured(fused: Path, options: MeasureOptions) -> GuidedScene:
     """
     guide, ms = options.guide, [] if options.ms is None else [str(options.ms)]
     product = len(guide) == 1 and not ms
+    if product and Path(guide[0]).is_file() and not names_scenes(guide[0]):
+        raise KsdiffError(f"{guide[0]}: is one file of finer bands; name the coarser ones with --ms or more --guide")
     # the first one is of the finest; what follows is sorted
     given = guide if product else [*guide[1:], *ms]
     found = find_scene(given, options.sensor, () if product else guide[:1])

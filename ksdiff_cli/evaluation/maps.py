@@ -114,7 +114,9 @@ def plan_maps(
         made = tuple(place for place in (folder, *folder.parents) if not place.exists())
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise KsdiffError(f"{folder}: cannot be made a folder for the maps ({error.strerror})") from None
+        raise KsdiffError(
+            f"{folder}: cannot be made a folder for the maps ({error.strerror}); choose another with --maps"
+        ) from None
     return MapPlan(paths, claim, report, made)
 
 

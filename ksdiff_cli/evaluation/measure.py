@@ -210,7 +210,8 @@ def measure_at_full_resolution(
         with open_raster(ms) as ms_dataset:
             bands, as_data = data_bands(ms_dataset), alpha_is_data(ms_dataset)
         if count != len(bands):
-            raise KsdiffError(f"{fused}: has {count} bands but MS {ms} has {len(bands)}; give equal ones")
+            several = "" if count < len(bands) else " (rio stack FILE… -o ms.tif makes one file of several)"
+            raise KsdiffError(f"{fused}: has {count} bands but MS {ms} has {len(bands)}; give equal ones{several}")
         gains = known.ms_gains(count)
         pair = stack.enter_context(open_pair(declare(_scene(pan, ms, bands, as_data, known, warp), nodata)))
         camera = ms_camera(pair, mtf)

@@ -30,6 +30,7 @@ _LONGEST_XML, _LONGEST_TEXT = 64 << 20, 1 << 20  # bytes of a text in which othe
 # where in a name that GDAL opens a path may begin, and where it may end
 _BEGIN = re.compile(r"^|://|/vsi\w+/|[:=,;\"'{(|]")
 _END = re.compile(r"[/?&!,:;\"'})#|]|$")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # as a path has it; a disk of Windows has one letter
 _CRS = re.compile(r"[A-Z_]+\[")  # how the text of a coordinate reference system begins
 _QUOTED = re.compile(r"\"([^\"\n]{1,4096})\"")
 _XML_TEXT = re.compile(r">([^<>]{1,4096})<|=\s*\"([^\"<>]{1,4096})\"|=\s*'([^'<>]{1,4096})'")
@@ -177,6 +178,8 @@ def check_location(path: Path) -> None:
         KsdiffError: it is a folder, its own folder does not exist or cannot be written, or its name is too long.
     """
     folder = path.parent
+    if _ADDRESS.match(str(path)):
+        raise KsdiffError(f"{path}: is an address, and outputs are written to disks; name a file here")
     try:
         there, is_folder = folder.exists(), folder.is_dir()
     except OSError as error:

@@ -165,7 +165,7 @@ def _take_lock(folder: Path, busy: str) -> IO[str]:
         except FileNotFoundError:  # another process has just ended and removed the folder
             continue
         except OSError as error:
-            raise KsdiffError(f"{folder}: cannot be made ({error.strerror})") from None
+            raise KsdiffError(f"{folder}: cannot be made ({error.strerror}); choose another with -o") from None
         file.seek(0)
         owner = file.read(20).strip()
         if owner and not owner.isdecimal():

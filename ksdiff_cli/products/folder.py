@@ -215,7 +215,7 @@ def places(path: str | Path) -> tuple[list[Folder], str]:
         # Maxar and Airbus put PAN and MS into sibling folders
         allowance = Allowance()
         return [Folder(local.parent, allowance), Folder(local.absolute().parent.parent, allowance)], local.name
-    raise KsdiffError(f"{path}: is a file; name the scene's folder (or PAN and MS one by one)")
+    raise KsdiffError(f"{path}: is a file; name the scene's folder, which holds PAN and MS")
 
 
 def _with_slashes(path: str | Path) -> str:

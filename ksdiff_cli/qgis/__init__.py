@@ -45,8 +45,10 @@ def plugin_folder(profile: str = "default", folder: Path | None = None) -> Path:
         folder: of plugins; None finds the profile's.
 
     Raises:
-        KsdiffError: there is no such profile, or QGIS has not been started yet.
+        KsdiffError: there is no such profile, QGIS has not been started yet, or what is named is no folder.
     """
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise KsdiffError(f"{folder}: is a file; --folder names a folder of plugins")
     if folder is not None:
         return folder / NAME
     places = profiles()
@@ -55,8 +57,8 @@ def plugin_folder(profile: str = "default", folder: Path | None = None) -> Path:
             return place / profile / "python" / "plugins" / NAME
     known = sorted({each.name for place in places for each in place.iterdir() if each.is_dir()})
     if known:
-        raise KsdiffError(f"QGIS has no profile {profile!r}; it has {', '.join(known)}: choose one with --profile")
-    raise KsdiffError("no QGIS profile is here: start QGIS once, or name its folder of plugins with --folder")
+        raise KsdiffError(f"QGIS has no profile {profile!r}; it has {', '.join(known)}; choose one with --profile")
+    raise KsdiffError("no QGIS profile is here; start QGIS once, or name its folder of plugins with --folder")
 
 
 def install(target: Path, *, overwrite: bool = False) -> Path:
@@ -88,5 +90,7 @@ def install(target: Path, *, overwrite: bool = False) -> Path:
             shutil.rmtree(target)
         growing.rename(target)
     except OSError as error:
-        raise KsdiffError(f"{target}: cannot be written ({error.strerror or error})") from None
+        raise KsdiffError(
+            f"{target}: cannot be written ({error.strerror or error}); choose another place with --folder"
+        ) from None
     return target

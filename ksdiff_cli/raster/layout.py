@@ -265,7 +265,7 @@ def _by_corner(pan: Any, ms: Any) -> tuple[GridMap, list[str]]:
     if ratio is None:
         raise KsdiffError(
             f"{pan.name}: {pan.width} x {pan.height} pixels do not match MS {ms.name} ({ms.width} x {ms.height}) at "
-            "an integer ratio, and there is no georeference to lay them on each other"
+            "an integer ratio, and there is no georeference to lay them on each other; do the two belong together?"
         )
     found = []
     for name, dataset in (("PAN", pan), ("MS", ms)):

@@ -93,9 +93,9 @@ def read_sensor(path: str) -> Sensor:
     except FileNotFoundError:
         raise KsdiffError(f"{path}: no such sensor file; check the path") from None
     except UnicodeDecodeError:
-        raise KsdiffError(f"{path}: is not TOML: it is no UTF-8 text") from None
+        raise KsdiffError(f"{path}: is not TOML: it is no UTF-8 text; save it in UTF-8") from None
     except (ValueError, RecursionError) as error:  # also of a number of thousands of digits
-        raise KsdiffError(f"{path}: is not TOML: {str(error)[:200]}") from None
+        raise KsdiffError(f"{path}: is not TOML: {str(error)[:200]}; correct it there") from None
     except OSError as error:
         raise KsdiffError(f"{path}: cannot be read ({error.strerror or error})") from None
     try:

@@ -24,6 +24,7 @@ from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products import find_scene
 from ksdiff_cli.products.guided import sort_files
 from ksdiff_cli.progress import ProgressCallback, silent
+from ksdiff_cli.raster.open import open_raster
 from ksdiff_cli.raster.synthesis import Group, GuidedScene
 from ksdiff_cli.report import Example
 from ksdiff_cli.sensors import Sensor
@@ -46,7 +47,22 @@ def find_guided(data: Sequence[Path], sensor: str | Sensor | None = None) -> Gui
     with suppress(KsdiffError):  # as patch files, they are refused
         found = find_scene(names, own) if len(names) == 1 else sort_files((), names, own)
         return found if isinstance(found, GuidedScene) else None
+    if missing := next((name for name in names if not Path(name).exists()), None):
+        raise KsdiffError(f"{missing}: no such file; check the path")
+    if image := next((name for name in names if _is_image(name)), None):
+        raise KsdiffError(
+            f"{image}: is an image; name bands of several resolutions, or patches, which prepare-data makes of scenes"
+        )
     return None
+
+
+def _is_image(name: str) -> bool:
+    """Say whether a file is a raster rather than patches, which GDAL may open too."""
+    if not Path(name).is_file() or Path(name).suffix.lower() in _PATCHES:
+        return False
+    with suppress(KsdiffError), open_raster(name):
+        return True
+    return False
 
 
 def compare_guided(
@@ -69,7 +85,9 @@ def compare_guided(
             :func:`ksdiff_cli.evaluation.reduced.reduce_group`.
     """
     if options.latents is not None or options.prior != "own" or options.draws > 1:
-        raise KsdiffError("--latents, --prior and --draws go with patch files, not with bands that finer ones guide")
+        raise KsdiffError(
+            "--latents, --prior and --draws go with patch files, not with bands that finer ones guide; leave them out"
+        )
     reads = [options.sensor] if isinstance(options.sensor, str) else []
     inputs = Inputs([*scene.files(), *map(str, options.checkpoints), *reads])
     return run_and_write(inputs, options, command, lambda: _compare(scene, options, progress))

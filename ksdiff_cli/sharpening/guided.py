@@ -82,7 +82,7 @@ def choose_guided(scene: GuidedScene, options: SharpenOptions) -> GuidedScene:
         if isinstance(band, int) and not 1 <= band <= len(names):
             raise KsdiffError(f"{scene.name}: has no band {band}, only 1 to {len(names)}; choose with -b")
         if isinstance(band, str) and fold_name(band) not in known:
-            raise KsdiffError(f"{scene.name}: has no band {band!r}; it has {', '.join(every)}")
+            raise KsdiffError(f"{scene.name}: has no band {band!r}; it has {', '.join(every)}; choose with -b")
         chosen.append(names[band - 1] if isinstance(band, int) else known[fold_name(band)])
     kept = tuple(group for group in (_only(each, chosen) for each in scene.groups) if group.bands)
     if not kept:
@@ -95,9 +95,8 @@ def _choose_groups(scene: GuidedScene, names: Sequence[str]) -> GuidedScene:
     known = {fold_name(group.name): group for group in scene.groups}
     for name in names:
         if fold_name(name) not in known:
-            raise KsdiffError(
-                f"{scene.name}: has no group {name!r}; it has {', '.join(group.name for group in scene.groups)}"
-            )
+            there = ", ".join(group.name for group in scene.groups)
+            raise KsdiffError(f"{scene.name}: has no group {name!r}; it has {there}; choose with --groups")
     chosen = {fold_name(name) for name in names} or set(known)
     return replace(scene, groups=tuple(group for name, group in known.items() if name in chosen))
 

@@ -93,7 +93,7 @@ def plan_scene(*, options: SimulateOptions) -> Scene:
     camera = find_sensor(options.sensor)
     if camera.bands:
         if bands not in (None, len(camera.bands)):
-            raise KsdiffError(f"sensor {camera.name} has {len(camera.bands)} MS bands, not {bands}: leave out --bands")
+            raise KsdiffError(f"sensor {camera.name} has {len(camera.bands)} MS bands, not {bands}; leave out --bands")
         if ratio not in (None, camera.ratio):
             raise KsdiffError(f"sensor {camera.name} has ratio {camera.ratio}, not {ratio}: leave out --ratio")
         names = camera.bands

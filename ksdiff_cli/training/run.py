@@ -239,7 +239,9 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
 def _load_stage1(settings: RunSettings) -> tuple[KSDiff, str]:
     path = settings.file(1)
     if not path.exists():
-        raise KsdiffError(f"{path}: stage 2 starts from stage 1, which is not there; run: ksdiff train --stage 1")
+        raise KsdiffError(
+            f"{path}: stage 2 starts from stage 1, which is not there; run: ksdiff train --stage 1 -o {settings.run}"
+        )
     return load_ksdiff(path)[0], weights_hash(path)
 
 

@@ -261,7 +261,10 @@ def read_settings(path: Path) -> tuple[Preset | None, dict[str, Any]]:
     settings = {}
     for table, values in found.items():
         if table not in (NETWORK, TRAINING) or not isinstance(values, dict):
-            raise KsdiffError(f"{path}: {table} is neither preset, nor one of the tables [network] and [training]")
+            raise KsdiffError(
+                f"{path}: {table} is neither preset, nor one of the tables [network] and [training]; write it into "
+                "one of these"
+            )
         settings.update({f"{table}.{name}": value for name, value in values.items()})
     return cast(Preset | None, preset), settings
 

@@ -56,11 +56,13 @@ def check_output(
         raise KsdiffError(f"{settings.run}: has other {' or '.join(NAMES)}; choose another folder with -o")
     if resume:
         return
+    if state.exists() and not overwrite:  # which tells more than the weights that it has made on the way
+        raise KsdiffError(f"{state}: an unfinished run; continue it with --resume, or start anew with --overwrite")
     for path in weights:
         if path.exists() and not overwrite:
-            raise KsdiffError(f"{path}: exists; choose another folder with -o, or --overwrite")
-    if state.exists() and not overwrite:
-        raise KsdiffError(f"{state}: an unfinished run; continue it with --resume, or start anew with --overwrite")
+            raise KsdiffError(
+                f"{path}: exists; go on with that run by --resume, choose another folder with -o, or --overwrite"
+            )
     state.unlink(missing_ok=True)
 
 
