@@ -12,7 +12,10 @@ import h5py
 import numpy as np
 import products_maker
 import rasterio
+import sentinel2_maker
 import typer
+from conftest import write_raster
+from rasterio.transform import Affine
 from typer.testing import CliRunner
 from view_maker import view_until_interrupted
 
@@ -91,6 +94,17 @@ def make_place(folder: Path) -> None:
     (folder / "item.json").write_text(json.dumps(item))
     with (folder / "list.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("pan", "ms", "name"), ("pan.tif", "ms.tif", "a")])
+
+
+def make_bands(folder: Path) -> None:
+    """Fill a folder with what the page of bands without a PAN speaks of."""
+    sentinel2_maker.safe(folder, "L2A", 96).rename(folder / "S2A_MSIL2A_20230801T102601.SAFE")
+    for metres, bands in {10: ("B02", "B03", "B04", "B08"), 20: ("B05", "B11"), 60: ("B01",)}.items():
+        for band in bands:
+            values = sentinel2_maker.image(band, 960 // metres, metres)
+            place = Affine(metres, 0, sentinel2_maker.EAST, 0, -metres, sentinel2_maker.NORTH)
+            write_raster(folder / f"{band}.tif", values[None], crs=sentinel2_maker.CRS, transform=place)
+    products_maker.landsat(folder / products_maker.C1, products_maker.C1)
 
 
 def _write_pancollection(path: Path, truth: Path, pan: Path) -> None:

@@ -1,12 +1,16 @@
 """The documentation: commands of its pages can be typed, guides run as written, the site builds without a warning."""
 
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from pages_maker import ROOT, commands_in, make_place, options_in, parse, run_in
+from pages_maker import ROOT, commands_in, make_bands, make_place, options_in, parse, run_in
 from test_help import COMMANDS
 
 DOCS = ROOT / "docs"
@@ -14,12 +18,27 @@ PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(DOCS.glo
 OTHERS = {"--help", "--install-completion", "--node-rank", "--jobs", "--force-reinstall"}
 """Options of torchrun, pip, docs/slurm.py and the program itself."""
 OF_DASK = {"--host", "--interface", "--no-dashboard", "--dashboard-address", "--nthreads", "--memory-limit"}
-RUN = {
-    "analyst.md": lambda line: not re.search(r"view|LC08|SAFE|--guide|out\.tif$| --warp", line),
-    "production.md": lambda line: "--workers" not in line and "mosaic" not in line,
-    "researcher.md": lambda line: "simulate" not in line,
+PARSED = {
+    "analyst.md": {
+        r"-o out\.tif$": "the README has it, and the others start from what it makes",
+        r"view pan.tif ms.tif out.tif$": "the README has it",
+        r"--guide|SAFE": "guide-bands.md has them",
+    },
+    "guide-bands.md": {
+        "WV3_DELIVERY": "test_guided.py lays out such a delivery",
+        "evaluate S2A": "one scale below, 60 m takes a product of 1152 pixels a side; test_guided.py has smaller ones",
+        "truth.tif": "the README has it",
+    },
+    "production.md": {
+        "--workers": "the README has it",
+        "--scheduler": "test_distributed.py starts schedulers and workers",
+        "mosaic": "the README has it",
+    },
+    "researcher.md": {},
 }
-"""Guides whose commands run here, all but those that the README or other tests run already."""
+"""Guides whose commands run here, and by patterns those that do not, with the reason."""
+SMALLER = {"guide-bands.md": ["--method", "exp"]}
+"""What is sharpened there is sharpened the quick way: its tests are test_guided.py's."""
 
 
 @pytest.mark.parametrize(
@@ -53,21 +72,65 @@ def test_links_are_there(name: str) -> None:
     assert [link for link in found if "://" not in link and not (DOCS / link).exists()] == []
 
 
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", PARSED)
 def test_guides_run_as_written(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other, in one folder: none may stumble over what an earlier one wrote."""
-    make_place(tmp_path)
+    (make_bands if name == "guide-bands.md" else make_place)(tmp_path)
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
-    # several processes of torchrun do what one did before
+    # several processes of torchrun do what one does, as test_training_processes.py finds
     lines = dict.fromkeys(shlex.join(words) for words in commands_in(PAGES[name]))
-    chosen = [shlex.split(line) for line in lines if RUN[name](line)]
+    assert [each for each in PARSED[name] if not any(re.search(each, line) for line in lines)] == []
+    chosen = [shlex.split(line) for line in lines if not any(re.search(each, line) for each in PARSED[name])]
     assert len(chosen) > 1
     if name == "analyst.md":
         run_in(tmp_path, shlex.split("ksdiff sharpen pan.tif ms.tif -o out.tif"))  # which the README does
     for words in chosen:
-        run_in(tmp_path, words)
+        run_in(tmp_path, [*words, *(SMALLER.get(name, ()) if words[1] == "sharpen" else ())])
     torch.set_num_threads(threads)
+
+
+def test_the_slurm_script_starts_jobs_and_runs_the_command_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the guide says it, with a cluster that only writes down what it was asked for: there is no Slurm here."""
+    asked: dict[str, Any] = {}
+
+    class Cluster:
+        scheduler_address = "tcp://node:8786"
+
+        def __init__(self, **how: Any) -> None:
+            asked.update(how)
+
+        def __enter__(self) -> "Cluster":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            asked["ended"] = True
+
+        def job_script(self) -> str:
+            return "#!/bin/sh"
+
+        def scale(self, jobs: int) -> None:
+            asked["jobs"] = jobs
+
+    def run(command: list[str]) -> SimpleNamespace:
+        parse(["ksdiff", *command[3:]])
+        asked["command"] = command
+        return SimpleNamespace(returncode=7)
+
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", SimpleNamespace(SLURMCluster=Cluster))
+    monkeypatch.setattr("subprocess.run", run)
+    (line,) = re.findall(r"^python (docs/slurm\.py .*)$", PAGES["production.md"], re.MULTILINE)
+    words = line.split()
+    for more, code in (([], 7), (["--dry-run"], 0)):
+        monkeypatch.setattr("sys.argv", [words[0], *more, *words[1:]])
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+        assert left.value.code == code and asked["ended"]
+    assert asked["jobs"] == 4 and asked["processes"] == asked["cores"]
+    assert asked["command"][1:] == ["-m", "ksdiff_cli", *words[3:], "--scheduler", "tcp://node:8786"]
+    assert "#!/bin/sh" in capsys.readouterr().out
 
 
 def test_layout_names_what_is_there_and_leaves_no_module_out() -> None:
