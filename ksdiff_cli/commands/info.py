@@ -77,8 +77,8 @@ def _heading(item: dict[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
+    if value is None or value in ("", {}, []):
+        return "-"
     if isinstance(value, list):
         return ", ".join(_text(item) for item in value)
-    if value is None or value in ("", {}):
-        return "-"
     return f"{value:.10g}" if isinstance(value, float) else str(value)
