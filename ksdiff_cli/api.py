@@ -222,7 +222,6 @@ def measure(
     from ksdiff_cli.evaluation.measure import measure_against_reference, measure_at_full_resolution
     from ksdiff_cli.products.scene_files import find_inputs
     from ksdiff_cli.report import check_report, write_report
-    from ksdiff_cli.sharpening.comparison import measure_guided_raster
     from ksdiff_cli.view import is_installed, view_command
 
     reference, pan, ms = options.reference, options.pan, options.ms
@@ -233,6 +232,8 @@ def measure(
         check_report(page, claimed := options.overwrite or (claim is not None and claim.names(page)), reads)
     more: dict[str, Any] = {"options": options, "pictures": page is not None, "progress": progress}
     if options.guide and reference is None and pan is None:
+        from ksdiff_cli.sharpening.comparison import measure_guided_raster  # which loads PyTorch
+
         inputs = {f"guide {number}": Path(name) for number, name in enumerate(options.guide, start=1)}
         inputs |= {"MS": ms} if ms is not None else {}
         found = measure_guided_raster(Path(fused), **more)
