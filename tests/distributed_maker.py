@@ -9,7 +9,7 @@ from typing import Any
 
 from ksdiff_cli.fusers.classical import Upsampling
 from ksdiff_cli.numerics.moments import SceneStatistics
-from ksdiff_cli.raster.pair import Tile
+from ksdiff_cli.raster.tiles import Tile
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {

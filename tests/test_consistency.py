@@ -23,7 +23,8 @@ from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.numerics.projection import place_camera
 from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster.pair import Tile, open_pair
+from ksdiff_cli.raster.pair import open_pair
+from ksdiff_cli.raster.tiles import Tile
 from ksdiff_cli.sensors import SENSORS
 from ksdiff_cli.sharpening.engine import Sharpened, sharpen_scene
 from ksdiff_cli.sharpening.uncertainty import Spread

@@ -13,7 +13,8 @@ from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.fusers.classical import Network, make_fuser
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster.pair import Swath, Tile, open_pair
+from ksdiff_cli.raster.pair import open_pair
+from ksdiff_cli.raster.tiles import Swath, Tile
 
 torch = pytest.importorskip("torch")
 
@@ -183,7 +184,7 @@ def test_networks_take_no_more_memory_than_they_say(values, weights):
 import numpy as np, torch
 from ksdiff_cli.fusers.classical import Network
 from ksdiff_cli.numerics.moments import SceneStatistics
-from ksdiff_cli.raster.pair import Tile
+from ksdiff_cli.raster.tiles import Tile
 def memory(key):
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
 def tile(side):

@@ -21,7 +21,8 @@ from ksdiff_cli.patches.area import reach
 from ksdiff_cli.patches.layout import SPLITS, common_side, lay_regions, windows
 from ksdiff_cli.patches.prepare import prepare_patches
 from ksdiff_cli.patches.sources import PairSource
-from ksdiff_cli.raster.pair import BandSource, Scene, open_pair
+from ksdiff_cli.raster.bands import BandSource
+from ksdiff_cli.raster.pair import Scene, open_pair
 from ksdiff_cli.sensors import find_sensor
 
 

@@ -17,7 +17,7 @@ from ksdiff_cli.options.patches import PatchOptions
 from ksdiff_cli.patches import plan, quicklook
 from ksdiff_cli.patches.masks import Rule, at_top, largest_dn
 from ksdiff_cli.patches.prepare import prepare_patches
-from ksdiff_cli.raster.pair import QualityBand
+from ksdiff_cli.raster.bands import QualityBand
 from ksdiff_cli.sensors import find_sensor
 
 SIDE = 160

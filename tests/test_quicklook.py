@@ -16,7 +16,7 @@ from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.files.names import Inputs
 from ksdiff_cli.files.writing import encode_png
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster.pair import QualityBand
+from ksdiff_cli.raster.bands import QualityBand
 from ksdiff_cli.sharpening import quicklook
 from ksdiff_cli.sharpening.quicklook import check_quicklook, draw_quicklook
 

@@ -13,7 +13,9 @@ from rasterio.windows import Window
 from ksdiff_cli.numerics.boxes import Box
 from ksdiff_cli.numerics.moments import BandMoments
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster.pair import BandSource, Scene, ScenePair, open_pair, open_raster, read_band
+from ksdiff_cli.raster.bands import BandSource, read_band
+from ksdiff_cli.raster.open import open_raster
+from ksdiff_cli.raster.pair import Scene, ScenePair, open_pair
 from ksdiff_cli.sensors import find_sensor
 
 PAN = Affine(0.5, 0, 593270, 0, -0.5, 5747657)

@@ -13,8 +13,9 @@ from rasterio.transform import Affine
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.products import make_pair as scene_of
+from ksdiff_cli.raster.bands import QualityBand
 from ksdiff_cli.raster.layout import warp_reason
-from ksdiff_cli.raster.pair import QualityBand, Scene, open_pair
+from ksdiff_cli.raster.pair import Scene, open_pair
 from ksdiff_cli.raster.warp import rotation, warp_grid
 
 Array = Any

@@ -16,7 +16,7 @@ from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.options.sharpening import SharpenOptions
 from ksdiff_cli.output.writer import new_raster
 from ksdiff_cli.products import make_pair as scene_of
-from ksdiff_cli.raster.pair import Tile
+from ksdiff_cli.raster.tiles import Tile
 from ksdiff_cli.sharpening.engine import Sharpened, sharpen_scene
 
 Array = Any

@@ -11,7 +11,7 @@ from conftest import read
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.fusers.base import Fuser
 from ksdiff_cli.numerics.moments import SceneStatistics
-from ksdiff_cli.raster.pair import Tile
+from ksdiff_cli.raster.tiles import Tile
 from ksdiff_cli.sharpening import uncertainty
 from ksdiff_cli.sharpening.uncertainty import Spread
 

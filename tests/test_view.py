@@ -362,44 +362,43 @@ def test_server_answers_who_knows_the_token(page: str) -> None:
         assert answer.headers["Referrer-Policy"] == "no-referrer"
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "tile/9/0/0/0.png?bands=0,1,2&low=0,0,0&high=1,1,1",
-        "tile/-1/0/0/0.png?bands=0&low=0&high=1",
-        "tile/0/9/0/0.png?bands=0&low=0&high=1",
-        "tile/0/-4/0/0.png?bands=0&low=0&high=1",
-        "tile/0/0/99/0.png?bands=0&low=0&high=1",
-        "tile/0/0/-1/0.png?bands=0&low=0&high=1",
-        "tile/0/0/0/0.png",
-        "tile/0/0/0/0.png?bands=0,1&low=0&high=1",
-        "tile/0/0/0/0.png?bands=7&low=0&high=1",
-        "tile/0/0/0/0.png?bands=0&low=nan&high=1",
-        "tile/0/0/0/0.png?bands=0&low=5&high=5",
-        "tile/0/0/0/0.png?bands=0,1,2&low=0&high=1",
-        "tile/0/0/0/0.png?bands=0&low=0&high=1&gamma=0",
-        "tile/x/0/0/0.png?bands=0&low=0&high=1",
-        "tile/0/0/0/0.tif?bands=0&low=0&high=1",
-        "difference/0/7/0/0/0.png?bands=0&limit=1",
-        "difference/0/1/0/0/0.png?bands=0&limit=-1",
-        "stretch?layer=0&bands=0&low=98&high=2",
-        "stretch?layer=0&bands=0&low=2",
-        "stretch?layer=0&bands=0&low=2&high=98&view=0,0,0,100000,100000",
-        "pixel?row=-1&col=0",
-        "pixel?row=600&col=0",
-        "pixel?row=1e400&col=0",
-        "pixel",
-        "nothing",
-        "stage.py",
-        "%2e%2e/server.py",
-        "..%2f..%2fetc%2fpasswd",
-        "tile/..%2f..%2f/0/0/0.png",
-    ],
+WRONG_REQUESTS = (
+    "tile/9/0/0/0.png?bands=0,1,2&low=0,0,0&high=1,1,1",
+    "tile/-1/0/0/0.png?bands=0&low=0&high=1",
+    "tile/0/9/0/0.png?bands=0&low=0&high=1",
+    "tile/0/-4/0/0.png?bands=0&low=0&high=1",
+    "tile/0/0/99/0.png?bands=0&low=0&high=1",
+    "tile/0/0/-1/0.png?bands=0&low=0&high=1",
+    "tile/0/0/0/0.png",
+    "tile/0/0/0/0.png?bands=0,1&low=0&high=1",
+    "tile/0/0/0/0.png?bands=7&low=0&high=1",
+    "tile/0/0/0/0.png?bands=0&low=nan&high=1",
+    "tile/0/0/0/0.png?bands=0&low=5&high=5",
+    "tile/0/0/0/0.png?bands=0,1,2&low=0&high=1",
+    "tile/0/0/0/0.png?bands=0&low=0&high=1&gamma=0",
+    "tile/x/0/0/0.png?bands=0&low=0&high=1",
+    "tile/0/0/0/0.tif?bands=0&low=0&high=1",
+    "difference/0/7/0/0/0.png?bands=0&limit=1",
+    "difference/0/1/0/0/0.png?bands=0&limit=-1",
+    "stretch?layer=0&bands=0&low=98&high=2",
+    "stretch?layer=0&bands=0&low=2",
+    "stretch?layer=0&bands=0&low=2&high=98&view=0,0,0,100000,100000",
+    "pixel?row=-1&col=0",
+    "pixel?row=600&col=0",
+    "pixel?row=1e400&col=0",
+    "pixel",
+    "nothing",
+    "stage.py",
+    "%2e%2e/server.py",
+    "..%2f..%2fetc%2fpasswd",
+    "tile/..%2f..%2f/0/0/0.png",
 )
-def test_wrong_requests_are_4xx(page: str, path: str) -> None:
-    status, body = get(page + path)
-    assert 400 <= status < 500, (status, body)
-    assert b"Traceback" not in body
+
+
+def test_wrong_requests_are_4xx(page: str) -> None:
+    for path in WRONG_REQUESTS:
+        status, body = get(page + path)
+        assert 400 <= status < 500 and b"Traceback" not in body, (path, status, body)
 
 
 def test_wrong_tokens_are_refused(page: str) -> None:

@@ -18,7 +18,6 @@ from ksdiff_cli.numerics.fill import (
     GAIN,
     MS_LEVELS,
     PAN_LEVELS,
-    fill_invalid,
     filling_area,
     follow,
     grow,
@@ -40,7 +39,7 @@ from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.numerics.shift_field import ShiftField
 from ksdiff_cli.numerics.shifted import pick_shifted, read_shifted
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.bands import BandSource, QualityBand, read_band, read_bands, read_flags
+from ksdiff_cli.raster.bands import BandSource, QualityBand, read_bands, read_flags
 from ksdiff_cli.raster.guide import Companion, GuideBands, Mix
 from ksdiff_cli.raster.layout import (
     check_bands,
@@ -56,7 +55,7 @@ from ksdiff_cli.raster.layout import (
     sensor_geometry,
     warp_reason,
 )
-from ksdiff_cli.raster.open import alpha_is_data, first_line, open_raster
+from ksdiff_cli.raster.open import open_raster
 from ksdiff_cli.raster.sensor_model import Laid, lay_by_model
 from ksdiff_cli.raster.survey import survey
 from ksdiff_cli.raster.tiles import ObservedTile, Swath, Tile
@@ -65,24 +64,6 @@ from ksdiff_cli.sensors import Sensor
 
 if TYPE_CHECKING:
     from ksdiff_cli.raster.synthesis import GuidedScene
-
-__all__ = [
-    "BandSource",
-    "ObservedTile",
-    "QualityBand",
-    "Scene",
-    "ScenePair",
-    "SceneStatistics",
-    "Swath",
-    "Tile",
-    "alpha_is_data",
-    "fill_invalid",
-    "first_line",
-    "open_pair",
-    "open_raster",
-    "read_band",
-]
-
 
 _PIECE = 256  # side of the pieces in which data are looked for, pixels
 _SOFTEST = 0.05  # MTF gain whose view is read ahead, for any companion

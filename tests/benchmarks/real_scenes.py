@@ -22,9 +22,10 @@ from scipy.ndimage import gaussian_filter
 
 from ksdiff_cli.errors import KsdiffError
 from ksdiff_cli.metrics import ergas, sam
+from ksdiff_cli.numerics.fill import fill_invalid
 from ksdiff_cli.numerics.grids import corner_aligned, degrade
 from ksdiff_cli.products import find_scenes
-from ksdiff_cli.raster.pair import Scene, fill_invalid, open_pair
+from ksdiff_cli.raster.pair import Scene, open_pair
 from ksdiff_cli.sensors import find_sensor
 
 METHODS = ("exp", "ksdiff")

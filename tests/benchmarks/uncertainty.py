@@ -31,7 +31,8 @@ from ksdiff_cli.fusers.classical import Network, make_fuser
 from ksdiff_cli.models.contract import ModelError
 from ksdiff_cli.numerics.moments import SceneStatistics
 from ksdiff_cli.products import make_pair
-from ksdiff_cli.raster.pair import Tile, open_pair
+from ksdiff_cli.raster.pair import open_pair
+from ksdiff_cli.raster.tiles import Tile
 
 BLOCK = 16
 
