@@ -542,7 +542,11 @@ def test_methods_are_compared_one_scale_below(made: dict[str, Any], tmp_path: Pa
     assert values["mtf-glp-fs", "20m"] == pytest.approx(
         ergas(truth.astype(float), read(out).astype(float), 2), abs=0.02
     )
-    assert "whole number" in fails("evaluate", *fine, put(tmp_path / "odd.tif", read(made["far"])[:, :34, :34], 25))
+    odd = put(tmp_path / "odd.tif", read(made["far"])[:, :34, :34], 25)
+    assert "whole number" in fails("evaluate", *fine, odd)
+    small = put(tmp_path / "small.tif", read(made["far"])[:, :20, :20], 40)
+    both = run("evaluate", *fine, made["coarse"], small, "--method", "exp", "--json")
+    assert both.exit_code == 0 and json.loads(both.stdout)["images"] == 1 and "left out: " in both.stderr
 
 
 def test_what_lies_one_scale_below_keeps_holes_and_has_no_seams(made: dict[str, Any], tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ _BLOCK = 256  # side of a file's blocks
 _FEWEST = 8  # coarser pixels of a side, one scale below
 
 
+class TooSmallError(KsdiffError):
+    """A group of bands cannot be looked at one scale below; others of its scene may be."""
+
+
 @dataclass(frozen=True)
 class Reduced:
     """One group of a scene, one scale below."""
@@ -51,8 +55,8 @@ def reduce_group(scene: GuidedScene, group: Group, folder: Path, progress: Progr
         progress: told the blocks written.
 
     Raises:
-        KsdiffError: files cannot be read or do not fit each other, the coarser pixels are no whole number of finer
-            ones, or there are too few.
+        TooSmallError: the coarser pixels are no whole number of finer ones, or there are too few.
+        KsdiffError: files cannot be read or do not fit each other.
     """
     folder.mkdir()
     with open_pair(scene.pair(group, Mix(scene.guide, (0.0,) * len(scene.guide)))) as pair:
@@ -90,7 +94,7 @@ def _area(pair: ScenePair, scene: GuidedScene, group: Group) -> tuple[Box, int]:
     """Return the group's pixels that lie on what guides, whole ones of one scale below, and the ratio."""
     ratio, path = pair.grid.ratio, group.bands[0].path
     if abs(pair.true_ratio - ratio) > 0.01:
-        raise KsdiffError(
+        raise TooSmallError(
             f"{path}: its pixels are {pair.true_ratio:.3g} times those of {scene.guide[0].path}; one scale below that "
             "must be a whole number, so give --protocol full"
         )
@@ -98,7 +102,7 @@ def _area(pair: ScenePair, scene: GuidedScene, group: Group) -> tuple[Box, int]:
     (top, bottom), (left, right) = (centres(axis, 0, count, size) for axis, count, size in axes)
     height, width = ((stop - start) // ratio * ratio for start, stop in ((top, bottom), (left, right)))
     if min(height, width) < _FEWEST * ratio:
-        raise KsdiffError(
+        raise TooSmallError(
             f"{path}: {right - left} x {bottom - top} pixels are too few to be looked at one scale below, which takes "
             f"{_FEWEST * ratio} a side; give --protocol full"
         )

@@ -14,7 +14,7 @@ from ksdiff_cli.evaluation.compare import make_fusers, run_and_write
 from ksdiff_cli.evaluation.guided import find_measured, measure_guided
 from ksdiff_cli.evaluation.measure import measure_against_reference
 from ksdiff_cli.evaluation.measured import Measurement
-from ksdiff_cli.evaluation.reduced import reduce_group
+from ksdiff_cli.evaluation.reduced import TooSmallError, reduce_group
 from ksdiff_cli.evaluation.results import Evaluation, MethodResult
 from ksdiff_cli.files.names import Inputs
 from ksdiff_cli.fusers.base import Fuser
@@ -103,7 +103,7 @@ def _compare(scene: GuidedScene, options: EvaluateOptions, progress: ProgressCal
             if options.protocol == "full":
                 found.of, parts = "band", [_Part("", fast, MeasureOptions(), options.report is not None)]
             else:
-                found.of, parts = "group", [_reduce(fast, group, folder, options, progress) for group in fast.groups]
+                found.of, parts = "group", _reduce_all(fast, folder, options, notes, progress)
             for part in parts:
                 shown: list[Example] = []
                 for method, fuser in fusers.items():
@@ -164,6 +164,23 @@ class _Part:
     def tell(self, notes: Sequence[str]) -> list[str]:
         """Return notes that say which part they are of."""
         return [f"{self.name}: {note}" if self.name else note for note in notes]
+
+
+def _reduce_all(
+    scene: GuidedScene, folder: Path, options: EvaluateOptions, notes: dict[str, None], progress: ProgressCallback
+) -> list[_Part]:
+    """Look at every group one scale below; one that is too small for it is left out with a note, unless all are."""
+    parts: list[_Part] = []
+    refused: list[TooSmallError] = []
+    for group in scene.groups:
+        try:
+            parts.append(_reduce(scene, group, folder, options, progress))
+        except TooSmallError as error:
+            refused.append(error)
+    if not parts:
+        raise refused[0]
+    notes |= dict.fromkeys(f"left out: {error}" for error in refused)
+    return parts
 
 
 def _reduce(
