@@ -18,7 +18,7 @@ CROP = 40
 """Side of the part of a window that a step looks at in full resolution, MS pixels."""
 _RATE = 3e-3
 _STRUCTURE, _ANCHOR = 0.6, 0.1  # of the losses, beside 1 for what MS and the scene one scale below say
-_UNLIKE, _HASTE = 1.0, 0.5  # D_rho, as a share of what it was, at which the structural loss keeps its weight
+_UNLIKE, _HASTE = 1.03, 0.5  # D_rho, as a share of what it was, at which the structural loss keeps its weight
 _FLAT = 1e-6  # variance of standardised values below which nothing correlates
 _BORDER = 4  # MS pixels at a window's border that no loss counts
 _BELOW = 12  # pixels at the lower scale's border, which see less
@@ -48,7 +48,8 @@ def tune(
     * MS less the output of a part of a window as the MS camera sees it;
     * what 1 - the output's local correlation with PAN exceeds that of MS with PAN at their own scale by (the structural
       loss of Z-PNN: water and woods need not look like PAN), times a weight that begins at .6 and rises or falls until
-      D_rho is what it was: the other losses would let it rise, and too much weight makes PAN of what is none;
+      D_rho is 1.03 of what it was (all that is learnt is seldom used, and less of it has a lower one): the other losses
+      would let it rise further, and too much weight makes PAN of what is none;
     * .1 times the output less that of the weights given (an anchor);
     * the scene one scale below: PAN and MS of a window as the scene's own MS camera sees them, at a random phase, are
       sharpened, and MS is the truth. As one camera stands between both pairs, no other sharpness is learnt.
