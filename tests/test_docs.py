@@ -26,7 +26,6 @@ PARSED = {
     },
     "guide-bands.md": {
         "WV3_DELIVERY": "test_guided.py lays out such a delivery",
-        "evaluate S2A": "one scale below, 60 m takes a product of 1152 pixels a side; test_guided.py has smaller ones",
         "truth.tif": "the README has it",
     },
     "production.md": {
