@@ -141,14 +141,17 @@ def ksdiff(
 
 SHARPEN, LEARN, MORE = "Sharpen scenes", "Train and compare", "Elsewhere, and when in doubt"
 """Panels of ``--help``, and their commands, in the order in which people need them."""
-app.command("sharpen", cls=EachOnce, rich_help_panel=SHARPEN)(sharpen.sharpen)
-app.command("metrics", cls=EachOnce, rich_help_panel=SHARPEN)(metrics.metrics)
-app.command("info", cls=EachOnce, rich_help_panel=SHARPEN)(info.info)
-app.command("view", cls=EachOnce, rich_help_panel=SHARPEN)(view.view)
-app.command("prepare-data", cls=EachOnce, rich_help_panel=LEARN)(prepare_data.prepare_data)
-app.command("train", cls=EachOnce, rich_help_panel=LEARN)(train.train)
-app.command("evaluate", cls=EachOnce, rich_help_panel=LEARN)(evaluate.evaluate)
-app.command("export", cls=EachOnce, rich_help_panel=MORE)(export.export)
-app.command("qgis", cls=EachOnce, rich_help_panel=MORE)(qgis.qgis)
-app.command("simulate", cls=EachOnce, rich_help_panel=MORE)(simulate.simulate)
-app.command("doctor", cls=EachOnce, rich_help_panel=MORE)(doctor.doctor)
+for _name, _panel, _command in (
+    ("sharpen", SHARPEN, sharpen.sharpen),
+    ("metrics", SHARPEN, metrics.metrics),
+    ("info", SHARPEN, info.info),
+    ("view", SHARPEN, view.view),
+    ("prepare-data", LEARN, prepare_data.prepare_data),
+    ("train", LEARN, train.train),
+    ("evaluate", LEARN, evaluate.evaluate),
+    ("export", MORE, export.export),
+    ("qgis", MORE, qgis.qgis),
+    ("simulate", MORE, simulate.simulate),
+    ("doctor", MORE, doctor.doctor),
+):
+    app.command(_name, cls=EachOnce, rich_help_panel=_panel)(_command)

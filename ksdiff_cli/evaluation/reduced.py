@@ -21,7 +21,6 @@ from ksdiff_cli.numerics.grids import centres, corner_aligned
 from ksdiff_cli.numerics.looking import look
 from ksdiff_cli.progress import ProgressCallback, silent
 from ksdiff_cli.raster.bands import BandSource
-from ksdiff_cli.raster.guide import Mix
 from ksdiff_cli.raster.layout import has_geotransform
 from ksdiff_cli.raster.pair import ScenePair, open_pair
 from ksdiff_cli.raster.synthesis import Group, GuidedScene, see_guide
@@ -59,7 +58,7 @@ def reduce_group(scene: GuidedScene, group: Group, folder: Path, progress: Progr
         KsdiffError: files cannot be read or do not fit each other.
     """
     folder.mkdir()
-    with open_pair(scene.pair(group, Mix(scene.guide, (0.0,) * len(scene.guide)))) as pair:
+    with open_pair(scene.unmixed(group)) as pair:
         area, ratio = _area(pair, scene, group)
         gains = tuple(group.gain(number) for number in range(len(group.bands)))
         fine_gains, below = _fine_gains(scene, group), corner_aligned(ratio)
@@ -73,15 +72,14 @@ def reduce_group(scene: GuidedScene, group: Group, folder: Path, progress: Progr
         def read_coarse(box: Box) -> tuple[Array, Array]:
             return look(read, below, (area.height, area.width), box, gains)
 
-        written = 0
         plan: dict[str, tuple[tuple[BandSource, ...], int, Callable[[Box], tuple[Array, Array]]]] = {
             "fine": (scene.guide, 1, read_fine),
             "truth": (group.bands, 1, read),
             "coarse": (group.bands, ratio, read_coarse),
         }
-        for name, (sources, step, look_at) in plan.items():
+        for done, (name, (sources, step, look_at)) in enumerate(plan.items(), start=1):
             _write(folder / f"{name}.tif", pair, area, step, [source.name for source in sources], look_at)
-            progress(written := written + 1, len(plan), f"{group.name}, one scale below")
+            progress(done, len(plan), f"{group.name}, one scale below")
     fine, coarse = (
         tuple(BandSource(str(folder / name), band, source.name) for band, source in enumerate(sources, start=1))
         for name, sources in (("fine.tif", scene.guide), ("coarse.tif", group.bands))

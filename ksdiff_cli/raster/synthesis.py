@@ -84,6 +84,10 @@ class GuidedScene:
         quality = [group.quality.path for group in self.groups if group.quality]
         return [*(source.path for source in self.sources()), *quality]
 
+    def unmixed(self, group: Group) -> Scene:
+        """Return a group's bands as MS with the finest bands to be read, none of which stands for PAN."""
+        return self.pair(group, Mix(self.guide, (0.0,) * len(self.guide)))
+
     def pair(self, group: Group, mix: Mix) -> Scene:
         """Return a group's bands as MS with a mix of the finest bands as PAN."""
         return Scene(
@@ -129,9 +133,8 @@ def find_guides(
         KsdiffError: the files cannot be read or do not fit each other, or no pixel is valid.
     """
     mean_gain = float(np.mean(group.sensor.ms_gains(len(group.bands))))
-    mix = Mix(scene.guide, (0.0,) * len(scene.guide))
     clear, every = JointMoments(), JointMoments()
-    with open_pair(scene.pair(group, mix)) as pair:
+    with open_pair(scene.unmixed(group)) as pair:
         boxes = list(Box(0, 0, *pair.ms_shape).pieces(max(32, _SIDE // pair.grid.ratio)))
         for done, box in enumerate(boxes, start=1):
             ms, known = pair.read_ms(box.top, box.left, box.height, box.width)

@@ -26,7 +26,6 @@ from ksdiff_cli.process import usable_threads
 from ksdiff_cli.products.mosaic import is_mosaic
 from ksdiff_cli.products.scene_files import find_inputs
 from ksdiff_cli.progress import ProgressCallback, silent
-from ksdiff_cli.raster.guide import Mix
 from ksdiff_cli.raster.open import BLOCK_CACHE, is_from_gdal, open_raster, unreadable
 from ksdiff_cli.raster.pair import open_pair
 from ksdiff_cli.raster.synthesis import GuidedScene
@@ -73,7 +72,7 @@ def decode_once(
         yield scene
         return
     for group in scene.groups:  # what is refused is refused before minutes of work, and by the names that people gave
-        with open_pair(scene.pair(group, Mix(scene.guide, (0.0,) * len(scene.guide)))):
+        with open_pair(scene.unmixed(group)):
             pass
     states = identify([path for path in find_inputs(slow).files if not is_mosaic(str(path))])
     identity = json.dumps([_FORMAT, [Path(path).name if is_mosaic(path) else path for path in slow], states])
